@@ -1,0 +1,61 @@
+# make quickstart | test | check | plan | report | mlflow | clean          (make help prints what each does)
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+SPEC ?= experiments/quickstart.yaml
+export MLFLOW_DISABLE_TELEMETRY ?= true
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+quickstart: .venv/ready  ## set up, train 18 small networks on real digits, print the table, write figures and one HTML page
+	$(BIN)/python launch/run.py experiments/quickstart.yaml
+	$(BIN)/python analysis/report.py experiments/quickstart.yaml
+
+test: .venv/ready  ## set up, run the tests
+	$(BIN)/python -m pytest
+
+check: .venv/ready  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+plan: .venv/ready  ## print the plan of SPEC (default: every spec in experiments/)
+	$(BIN)/python launch/run.py plan $(if $(filter command line,$(origin SPEC)),$(SPEC),experiments/*.yaml)
+
+report: .venv/ready  ## render the report of SPEC (default: quickstart)
+	$(BIN)/python analysis/report.py $(SPEC)
+
+mlflow: .venv/ready  ## browse the records at http://127.0.0.1:5000
+	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_BACKEND_STORE_URI:-sqlite:///$(CURDIR)/results/mlflow.db}"
+
+clean:  ## remove the environment and caches; results stay
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis *.egg-info build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lock:  ## renew requirements.lock from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    --extra dev --upgrade pyproject.toml --output-file requirements.lock
+
+# The environment: uv where it is installed (seconds), else venv and pip (minutes). PYTHON=... names another interpreter.
+.venv/ready: requirements.lock
+	@python=""; \
+	for candidate in $${PYTHON:-} python3.13 python3.12 python3.11 python3 python; do \
+	  if command -v $$candidate >/dev/null && $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then echo "error: no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python3 ..." >&2; exit 1; fi; \
+	echo "setting up .venv with $$($$python --version) (about 6 GB with CUDA libraries)"; \
+	rm -rf .venv; \
+	if command -v uv >/dev/null; then \
+	  uv venv --quiet --python "$$(command -v $$python)" .venv; \
+	  uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock; \
+	else \
+	  $$python -m venv .venv 2>/tmp/rm-venv-error.txt || { \
+	    echo "error: $$python cannot make a virtual environment; install its venv module (Debian: apt install python3-venv) or uv" >&2; \
+	    tail -n 3 /tmp/rm-venv-error.txt >&2; rm -rf .venv; exit 1; }; \
+	  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; \
+	fi; \
+	touch $@
+
+.PHONY: help quickstart test check plan report mlflow clean lock
