@@ -1,0 +1,92 @@
+"""Checkpoints that are whole or not there: written aside, fsynced, checksummed, renamed; the last two are kept."""
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_MAGIC = b"RMCKPT01"
+_TRAILER = len(_MAGIC) + hashlib.sha256().digest_size
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written; the ones that were there are intact."""
+
+
+class _Hashed(io.RawIOBase):
+    """A writable file that hashes what passes through."""
+
+    def __init__(self, file: io.BufferedWriter) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self.file.write(data)
+
+
+def save(run_dir: Path, payload: dict[str, Any]) -> None:
+    """Write `checkpoint.pt`, the former one becoming `checkpoint.prev.pt`.
+
+    Raises CheckpointError where the disk is full or the folder not writable; nothing that was there is touched then.
+    """
+    current, previous, aside = (run_dir / name for name in ("checkpoint.pt", "checkpoint.prev.pt", "checkpoint.tmp"))
+    try:
+        with aside.open("wb") as file:
+            hashed = _Hashed(file)
+            torch.save(payload, hashed)  # type: ignore[arg-type]
+            file.write(_MAGIC + hashed.digest.digest())
+            file.flush()
+            os.fsync(file.fileno())
+        if current.exists():
+            current.replace(previous)
+        aside.replace(current)
+        _sync_folder(run_dir)
+    except (OSError, RuntimeError) as error:
+        aside.unlink(missing_ok=True)
+        raise CheckpointError(f"{current}: cannot be written ({error}); the checkpoint before it is intact") from error
+
+
+def load(run_dir: Path, device: torch.device) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, or None; a damaged one falls back to the previous."""
+    for name in ("checkpoint.pt", "checkpoint.prev.pt"):
+        payload = _read(run_dir / name, device)
+        if payload is not None:
+            return payload
+    return None
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any] | None:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    body, magic, digest = data[:-_TRAILER], data[-_TRAILER : -_TRAILER + len(_MAGIC)], data[-_TRAILER + len(_MAGIC) :]
+    if magic != _MAGIC or hashlib.sha256(body).digest() != digest:
+        return None
+    payload: dict[str, Any] = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+    return payload
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file aside, fsync it and rename it: readers see the old one or the new one, whole."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,91 @@
+"""Data sets: one function each, `name(folder, *, option=default, ...) -> Dataset`; its name is its name in a spec.
+
+Small images live on the training device as uint8, so there is no DataLoader: `rm/augment.py` gathers a batch there.
+"""
+
+import functools
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class DataError(RuntimeError):
+    """A data set is missing, incomplete, or not what it should be; the message says where and what to do."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """images (N, H, W, C) uint8, labels (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, count: int | None) -> "Split":
+        """`count` images drawn once and for all (the same for every trial and seed), in their original order."""
+        if count is None or count >= len(self):
+            return self
+        chosen = np.sort(np.random.default_rng(0).permutation(len(self))[:count])
+        return Split(self.images[chosen], self.labels[chosen])
+
+    def to(self, device: torch.device) -> "Split":
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Two splits and how they are normalised and augmented.
+
+    mean, std   per channel, of values in [0, 1]
+    padding     zero pixels on each side before the random crop back to (H, W)
+    flip        whether a random half of the images is mirrored
+    """
+
+    train: Split
+    test: Split
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    padding: int
+    flip: bool
+
+    @property
+    def channels(self) -> int:
+        return self.train.images.shape[-1]
+
+
+def data_dir() -> Path:
+    """`$RM_DATA_DIR`, else `~/.cache/recursivemix`."""
+    return Path(os.environ.get("RM_DATA_DIR") or "~/.cache/recursivemix").expanduser()
+
+
+@functools.lru_cache(maxsize=2)
+def _whole(name: str, options: tuple[tuple[str, object], ...]) -> Dataset:
+    """A warm worker reads each data set once."""
+    from rm.options import find
+
+    dataset: Dataset = find("dataset", name)(data_dir(), **dict(options))
+    return dataset
+
+
+def load(
+    name: str,
+    options: dict[str, object],
+    *,
+    limit: Annotated[int | None, "limit >= 1"] = None,
+    test_limit: Annotated[int | None, "test_limit >= 1"] = None,
+) -> Dataset:
+    """The data set of that name with its own options.
+
+    limit        train on this many images only, the same ones for every seed
+    test_limit   test on this many images only
+    """
+    whole = _whole(name, tuple(sorted(options.items())))
+    return replace(whole, train=whole.train.subset(limit), test=whole.test.subset(test_limit))
