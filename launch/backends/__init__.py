@@ -1,0 +1,28 @@
+"""Backends: each module here runs the same worker on the same run directories and alone imports its library.
+
+A backend's module defines `OPTIONS`, a pydantic model of what people may set for it, and `run(run_dirs, options, watcher)`, which
+returns an outcome for each run directory.
+"""
+
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+Outcome = Literal["finished", "failed", "interrupted"]
+
+
+class Ended(NamedTuple):
+    """How one run directory ended, and the error's text where it failed."""
+
+    outcome: Outcome
+    error: str | None
+
+
+class Watcher(Protocol):
+    """What a backend tells while it runs; the calls come from one thread."""
+
+    def started(self, run_dir: Path) -> None: ...
+
+    def ended(self, run_dir: Path, ended: Ended) -> None: ...
+
+    def tick(self) -> None:
+        """Called about once a second."""

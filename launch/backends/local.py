@@ -1,0 +1,225 @@
+"""This machine: a queue of run directories over warm worker processes, one a GPU slot, or a share of the CPU's threads each."""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from launch import rundir
+from launch.backends import Ended, Watcher
+from launch.paths import ROOT
+
+MOST_DEATHS = 3
+"""A trial whose worker dies this often without an answer is failed instead of being given to another worker."""
+
+
+def slots(workers: int | None, trials_per_gpu: int, trials: int) -> list[dict[str, str]]:
+    """The environment of each worker: its GPU, or its share of the CPU's threads."""
+    gpus = visible_gpus()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = max(1, min(workers or (len(gpus) * trials_per_gpu or cores), trials))
+    threads = str(max(1, cores // count))
+    shared = {"RM_THREADS": threads, "OMP_NUM_THREADS": threads}
+    if not gpus:
+        return [{**shared, "CUDA_VISIBLE_DEVICES": ""} for _ in range(count)]
+    return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(count)]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs a worker may use, as CUDA_VISIBLE_DEVICES writes them; none where there is no driver."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [gpu.strip() for gpu in allowed.split(",") if gpu.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(i) for i, line in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
+
+
+def run(
+    run_dirs: Sequence[Path], watcher: Watcher, *, workers: int | None = None, trials_per_gpu: int = 1
+) -> dict[Path, Ended]:
+    """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and stop; twice: kill."""
+    pool = _Pool(run_dirs, watcher, slots(workers, trials_per_gpu, len(run_dirs)))
+    with _signals(pool):
+        return pool.run()
+
+
+@contextmanager
+def _signals(pool: "_Pool") -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, frame: pool.stop()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Worker:
+    """One worker process in a session of its own (the terminal's Ctrl-C reaches the launcher only)."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = environment
+        self.errors = tempfile.TemporaryFile("w+", prefix="rm-worker-")  # noqa: SIM115 closed by close()
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "launch.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env={**os.environ, **environment, "PYTHONPATH": path},
+            start_new_session=True,
+        )
+        self.buffer = b""
+        self.run_dir: Path | None = None
+
+    def fileno(self) -> int:
+        return self.process.stdout.fileno() if self.process.stdout else -1
+
+    def give(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        try:
+            if self.process.stdin:
+                self.process.stdin.write(f"{run_dir}\n".encode())
+                self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it is dead; the end of its output says so as well
+
+    def answers(self) -> Iterator[dict[str, Any] | None]:
+        """What has come in; None at the end of its output."""
+        data = os.read(self.fileno(), 65536)
+        *lines, self.buffer = (self.buffer + data).split(b"\n")
+        yield from (json.loads(line) for line in lines)
+        if not data:
+            yield None
+
+    def close(self) -> str:
+        """Wait for the process to end; returns how it did, with the end of its error output."""
+        if self.process.stdin:
+            self.process.stdin.close()
+        code = self.process.wait()
+        self.errors.seek(0)
+        said = self.errors.read().strip().splitlines()[-3:]
+        self.errors.close()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return " | ".join([f"its worker process ended with {how}", *said])
+
+
+class _Pool:
+    def __init__(self, run_dirs: Sequence[Path], watcher: Watcher, environments: Sequence[Mapping[str, str]]) -> None:
+        self.queue = deque(run_dirs)
+        self.elsewhere: list[Path] = []
+        self.watcher = watcher
+        self.environments = environments
+        self.workers: list[_Worker] = []
+        self.selector = selectors.DefaultSelector()
+        self.deaths: dict[Path, int] = {}
+        self.ended: dict[Path, Ended] = {}
+        self.stops = 0
+
+    def stop(self) -> None:
+        """Called from a signal handler: ask the workers to checkpoint; the second time, kill them."""
+        self.stops += 1
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.process.send_signal(signal.SIGTERM if self.stops == 1 else signal.SIGKILL)
+
+    def run(self) -> dict[Path, Ended]:
+        try:
+            for environment in self.environments:
+                self._hire(environment)
+            while self._unfinished():
+                for key, _ in self.selector.select(timeout=1.0):
+                    self._listen(key.data)
+                self._look_elsewhere()
+                self.watcher.tick()
+        finally:
+            for worker in list(self.workers):
+                if self._unfinished() and not self.stops:
+                    worker.process.terminate()  # an error of ours: leave nothing running
+                self._dismiss(worker)
+            self.selector.close()
+        for run_dir in (*self.queue, *self.elsewhere):
+            self._end(run_dir, Ended("interrupted", "not started"))
+        return self.ended
+
+    def _unfinished(self) -> bool:
+        working = any(worker.run_dir for worker in self.workers)
+        return working or (not self.stops and bool(self.queue or self.elsewhere))
+
+    def _hire(self, environment: Mapping[str, str]) -> None:
+        worker = _Worker(environment)
+        self.workers.append(worker)
+        self.selector.register(worker, selectors.EVENT_READ, worker)
+        self._give_next(worker)
+
+    def _dismiss(self, worker: _Worker) -> str:
+        self.workers.remove(worker)
+        self.selector.unregister(worker)
+        return worker.close()
+
+    def _give_next(self, worker: _Worker) -> None:
+        worker.run_dir = None
+        if self.queue and not self.stops:
+            worker.give(self.queue.popleft())
+            if worker.run_dir:
+                self.watcher.started(worker.run_dir)
+
+    def _listen(self, worker: _Worker) -> None:
+        for answer in worker.answers():
+            run_dir = worker.run_dir
+            if answer is None:
+                self._bury(worker)
+            elif answer["outcome"] == "busy" and run_dir:
+                self.elsewhere.append(run_dir)
+                self._give_next(worker)
+            elif run_dir:
+                self._end(run_dir, Ended(answer["outcome"], answer["error"]))
+                self._give_next(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker died: its trial goes to a new one, unless workers keep dying of it."""
+        how, run_dir = self._dismiss(worker), worker.run_dir
+        if run_dir is None and (self.stops or not self.queue):
+            return
+        if run_dir is not None:
+            self.deaths[run_dir] = self.deaths.get(run_dir, 0) + 1
+            if self.stops:
+                self._end(run_dir, Ended("interrupted", how))
+            elif self.deaths[run_dir] >= MOST_DEATHS:
+                self._end(run_dir, Ended("failed", f"{how}, {MOST_DEATHS} times; see {run_dir / 'log.txt'}"))
+            else:
+                self.queue.appendleft(run_dir)
+        if not self.stops:
+            time.sleep(0.2)  # a worker that cannot even start must not spin
+            self._hire(worker.environment)
+
+    def _look_elsewhere(self) -> None:
+        """Run directories that another launcher works on: done when it is done, ours when it let go."""
+        for run_dir in list(self.elsewhere):
+            state = rundir.state(run_dir)
+            if state == "running":
+                continue
+            self.elsewhere.remove(run_dir)
+            if state == "finished":
+                self._end(run_dir, Ended("finished", None))
+            else:
+                self.queue.append(run_dir)
+        for worker in self.workers:
+            if worker.run_dir is None:
+                self._give_next(worker)
+
+    def _end(self, run_dir: Path, ended: Ended) -> None:
+        self.ended[run_dir] = ended
+        self.watcher.ended(run_dir, ended)

@@ -1,0 +1,165 @@
+"""What `rm` offers, read from its source without importing it: planning needs no torch and takes no seconds.
+
+The registry is the file system. A choice `method: cutmix` is the class in `rm/methods/cutmix.py`; `backbone: resnet18` is the
+function of that name in some file of `rm/backbones/`; likewise datasets, optimizers and schedules. Its options are the keyword-only
+parameters, with their annotations and literal defaults. `Annotated[float, "0 < alpha <= 1"]` adds a condition on the value.
+"""
+
+import ast
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, create_model
+
+SECTIONS = {
+    "dataset": "datasets",
+    "backbone": "backbones",
+    "method": "methods",
+    "optimizer": "optimizers",
+    "schedule": "schedules",
+}
+"""Section of a trial -> where in `rm` its choices live."""
+
+_NAMES = {
+    "float": float,
+    "int": int,
+    "bool": bool,
+    "str": str,
+    "list": list,
+    "Literal": Literal,
+    "Annotated": Annotated,
+}
+
+
+class CatalogError(Exception):
+    """A file in `rm` cannot be offered to specs: the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that a spec can name, and the pydantic model of its options."""
+
+    name: str
+    file: Path
+    options: type[BaseModel]
+
+
+def source_root() -> Path:
+    """The folder of the `rm` package, found without importing it."""
+    found = importlib.util.find_spec("rm")
+    if found is None or not found.submodule_search_locations:
+        raise CatalogError("the package rm is not importable; run from the repository or install it")
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+@cache
+def numerics() -> int:
+    """`rm.NUMERICS`, part of every trial's identity."""
+    for node in _parse(source_root() / "__init__.py").body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "NUMERICS":
+            return int(ast.literal_eval(node.value))
+    raise CatalogError(f"{source_root() / '__init__.py'}: NUMERICS is not defined")
+
+
+@cache
+def entries(section: str) -> dict[str, Entry]:
+    """Every choice of a section, by name, in alphabetical order."""
+    place = source_root() / SECTIONS[section]
+    files = sorted(place.glob("[!_]*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    common = _common_options(place)
+    found: dict[str, Entry] = {}
+    for file in files:
+        for name, arguments in _choices(section, file):
+            if name in found:
+                raise CatalogError(f"{file}: {section} '{name}' is defined in {found[name].file} as well")
+            fields = {**_fields(arguments, file), **common}
+            found[name] = Entry(name, file, _model(name, {"name": (Literal[name], ...), **fields}))
+    return dict(sorted(found.items()))
+
+
+@cache
+def train_options() -> type[BaseModel]:
+    """The model of a trial's `train` section: the fields of `rm.options.Train`."""
+    file = source_root() / "options.py"
+    for node in _parse(file).body:
+        if isinstance(node, ast.ClassDef) and node.name == "Train":
+            fields = {}
+            for item in node.body:
+                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                    fields[item.target.id] = _field(item.target.id, item.annotation, item.value, file)
+            return _model("train", fields)
+    raise CatalogError(f"{file}: the class Train is not defined")
+
+
+def _parse(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, SyntaxError) as error:
+        raise CatalogError(f"{file}: cannot be read: {error}") from None
+
+
+def _choices(section: str, file: Path) -> list[tuple[str, ast.arguments]]:
+    """(name, parameters) of each choice that a file defines."""
+    body = _parse(file).body
+    if section != "method":
+        return [(n.name, n.args) for n in body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
+    classes = [n for n in body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+    if len(classes) != 1:
+        raise CatalogError(f"{file}: a method's file defines one public class, found {[c.name for c in classes]}")
+    for node in classes[0].body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            return [(file.stem, node.args)]
+    return [(file.stem, ast.arguments([], [], None, [], [], None, []))]
+
+
+def _common_options(place: Path) -> dict[str, Any]:
+    """Options that every choice of a package has: the keyword-only parameters of `load` in its `__init__.py`."""
+    file = place / "__init__.py"
+    if not file.exists():
+        return {}
+    loaders = [n for n in _parse(file).body if isinstance(n, ast.FunctionDef) and n.name == "load"]
+    return _fields(loaders[0].args, file) if loaders else {}
+
+
+def _fields(arguments: ast.arguments, file: Path) -> dict[str, Any]:
+    pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return {a.arg: _field(a.arg, a.annotation, default, file) for a, default in pairs}
+
+
+def _field(name: str, annotation: ast.expr | None, default: ast.expr | None, file: Path) -> tuple[Any, Any]:
+    """One option as pydantic wants it: (type with its condition, default or ... where required)."""
+    if annotation is None:
+        raise CatalogError(f"{file}: option '{name}' has no annotation")
+    try:
+        kind = eval(
+            compile(ast.Expression(annotation), str(file), "eval"), {"__builtins__": {}}, _NAMES
+        )  # our own source
+    except NameError as error:
+        raise CatalogError(
+            f"{file}:{annotation.lineno}: option '{name}': {error}; valid: {', '.join(_NAMES)}"
+        ) from None
+    if get_origin(kind) is Annotated:
+        base, condition = get_args(kind)
+        kind = Annotated[base, AfterValidator(_condition(name, condition))]
+    return kind, (... if default is None else ast.literal_eval(default))
+
+
+def _condition(name: str, expression: str) -> Callable[[Any], Any]:
+    """A validator for a condition such as "0 < alpha <= 1"; None, the option left out, always passes."""
+    code = compile(expression, f"<condition on {name}>", "eval")
+
+    def check(value: Any) -> Any:
+        if value is not None and not eval(code, {"__builtins__": {"len": len, "all": all}}, {name: value}):
+            raise ValueError(f"must satisfy {expression}")
+        return value
+
+    return check
+
+
+def _model(name: str, fields: dict[str, Any]) -> type[BaseModel]:
+    config = ConfigDict(strict=True, extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    return create_model(name, __config__=config, **fields)

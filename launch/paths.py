@@ -1,0 +1,22 @@
+"""Where things are: the repository, its experiments, and the results that a launch reads and writes."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENTS = ROOT / "experiments"
+
+
+def results_dir() -> Path:
+    """`$RM_RESULTS_DIR`, else `results/` in the repository."""
+    return Path(os.environ.get("RM_RESULTS_DIR") or ROOT / "results").expanduser().resolve()
+
+
+def runs_dir() -> Path:
+    """The folder of all run directories, one a trial id."""
+    return results_dir() / "runs"
+
+
+def tracking_uri() -> str:
+    """`$MLFLOW_TRACKING_URI`, else the sqlite store beside the runs."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"

@@ -1,0 +1,73 @@
+"""What people see while trials run: live bars on a terminal, else a plain line at each end and once a minute."""
+
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from launch import rundir
+from launch.backends import Ended
+
+PLAIN_SECONDS = 60.0
+
+
+class ProgressWatcher:
+    """A backend's watcher: shows progress on standard error and remembers nothing that is not on disk."""
+
+    def __init__(self, labels: dict[Path, str], epochs: dict[Path, int]) -> None:
+        self.labels, self.epochs = labels, epochs
+        self.console = Console(stderr=True, highlight=False)
+        self.live = self.console.is_terminal
+        self.bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+            console=self.console,
+        )  # fmt: skip
+        self.total = self.bars.add_task("trials", total=len(labels))
+        self.running: dict[Path, TaskID] = {}
+        self.offsets: dict[Path, int] = {}
+        self.done = 0
+        self.last_line = self.began = time.monotonic()
+
+    def __enter__(self) -> "ProgressWatcher":
+        if self.live:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop() if self.live else None
+
+    def started(self, run_dir: Path) -> None:
+        self.running[run_dir] = self.bars.add_task(f"  {self.labels[run_dir]}", total=self.epochs[run_dir])
+
+    def ended(self, run_dir: Path, ended: Ended) -> None:
+        if run_dir in self.running:
+            self.bars.remove_task(self.running.pop(run_dir))
+        self.done += ended.outcome == "finished"
+        self.bars.update(self.total, completed=self.done)
+        if ended.outcome != "finished":
+            self.console.print(f"{self.labels[run_dir]}: {ended.outcome}: {ended.error}", markup=False)
+
+    def tick(self) -> None:
+        for run_dir, task in self.running.items():
+            events, self.offsets[run_dir] = rundir.read_events(run_dir, self.offsets.get(run_dir, 0))
+            for event in events:
+                if event["event"] == "epoch":
+                    self.bars.update(task, completed=event["epoch"])
+        if not self.live and time.monotonic() - self.last_line >= PLAIN_SECONDS:
+            self.last_line = time.monotonic()
+            print(self._plain_line(), file=sys.stderr, flush=True)
+
+    def _plain_line(self) -> str:
+        minutes = (time.monotonic() - self.began) / 60
+        parts = [f"{task.description.strip()} epoch {int(task.completed)}/{task.total}" for task in self.bars.tasks[1:]]
+        return f"[{minutes:.0f} min] {self.done} of {len(self.labels)} trials finished; running: {'; '.join(parts) or 'none'}"

@@ -1,0 +1,323 @@
+"""A spec, one table or figure of a paper as YAML, read strictly: all mistakes at once, each with its place.
+
+The grammar is described in `experiments/README.md`.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from launch.document import Document, Place, Problem, SpecError, read
+from launch.resolve import Resolver, Written, merge, near, reason, set_value, settings_at
+from launch.trial import SECTIONS, Trial
+
+__all__ = ["Cell", "Claim", "FigureSpec", "Metric", "Paper", "Spec", "SpecError", "load_spec"]
+
+FIGURES = Path(__file__).resolve().parents[1] / "analysis" / "figures"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Paper(_Strict):
+    """Which paper, by citation key, and which of its tables or figures."""
+
+    key: str
+    table: str
+
+
+class Metric(_Strict):
+    """What a cell shows: an error in percent, at the best test epoch, the last, or the median of the last ten."""
+
+    name: Literal["top1_error", "top5_error"] = "top1_error"
+    select: Literal["best", "last", "median_last_10"] = "best"
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("must not name a seed twice")
+    return seeds
+
+
+class _File(_Strict):
+    """The top level of a spec file, before its settings are resolved."""
+
+    title: str
+    paper: Paper | None = None
+    metric: Metric = Metric()
+    margin: Annotated[float, Field(ge=0)] = 0.3
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)] = [0]
+    trial: dict[str, Any] = {}
+    axes: dict[str, dict[str, Any] | list[Any]] = {}
+    rows: list[dict[str, Any]] = []
+    published: dict[str, Any] | list[Any] | None = None
+    claims: list[str] = []
+    profiles: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the table: its label on each axis, what the paper prints, and a trial for each seed."""
+
+    labels: tuple[str, ...]
+    published: float | None
+    trials: tuple[Trial, ...]
+    assumed: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`chain[0] < chain[1] < ...`, labels of the last axis; claimed for every combination of the other axes."""
+
+    text: str
+    chain: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """A figure drawn by `analysis/figures/<draw>.py` with these options."""
+
+    name: str
+    draw: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A spec file, resolved: nothing in it is left to be looked up or defaulted."""
+
+    path: Path
+    title: str
+    paper: Paper | None
+    metric: Metric
+    margin: float
+    seeds: tuple[int, ...]
+    profile: str | None
+    profiles: tuple[str, ...]
+    axes: tuple[str, ...]
+    cells: tuple[Cell, ...] = field(repr=False)
+    claims: tuple[Claim, ...]
+    figures: tuple[FigureSpec, ...]
+
+    @property
+    def name(self) -> str:
+        """The file's stem, by which records know the spec."""
+        return self.path.stem
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials in the order of the table, seeds innermost."""
+        return tuple(trial for cell in self.cells for trial in cell.trials)
+
+
+def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int] | None = None) -> Spec:
+    """Read and resolve a spec; `profile` makes the smaller copy of that name, `seeds` replaces the spec's.
+
+    Raises SpecError, whose text has one line `file:line:column: message` for every mistake in the file.
+    """
+    document = read(Path(path))
+    problems: list[Problem] = []
+    file = _top_level(document, problems)
+    if file is None:
+        raise SpecError(document.path, problems)
+    written_profile, profile_seeds = _profile(document, file, profile, problems)
+    chosen = tuple(seeds or profile_seeds or file.seeds)
+    axes, choices = _rows(document, file, problems) if file.rows else _axes(document, file, problems)
+    published = _published(document, file, choices, problems)
+    base = settings_at(document, ("trial",), file.trial, problems)
+    resolver = Resolver(document, problems)
+    cells = []
+    for combination in itertools.product(*choices):
+        labels = tuple(label for label, _ in combination)
+        written = base
+        for _, choice in combination:
+            written = merge(written, choice)
+        written = merge(written, written_profile)
+        values = resolver.values(written.settings, ("trial",))
+        if values is not None:
+            trials = tuple(Trial({**values, "seed": seed}) for seed in chosen)
+            cells.append(Cell(labels, published.get(labels), trials, written.assumed))
+    claims = _claims(document, file, [label for label, _ in choices[-1]] if choices else [], problems)
+    figures = _figures(document, file, problems)
+    if problems:
+        raise SpecError(document.path, problems)
+    return Spec(
+        document.path, file.title, file.paper, file.metric, file.margin, chosen, profile, tuple(file.profiles), axes,
+        tuple(cells), claims, figures,
+    )  # fmt: skip
+
+
+def _top_level(document: Document, problems: list[Problem]) -> _File | None:
+    """The file's shape. What is wrong in one entry does not hide what is wrong in the others."""
+    data = document.data
+    if not isinstance(data, dict):
+        problems.append(
+            Problem(document.mark(()), f"a spec is a mapping with title, trial, axes or rows; found {data!r}")
+        )
+        return None
+    if bool(data.get("axes")) == bool(data.get("rows")):
+        at: Place = ("rows",) if "rows" in data else ()
+        problems.append(
+            Problem(document.mark(at, key=True), "a spec has either axes (a product) or rows (line by line)")
+        )
+    try:
+        return _File.model_validate(data)
+    except ValidationError as error:
+        for detail in error.errors():
+            at = tuple(part for part in detail["loc"] if not str(part).startswith(("dict[", "list[")))
+            problems.append(Problem(document.mark(at, key=detail["type"] == "extra_forbidden"), _complaint(at, detail)))
+        bad = {detail["loc"][0] for detail in error.errors()}
+        rest = {"title": "", **{k: v for k, v in data.items() if k not in bad}}
+        return _File.model_validate(rest)
+
+
+def _complaint(at: Place, detail: Any) -> str:
+    name = ".".join(str(part) for part in at)
+    if detail["type"] == "missing":
+        return f"'{name}' is required"
+    if detail["type"] == "extra_forbidden":
+        models: dict[str, type[_Strict]] = {"paper": Paper, "metric": Metric}
+        valid = _File if len(at) == 1 else models[str(at[0])]
+        return f"unknown key '{at[-1]}'{near(str(at[-1]), valid.model_fields)}"
+    return f"{name}: {reason(detail)}, found {detail['input']!r}"
+
+
+def _profile(
+    document: Document, file: _File, name: str | None, problems: list[Problem]
+) -> tuple[Written, Sequence[int] | None]:
+    """The settings and seeds of the chosen profile; the others are checked for their keys."""
+    chosen: tuple[Written, Sequence[int] | None] = (Written({}, {}), None)
+    if name is not None and name not in file.profiles:
+        problems.append(
+            Problem(document.mark(("profiles",), key=True), f"no profile '{name}'{near(name, file.profiles)}")
+        )
+    for key, data in file.profiles.items():
+        at = ("profiles", key)
+        seeds = data.get("seeds")
+        if seeds is not None and not (
+            isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds)
+        ):
+            problems.append(
+                Problem(document.mark((*at, "seeds")), f"seeds must be a list of whole numbers, found {seeds!r}")
+            )
+            seeds = None
+        written = settings_at(document, at, data, problems, skip=("seeds",))
+        if key == name:
+            chosen = written, seeds
+    return chosen
+
+
+Choices = list[list[tuple[str, Written]]]
+"""For each axis its (label, settings)."""
+
+
+def _axes(document: Document, file: _File, problems: list[Problem]) -> tuple[tuple[str, ...], Choices]:
+    choices: Choices = []
+    for axis, data in file.axes.items():
+        at: Place = ("axes", axis)
+        items = data.items() if isinstance(data, dict) else [(str(value), value) for value in data]
+        places = [(*at, key) for key in data] if isinstance(data, dict) else [(*at, i) for i in range(len(data))]
+        if not data:
+            problems.append(Problem(document.mark(at), f"axis '{axis}' has no values"))
+        choices.append([])
+        for (label, value), place in zip(items, places, strict=True):
+            written = Written({}, {})
+            if axis.partition(".")[0] in SECTIONS:
+                set_value(document, axis, value, place, written, problems)
+            else:
+                written = settings_at(document, place, value, problems)
+            choices[-1].append((label, written))
+    return tuple(file.axes), choices
+
+
+def _rows(document: Document, file: _File, problems: list[Problem]) -> tuple[tuple[str, ...], Choices]:
+    choices: list[tuple[str, Written]] = []
+    for i, row in enumerate(file.rows):
+        label = row.get("row")
+        if not isinstance(label, str):
+            problems.append(Problem(document.mark(("rows", i)), "every row needs its label: {row: ..., method: ...}"))
+        elif any(label == other for other, _ in choices):
+            problems.append(Problem(document.mark(("rows", i, "row")), f"a row labelled '{label}' is there already"))
+        written = settings_at(document, ("rows", i), row, problems, skip=("row", "published"))
+        choices.append((str(label), written))
+    return ("row",), [choices]
+
+
+def _published(
+    document: Document, file: _File, choices: Choices, problems: list[Problem]
+) -> dict[tuple[str, ...], float]:
+    """The paper's number of each cell, by its labels."""
+    found: dict[tuple[str, ...], float] = {}
+
+    def walk(data: Any, at: Place, labels: tuple[str, ...]) -> None:
+        if len(labels) == len(choices):
+            if isinstance(data, int | float) and not isinstance(data, bool):
+                found[labels] = float(data)
+            elif data is not None:
+                problems.append(Problem(document.mark(at), f"a published value is a number or null, found {data!r}"))
+            return
+        valid = [label for label, _ in choices[len(labels)]]
+        if isinstance(data, list) and len(data) == len(valid):
+            for i, (label, item) in enumerate(zip(valid, data, strict=True)):
+                walk(item, (*at, i), (*labels, label))
+        elif isinstance(data, dict):
+            for key, item in data.items():
+                if key in valid:
+                    walk(item, (*at, key), (*labels, key))
+                else:
+                    problems.append(
+                        Problem(document.mark((*at, key), key=True), f"no label '{key}' here{near(key, valid)}")
+                    )
+        else:
+            problems.append(
+                Problem(
+                    document.mark(at), f"expected {len(valid)} published values ({', '.join(valid)}), found {data!r}"
+                )
+            )
+
+    if file.rows:
+        for i, row in enumerate(file.rows):
+            if "published" in row:
+                walk(row["published"], ("rows", i, "published"), (str(row.get("row")),))
+        if file.published is not None:
+            problems.append(
+                Problem(document.mark(("published",), key=True), "with rows, 'published' stands in each row")
+            )
+    elif file.published is not None:
+        walk(file.published, ("published",), ())
+    return found
+
+
+def _claims(document: Document, file: _File, labels: list[str], problems: list[Problem]) -> tuple[Claim, ...]:
+    claims = []
+    for i, text in enumerate(file.claims):
+        chain = tuple(part.strip() for part in text.split(" < "))
+        mark = document.mark(("claims", i))
+        if len(chain) < 2:
+            problems.append(Problem(mark, f"a claim reads 'A < B', found '{text}'"))
+            continue
+        for label in chain:
+            if label not in labels:
+                problems.append(Problem(mark, f"claim about unknown label '{label}'{near(label, labels)}"))
+        claims.append(Claim(text, chain))
+    return tuple(claims)
+
+
+def _figures(document: Document, file: _File, problems: list[Problem]) -> tuple[FigureSpec, ...]:
+    known = sorted(p.stem for p in FIGURES.glob("[!_]*.py"))
+    figures = []
+    for name, data in file.figures.items():
+        draw = data.get("draw")
+        if draw not in known:
+            mark = document.mark(
+                ("figures", name, "draw") if "draw" in data else ("figures", name), key="draw" not in data
+            )
+            problems.append(Problem(mark, f"figure '{name}': unknown draw '{draw}'{near(str(draw), known)}"))
+        figures.append(FigureSpec(name, str(draw), {k: v for k, v in data.items() if k != "draw"}))
+    return tuple(figures)

@@ -1,0 +1,57 @@
+"""One frozen, fully resolved training configuration with its seed, and the identity that follows from it."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from launch import catalog
+
+SECTIONS = ("dataset", "backbone", "method", "train", "optimizer", "schedule")
+
+
+def canonical(values: Mapping[str, Any]) -> str:
+    """The one JSON text of these values: sorted keys, no spaces, shortest floats."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def trial_id(values: Mapping[str, Any]) -> str:
+    """sha256 of the canonical resolved values and rm.NUMERICS, its first 12 hex digits."""
+    return hashlib.sha256(f"{canonical(values)}{catalog.numerics()}".encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Every resolved value of one training, defaults included: six sections and the seed.
+
+    Labels, published numbers, backends and machines are not part of it.
+    """
+
+    values: Mapping[str, Any]
+
+    @cached_property
+    def id(self) -> str:
+        return trial_id(self.values)
+
+    @property
+    def seed(self) -> int:
+        return int(self.values["seed"])
+
+    def to_json(self) -> str:
+        """The content of `trial.json`: the values, with id and numerics for whoever reads it alone."""
+        return json.dumps({"id": self.id, "numerics": catalog.numerics(), **self.values}, indent=1, ensure_ascii=False)
+
+    def flat(self) -> dict[str, Any]:
+        """The values under dotted keys: {"method.alpha": 0.5, "seed": 0, ...}."""
+        return dict(flatten(self.values))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, leaf) of a nested mapping; lists are leaves."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
