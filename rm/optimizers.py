@@ -1,6 +1,8 @@
 """Optimizers: a public function here is a name that a spec can give under `optimizer`."""
 
-from typing import Annotated, Literal
+from functools import cache
+from inspect import isfunction, unwrap
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ def sgd(
 ) -> torch.optim.Optimizer:
     """Stochastic gradient descent; `decay: weights` spares biases and norms, `all` is what the released code does."""
     groups = _groups(model, weight_decay, decay)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
+    return _light(torch.optim.SGD)(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
 
 
 def adamw(
@@ -32,7 +34,7 @@ def adamw(
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as PVTv2 is trained."""
     groups = _groups(model, weight_decay, decay)
-    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=epsilon, fused=True)
+    return _light(torch.optim.AdamW)(groups, lr=lr, betas=(beta1, beta2), eps=epsilon, fused=True)
 
 
 def _groups(model: nn.Module, weight_decay: float, decay: str) -> list[dict[str, object]]:
@@ -44,3 +46,15 @@ def _groups(model: nn.Module, weight_decay: float, decay: str) -> list[dict[str,
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+@cache
+def _light(kind: type[torch.optim.Optimizer]) -> Any:
+    """The optimizer without its import of torch._dynamo, which would add four seconds to the first step of every process.
+
+    torch wraps these methods to hide them from its compiler. Only the model is ever compiled here, so they run unwrapped; the
+    arithmetic is torch's own.
+    """
+    hidden = {n: m for n, m in vars(torch.optim.Optimizer).items() if isfunction(m) and hasattr(m, "__wrapped__")}
+    plain = {name: method.__wrapped__ for name, method in hidden.items()}
+    return type(kind.__name__, (kind,), {**plain, "step": torch.no_grad()(unwrap(kind.step))})
