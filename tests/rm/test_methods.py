@@ -1,0 +1,142 @@
+"""The defining properties of each method, beyond the contract that all of them keep."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rm.history import History
+from rm.methods.baseline import Baseline
+from rm.methods.cutmix import CutMix
+from rm.methods.mixup import Mixup
+from rm.methods.recursive_mix import RecursiveMix
+from rm.ops import soft_cross_entropy
+from rm.options import find
+
+
+class Recorder(nn.Module):
+    """A linear classifier that keeps the images it was shown."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.head = nn.Linear(8 * 8, classes)
+        self.shown: list[torch.Tensor] = []
+
+    def forward(self, images):
+        self.shown.append(images)
+        return self.head(images.flatten(1))
+
+
+def batch(size=6, value=None):
+    images = torch.rand(size, 1, 8, 8) if value is None else torch.full((size, 1, 8, 8), float(value))
+    return images, torch.eye(4)[torch.arange(size) % 4]
+
+
+def targets_used(model, loss, logits):
+    """The mean target that explains a loss: for soft cross-entropy the gradient of sum(loss) says softmax - target."""
+    (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    return logits.softmax(1) - gradient * len(logits)
+
+
+def test_mixup_mixes_pixels_and_labels_with_one_weight():
+    model, method = Recorder(), Mixup(alpha=1.0)
+    images, targets = batch()
+    loss, logits = method.loss(model, images, targets, np.random.default_rng(4))
+    used, area = targets_used(model, loss, logits), method.observed["area"]
+    assert torch.allclose(used.sum(1), torch.ones(6), atol=1e-5)
+    generator = np.random.default_rng(4)
+    assert area == 1 - generator.beta(1.0, 1.0)
+    partner = generator.permutation(6)
+    assert torch.allclose(used, (1 - area) * targets + area * targets[partner], atol=1e-5)
+    assert torch.allclose(model.shown[0], (1 - area) * images + area * images[partner], atol=1e-6)
+
+
+def test_cutmix_labels_follow_the_pixels_that_were_replaced():
+    model, method = Recorder(classes=6), CutMix(alpha=1.0)
+    images = torch.arange(6.0).reshape(6, 1, 1, 1).expand(6, 1, 8, 8).contiguous()
+    mixed = 0
+    for seed in range(20):
+        loss, logits = method.loss(model, images, torch.eye(6), np.random.default_rng(seed))
+        area = method.observed["area"]
+        pixels = torch.stack([(model.shown[-1] == i).float().mean((1, 2, 3)) for i in range(6)], dim=1)
+        assert torch.allclose(targets_used(model, loss, logits), pixels, atol=1e-4), (
+            "a label's weight is its share of pixels"
+        )
+        assert torch.allclose(pixels.diagonal()[pixels.diagonal() < 1], torch.tensor(1 - area), atol=1e-6)
+        mixed += area > 0
+    assert mixed > 10
+
+
+def test_cutmix_probability_zero_is_the_baseline():
+    model, (images, targets) = Recorder(), batch()
+    ours, _ = CutMix(probability=0.0).loss(model, images, targets, np.random.default_rng(0))
+    plain, _ = Baseline().loss(model, images, targets, np.random.default_rng(0))
+    assert ours == plain
+
+
+def network(method, classes=4):
+    torch.manual_seed(0)
+    return method.network(find("backbone", "resnet8")(classes, 1, width=4))
+
+
+def test_recursive_mix_pastes_the_previous_mixed_batch_and_its_labels():
+    method, generator = RecursiveMix(alpha=1.0, omega=0.0), np.random.default_rng(0)
+    model = Recorder()
+    history = []
+    for value in range(5):
+        images, targets = batch(value=value)
+        method.loss(model, images, targets, generator)
+        shown = model.shown[-1]
+        inside = shown != value
+        if inside.any():  # every pixel is this batch's or one of the previous mixed batch
+            assert set(shown[0].unique().tolist()) <= {float(value), *history[-1].unique().tolist()}
+            assert inside[0].float().mean().item() == pytest.approx(method.observed["area"], abs=1e-6)
+        history.append(shown)
+        assert torch.equal(method.history.last.images, shown)
+    assert len(torch.unique(history[-1])) > 2, "older images are still there: the mixing is recursive"
+
+
+def test_recursive_mix_consistency_is_soft_cross_entropy_with_the_previous_prediction():
+    method, generator = RecursiveMix(alpha=0.9, omega=0.7), np.random.default_rng(3)
+    model = network(method)
+    first = batch()
+    loss, logits = method.loss(model, *first, generator)
+    assert loss == soft_cross_entropy(logits, first[1]), "nothing to be consistent with in the first step"
+    said = method.history.last.logits.softmax(1)
+    shown = []
+    model.register_forward_pre_hook(lambda module, inputs: shown.append(inputs))
+    loss, logits = method.loss(model, *batch(), generator)
+    mixed, box = shown[0]
+    area = method.observed["area"]
+    assert area == (box[2] - box[0]) * (box[3] - box[1]) / 64
+    _, region = model(mixed, box)
+    targets = (1 - area) * batch()[1] + area * first[1]
+    expected = soft_cross_entropy(logits, targets) + 0.7 * area * soft_cross_entropy(region, said)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_recursive_mix_starts_each_epoch_plainly_and_takes_smaller_batches():
+    method, generator = RecursiveMix(), np.random.default_rng(0)
+    model = network(method)
+    method.loss(model, *batch(6), generator)
+    method.loss(model, *batch(4), generator)
+    assert len(method.history.last) == 4
+    method.start_epoch()
+    assert method.history.last is None
+    method.loss(model, *batch(6), generator)
+    assert method.observed["area"] == 0
+
+
+def test_omega_zero_has_no_second_head():
+    assert network(RecursiveMix(omega=0.0)).state_dict().keys() == find("backbone", "resnet8")(4, 1).state_dict().keys()
+
+
+def test_history_survives_a_round_trip():
+    history = History()
+    history.push(torch.ones(2, 1, 2, 2), torch.eye(2), torch.zeros(2, 2, requires_grad=True) * 2)
+    assert not history.last.logits.requires_grad
+    other = History()
+    other.load_state_dict(history.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(vars(history.last).values(), vars(other.last).values(), strict=True))
+    other.load_state_dict({})
+    assert other.last is None

@@ -1,0 +1,248 @@
+"""The loop: formulas, results, and that an interrupted or killed run ends with exactly the numbers of an undisturbed one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from rm import checkpoint
+from rm.journal import read
+from rm.options import TrialError, find, load_trial, parse_trial
+from rm.schedules import constant, cosine, step
+from rm.train import Diverged, Interrupted, Run, fit
+from tests.conftest import ROOT, deterministic, write_trial
+
+OPTIONS = {"recursive_mix": {"alpha": 0.9, "omega": 0.5}}
+METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))
+STEPS_PER_EPOCH = 5
+
+
+def train(trial, folder, stop_before=(), **options):
+    """Train, being stopped before each of these steps (counted over the whole training) and resumed."""
+    write_trial(folder, trial)
+    for step_number in stop_before:
+        remaining = iter(range(step_number))
+        with pytest.raises(Interrupted):
+            fit(parse_trial(trial), folder, stop=lambda left=remaining: next(left, None) is None, **options)
+    return fit(parse_trial(trial), folder, **options)
+
+
+def weights(folder):
+    return checkpoint.load(folder, torch.device("cpu"))["model"]
+
+
+def assert_equal_runs(one, other):
+    assert deterministic(one) == deterministic(other)
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (one, other)]
+    assert results[0]["metrics"] == results[1]["metrics"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_interrupted_equals_undisturbed_bit_for_bit(tiny, tmp_path, name):
+    tiny["method"] = {"name": name, **OPTIONS.get(name, {})}
+    train(tiny, tmp_path / "undisturbed")
+    train(tiny, tmp_path / "stopped", stop_before=(3, 4, 6))  # inside epochs 1 and 2, and at the end of one
+    assert_equal_runs(tmp_path / "undisturbed", tmp_path / "stopped")
+    events = [event["event"] for event in read(tmp_path / "stopped" / "journal.jsonl")]
+    assert events.count("resumed") == 3
+    assert events[0] == "started"
+    assert events[-1] == "finished"
+
+
+@pytest.mark.parametrize("stop", range(1, 3 * STEPS_PER_EPOCH))
+def test_recursive_mix_can_stop_before_any_step(tiny, tmp_path_factory, stop):
+    undisturbed = tmp_path_factory.getbasetemp() / "recursive-mix-undisturbed"
+    train(tiny, undisturbed)
+    stopped = tmp_path_factory.mktemp("stopped")
+    train(tiny, stopped, stop_before=(stop,))
+    assert_equal_runs(undisturbed, stopped)
+
+
+def test_kill_9_in_mid_epoch_loses_nothing(tiny, tmp_path):
+    """A real process, checkpointing at every step, killed at no particular moment, twice; then run to the end."""
+    tiny["train"]["epochs"] = 8
+    tiny["dataset"]["size"] = 32
+    train(tiny, tmp_path / "undisturbed")
+    killed = tmp_path / "killed"
+    command = [
+        sys.executable,
+        "-m",
+        "rm.train",
+        str(write_trial(killed, tiny)),
+        str(killed),
+        "--checkpoint-seconds",
+        "0",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    for enough in (4, 19):
+        with subprocess.Popen(command, env=environment) as process:
+            deadline = time.monotonic() + 60
+            while sum(event["event"] == "checkpoint" for event in read(killed / "journal.jsonl")) < enough:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+        assert not (killed / "result.json").exists()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert_equal_runs(tmp_path / "undisturbed", killed)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, tmp_path):
+    train(tiny, tmp_path / "undisturbed")
+    folder = tmp_path / "damaged"
+    remaining = iter(range(8))
+    with pytest.raises(Interrupted):
+        write_trial(folder, tiny)
+        fit(parse_trial(tiny), folder, stop=lambda: next(remaining, None) is None, checkpoint_seconds=0)
+    data = bytearray((folder / "checkpoint.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "checkpoint.pt").write_bytes(data)
+    train(tiny, folder)
+    assert_equal_runs(tmp_path / "undisturbed", folder)
+
+
+def test_a_finished_run_is_not_run_again(tiny, tmp_path):
+    first = train(tiny, tmp_path)
+    before = (tmp_path / "journal.jsonl").read_bytes()
+    assert train(tiny, tmp_path) == first
+    assert (tmp_path / "journal.jsonl").read_bytes() == before
+
+
+def test_results_select_best_last_and_median(tiny, tmp_path):
+    result = train(tiny, tmp_path)["metrics"]
+    errors = [epoch["test_top1_error"] for epoch in deterministic(tmp_path)]
+    assert result["best_top1_error"] == min(errors)
+    assert result["last_top1_error"] == errors[-1]
+    assert result["median_last_10_top1_error"] == sorted(errors)[1]
+    assert errors[result["best_epoch"] - 1] == min(errors)
+
+
+def test_evaluation_counts_every_image_once(tiny, tmp_path, monkeypatch):
+    """Whatever the size of an evaluation batch, an uneven last one included."""
+    from rm import train as module
+    from rm.journal import Journal
+
+    write_trial(tmp_path, tiny)
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        run = Run(parse_trial(tiny), tmp_path, torch.device("cpu"), journal)
+        whole = run.evaluate()
+        monkeypatch.setattr(module, "EVALUATION_BATCH", 7)
+        parts = run.evaluate()
+    assert whole == pytest.approx(parts)
+    images, labels = run.test.plain(slice(0, 60))
+    with torch.no_grad():
+        wrong = (run.model.eval()(images).argmax(1) != labels).float().mean().item()
+    assert whole["test_top1_error"] == pytest.approx(100 * wrong)
+
+
+def test_same_seed_same_start_whatever_the_method(tiny, tmp_path):
+    """Claims are paired by seed: methods share initial weights, order and crops."""
+    from rm.journal import Journal
+
+    states = []
+    for name in ("baseline", "recursive_mix"):
+        with Journal(tmp_path / f"{name}.jsonl") as journal:
+            run = Run(parse_trial({**tiny, "method": {"name": name}}), tmp_path, torch.device("cpu"), journal)
+        states.append({k.removeprefix("backbone."): v for k, v in run.model.state_dict().items() if "second" not in k})
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_divergence_is_named_and_never_saved(tiny, tmp_path):
+    tiny["optimizer"]["lr"] = 1e30
+    with pytest.raises(Diverged, match=r"not finite at step \d+ of epoch 1 \(lr "):
+        train(tiny, tmp_path)
+    events = read(tmp_path / "journal.jsonl")
+    assert events[-1]["event"] == "failed"
+    assert "Diverged" in events[-1]["traceback"]
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_trains(tiny, tmp_path, precision):
+    tiny["train"] |= {"precision": precision, "batch_norm_groups": 2, "label_smoothing": 0.1, "clip_norm": 5.0}
+    assert train(tiny, tmp_path)["metrics"]["best_top1_error"] < 95
+
+
+def test_schedules_by_hand():
+    assert [cosine(e, 4) for e in (1, 3)] == pytest.approx([1.0, 0.5])
+    assert [cosine(e, 200, warmup_epochs=5) for e in (1, 5)] == pytest.approx([1 / 6, 5 / 6])
+    assert cosine(6, 200, warmup_epochs=5) == pytest.approx(
+        0.5 * (1 + torch.cos(torch.tensor(torch.pi * 5 / 200)).item())
+    )
+    drops = [step(e, 300, milestones=[150, 225]) for e in (150, 151, 225, 226)]
+    assert drops == pytest.approx([1.0, 0.1, 0.1, 0.01])  # released curves: the error falls in epochs 151 and 226
+    assert step(3, 300, milestones=[150], warmup_epochs=5) == 0.5
+    assert constant(9, 10) == 1.0
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_optimizers_take_torchs_own_steps(name):
+    """Ours leave out an import, nothing else: same weights after five steps as the plain class."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5))
+    other = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5))
+    other.load_state_dict(model.state_dict())
+    ours = find("optimizer", name)(model, lr=0.1, weight_decay=0.01, decay="all")
+    kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name]
+    plain = kind(
+        other.parameters(), lr=0.1, weight_decay=0.01, fused=True, **({"momentum": 0.9} if name == "sgd" else {})
+    )
+    for _ in range(5):
+        images = torch.randn(6, 4)
+        for network, optimizer in ((model, ours), (other, plain)):
+            optimizer.zero_grad()
+            network(images).square().sum().backward()
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    groups = find("optimizer", name)(model, lr=0.1, weight_decay=0.01, decay="weights").param_groups
+    assert [(g["weight_decay"], len(g["params"])) for g in groups] == [(0.01, 1), (0.0, 3)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": {"name": "cutmx"}}, "unknown method 'cutmx'; valid: baseline, cutmix"),
+        ({"method": {"name": "cutmix", "alpa": 1.0}}, r"method has no option \['alpa'\]; valid: alpha, probability"),
+        ({"method": {"name": "cutmix", "alpha": -1.0}}, "method.alpha must satisfy alpha > 0, found -1.0"),
+        ({"train": {"epochs": 1}}, "train needs 'batch_size'"),
+        ({"train": {"epochs": 1, "batch_size": 2, "precision": "int8"}}, "must be one of 'fp32', 'bf16', 'fp16'"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"colour": {}}, r"unknown sections \['colour'\]"),
+    ],
+)
+def test_a_bad_trial_is_named(tiny, change, message):
+    with pytest.raises(TrialError, match=message):
+        parse_trial({**tiny, **change})
+
+
+def test_other_numerics_are_refused(tiny, tmp_path):
+    with pytest.raises(TrialError, match="written for numerics 0"):
+        load_trial(write_trial(tmp_path, {**tiny, "numerics": 0}))
+
+
+def test_the_command_trains_with_nothing_of_launch_installed(tiny, tmp_path):
+    """`python -m rm.train` in a folder that holds a copy of rm and nothing else of ours."""
+    (tmp_path / "rm").symlink_to(ROOT / "rm")
+    path = write_trial(tmp_path / "in", tiny)
+    code = "import sys; sys.modules['launch'] = sys.modules['pydantic'] = sys.modules['mlflow'] = None\n"
+    code += "from rm.train import main; sys.exit(main(sys.argv[1:]))"
+    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    words = [sys.executable, "-c", code, str(path), str(tmp_path / "run")]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["last_top1_error"] >= 0
+    path.write_text("{}", encoding="utf-8")
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "missing sections" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,104 @@
+"""Whatever is put into a folder keeps that folder's contract: methods, backbones, data sets, backends, specs, found by scanning."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from launch import catalog
+from launch.spec import load_spec
+from rm import options
+from rm.backbones import Backbone
+from rm.datasets import DataError, Dataset, load
+from rm.methods import Method
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))
+BACKENDS = sorted(path.stem for path in (ROOT / "launch" / "backends").glob("[!_]*.py"))
+SPECS = sorted((ROOT / "experiments").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("section", catalog.SECTIONS)
+def test_planner_and_trainer_see_the_same_choices_and_options(section):
+    planned = catalog.entries(section)
+    assert set(planned) == set(options.choices_of(section))
+    for name, entry in planned.items():
+        required = {n: 1 for n, f in entry.options.model_fields.items() if f.is_required() and n != "name"}
+        given = {n: [1] if "list" in str(entry.options.model_fields[n].annotation) else v for n, v in required.items()}
+        trained = options._checked(section, options.find(section, name), given)
+        assert trained == entry.options(name=name, **given).model_dump(exclude={"name"})
+
+
+def test_planner_and_trainer_agree_on_the_loop_and_the_numerics():
+    given = {"epochs": 1, "batch_size": 1}
+    assert vars(options.Train(**given)) == catalog.train_options()(**given).model_dump()
+    assert catalog.numerics() == options.NUMERICS
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_trains_a_network(name):
+    """Loss, logits and gradients at every step, whatever the batch; no tensor of the caller is changed."""
+    torch.manual_seed(0)
+    method = options.find("method", name)()
+    assert isinstance(method, Method)
+    backbone = options.find("backbone", "resnet8")(5, 3, width=4)
+    model = method.network(backbone)
+    generator = np.random.default_rng(0)
+    method.start_epoch()
+    for size in (8, 8, 3):
+        images, targets = torch.randn(size, 3, 12, 16), torch.eye(5)[torch.randint(5, (size,))]
+        before = images.clone(), targets.clone()
+        loss, logits = method.loss(model, images, targets, generator)
+        assert loss.shape == ()
+        assert torch.isfinite(loss)
+        assert logits.shape == (size, 5)
+        loss.backward()
+        assert torch.equal(images, before[0])
+        assert torch.equal(targets, before[1])
+        assert all(np.isfinite(float(value)) for value in method.observed.values())
+    assert backbone.head.weight.grad is not None
+    again = options.find("method", name)()
+    again.load_state_dict(method.state_dict())
+
+
+@pytest.mark.parametrize("name", catalog.entries("dataset"))
+def test_a_data_set_is_uint8_images_and_labels(name):
+    try:
+        data = load(name, {}, limit=20, test_limit=10)
+    except DataError as error:
+        assert "RM_DATA_DIR" in str(error)
+        pytest.skip(f"{name} is not on this machine and cannot be downloaded: {error}")
+    assert isinstance(data, Dataset)
+    for split, count in ((data.train, 20), (data.test, 10)):
+        assert split.images.dtype == torch.uint8
+        assert split.images.shape[0] == count == len(split)
+        assert split.images.shape[-1] == data.channels == len(data.mean) == len(data.std)
+        assert 0 <= int(split.labels.min()) <= int(split.labels.max()) < data.classes
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_backend_has_run(name):
+    backend = importlib.import_module(f"launch.backends.{name}")
+    assert list(inspect.signature(backend.run).parameters)[:2] == ["run_dirs", "watcher"]
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+def test_a_spec_and_all_its_profiles_resolve(path):
+    spec = load_spec(path)
+    assert path.read_text(encoding="utf-8").startswith("# "), (
+        "the first line says what it is and how many trials it has"
+    )
+    assert f"{len({trial.id for trial in spec.trials})} trials" in path.read_text(encoding="utf-8").splitlines()[0]
+    for profile in spec.profiles:
+        assert load_spec(path, profile).profile == profile
+
+
+@pytest.mark.parametrize("name", catalog.entries("backbone"))
+def test_a_backbone_is_a_backbone(name):
+    with torch.device("meta"):
+        backbone = options.find("backbone", name)(7, 3)
+        assert isinstance(backbone, Backbone)
+        assert backbone.head.weight.shape == (7, backbone.num_features)
