@@ -1,0 +1,84 @@
+"""ImageNet networks, taken from timm; last map 7x7 at 224 px.
+
+timm is imported when a network is built and not before, so that scanning this file stays cheap.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from rm.backbones import Backbone
+
+
+class TimmBackbone(Backbone):
+    """A timm classifier split into its feature extractor (`network`) and its last linear layer (`head`).
+
+    The classifier is moved out of `network`, not shared with it, so that every parameter has exactly one name.
+    """
+
+    network: Any  # a timm model: an nn.Module with forward_features(), num_features and default_cfg
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self._classifier: str = network.default_cfg["classifier"]
+        self.num_features = network.num_features
+        self.head = getattr(network, self._classifier)
+        setattr(network, self._classifier, nn.Identity())
+        self.network = network
+
+    def features(self, images: Tensor) -> Tensor:
+        out: Tensor = self.network.forward_features(images)
+        return out
+
+    def plain_state_dict(self) -> dict[str, Tensor]:
+        """State dict under timm's names: loads strictly into timm.create_model(name, num_classes=K).
+
+        The ResNets' names are torchvision's too.
+        """
+        state: dict[str, Tensor] = dict(self.network.state_dict())
+        state.update({f"{self._classifier}.{name}": value for name, value in self.head.state_dict().items()})
+        return state
+
+
+def imagenet_resnet50(num_classes: int, in_channels: int) -> Backbone:
+    """ImageNet ResNet-50: last map (B, 2048, 7, 7) at 224 px.
+
+    Source: He et al., CVPR 2016, with the stride in the 3x3 convolution, as in torchvision and the released code.
+    """
+    return _resnet("resnet50", num_classes, in_channels)
+
+
+def imagenet_resnet101(num_classes: int, in_channels: int) -> Backbone:
+    """ImageNet ResNet-101: last map (B, 2048, 7, 7) at 224 px.
+
+    Source: He et al., CVPR 2016, with the stride in the 3x3 convolution, as in torchvision and the released code.
+    """
+    return _resnet("resnet101", num_classes, in_channels)
+
+
+def imagenet_resnext50_32x4d(num_classes: int, in_channels: int) -> Backbone:
+    """ImageNet ResNeXt-50 (32x4d): last map (B, 2048, 7, 7) at 224 px.
+
+    Source: Xie et al., CVPR 2017, as in torchvision and the released code.
+    """
+    return _resnet("resnext50_32x4d", num_classes, in_channels)
+
+
+def imagenet_pvt_v2_b1(num_classes: int, in_channels: int, *, drop_path_rate: float = 0.1) -> Backbone:
+    """PVTv2-B1: last map (B, 512, 7, 7) at 224 px.
+
+    Source: Wang et al., CVMJ 2022; drop_path_rate 0.1 is that of PVTv2's own ImageNet recipe, timm's default is 0.
+    """
+    return _build("pvt_v2_b1", num_classes, in_channels, drop_path_rate=drop_path_rate)
+
+
+def _resnet(name: str, num_classes: int, in_channels: int) -> TimmBackbone:
+    # timm would start every residual branch at zero; the released code, like torchvision, does not.
+    return _build(name, num_classes, in_channels, zero_init_last=False)
+
+
+def _build(name: str, num_classes: int, in_channels: int, **options: Any) -> TimmBackbone:
+    import timm
+
+    network = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
+    return TimmBackbone(network)

@@ -1,0 +1,130 @@
+"""CIFAR ResNets and ResNeXt: a 3x3 stem and no max-pooling, so that a 32-pixel image ends as a 4x4 map.
+
+The networks follow the widely used weiaicunzai/pytorch-cifar100, which the authors' released code took over: stride in
+the 3x3 convolution, identity shortcuts or a 1x1 convolution with batch norm, PyTorch's default initialisation.
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from rm.backbones import Backbone
+
+
+class ResidualBlock(nn.Module):
+    """ReLU(residual(x) + shortcut(x)): (B, in_channels, H, W) -> (B, out_channels, ceil(H/stride), ceil(W/stride))."""
+
+    def __init__(self, residual: nn.Sequential, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        self.residual = residual
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(*_conv_norm(in_channels, out_channels, 1, stride))
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.relu(self.residual(x) + self.shortcut(x))
+        return out
+
+
+class ResNet(Backbone):
+    """Stem and stages of residual blocks; every stage but the first halves the map."""
+
+    def __init__(
+        self,
+        block: Callable[[int, int, int], ResidualBlock],
+        depths: Sequence[int],
+        widths: Sequence[int],
+        num_classes: int,
+        in_channels: int,
+    ) -> None:
+        """block(in_channels, width, stride) builds one block; depths and widths have one entry a stage."""
+        super().__init__()
+        channels = widths[0]
+        self.stem = nn.Sequential(*_conv_norm(in_channels, channels, 3), nn.ReLU(inplace=True))
+        self.stages = nn.Sequential()
+        for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+            blocks = nn.Sequential()
+            for index in range(depth):
+                layer = block(channels, width, 2 if stage > 0 and index == 0 else 1)
+                blocks.append(layer)
+                channels = layer.out_channels
+            self.stages.append(blocks)
+        self.num_features = channels
+        self.head = nn.Linear(channels, num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        out: Tensor = self.stages(self.stem(images))
+        return out
+
+
+def resnet8(num_classes: int, in_channels: int, *, width: int = 16) -> Backbone:
+    """Smallest 6n+2 CIFAR ResNet (n = 1): stages of width, 2*width, 4*width; last map 8x8 at 32 px.
+
+    Source: He et al., CVPR 2016, Section 4.2; with 1x1 projection shortcuts (option B) where the shape changes.
+    """
+    return ResNet(_basic_block, (1, 1, 1), (width, 2 * width, 4 * width), num_classes, in_channels)
+
+
+def resnet18(num_classes: int, in_channels: int) -> Backbone:
+    """CIFAR ResNet-18: last map (B, 512, 4, 4) at 32 px.
+
+    Source: He et al., CVPR 2016; stem and shortcuts as in the released code (module docstring).
+    """
+    return ResNet(_basic_block, (2, 2, 2, 2), (64, 128, 256, 512), num_classes, in_channels)
+
+
+def resnet34(num_classes: int, in_channels: int) -> Backbone:
+    """CIFAR ResNet-34: last map (B, 512, 4, 4) at 32 px.
+
+    Source: He et al., CVPR 2016; stem and shortcuts as in the released code (module docstring).
+    """
+    return ResNet(_basic_block, (3, 4, 6, 3), (64, 128, 256, 512), num_classes, in_channels)
+
+
+def resnet50(num_classes: int, in_channels: int) -> Backbone:
+    """CIFAR ResNet-50: last map (B, 2048, 4, 4) at 32 px.
+
+    Source: He et al., CVPR 2016; stem and shortcuts as in the released code (module docstring).
+    """
+    return ResNet(_bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), num_classes, in_channels)
+
+
+def resnext50_32x4d(num_classes: int, in_channels: int) -> Backbone:
+    """CIFAR ResNeXt-50 (32x4d): last map (B, 2048, 4, 4) at 32 px.
+
+    Source: Xie et al., CVPR 2017, Fig. 3(c): only the 3x3 convolution is grouped; weiaicunzai groups the first 1x1 too.
+    """
+    return ResNet(_resnext_block, (3, 4, 6, 3), (64, 128, 256, 512), num_classes, in_channels)
+
+
+def _conv_norm(in_channels: int, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(channels)]
+
+
+def _basic_block(in_channels: int, width: int, stride: int) -> ResidualBlock:
+    residual = nn.Sequential(
+        *_conv_norm(in_channels, width, 3, stride),
+        nn.ReLU(inplace=True),
+        *_conv_norm(width, width, 3),
+    )
+    return ResidualBlock(residual, in_channels, width, stride)
+
+
+def _bottleneck(in_channels: int, width: int, stride: int, groups: int = 1, inner: int | None = None) -> ResidualBlock:
+    inner = width if inner is None else inner
+    residual = nn.Sequential(
+        *_conv_norm(in_channels, inner, 1),
+        nn.ReLU(inplace=True),
+        *_conv_norm(inner, inner, 3, stride, groups),
+        nn.ReLU(inplace=True),
+        *_conv_norm(inner, 4 * width, 1),
+    )
+    return ResidualBlock(residual, in_channels, 4 * width, stride)
+
+
+def _resnext_block(in_channels: int, width: int, stride: int) -> ResidualBlock:
+    # 32 groups of 4 channels at width 64, twice as many channels a group at each doubling of the width.
+    return _bottleneck(in_channels, width, stride, groups=32, inner=2 * width)
