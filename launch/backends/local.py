@@ -23,11 +23,15 @@ MOST_DEATHS = 3
 
 
 def slots(workers: int | None, trials_per_gpu: int, trials: int) -> list[dict[str, str]]:
-    """The environment of each worker: its GPU, or its share of the CPU's threads."""
+    """The environment of each worker: its GPU, or its share of the CPU's threads.
+
+    The share does not depend on how many trials are left: sums on a CPU depend on the number of threads, so a trial's bits would.
+    """
     gpus = visible_gpus()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = max(1, min(workers or (len(gpus) * trials_per_gpu or cores), trials))
-    threads = str(max(1, cores // count))
+    wanted = workers or (len(gpus) * trials_per_gpu or cores)
+    count = max(1, min(wanted, trials))
+    threads = str(max(1, cores // wanted))
     shared = {"RM_THREADS": threads, "OMP_NUM_THREADS": threads}
     if not gpus:
         return [{**shared, "CUDA_VISIBLE_DEVICES": ""} for _ in range(count)]

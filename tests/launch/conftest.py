@@ -1,0 +1,41 @@
+"""Small specs for the launcher's tests."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+SPEC = """
+    # two methods, two seeds
+    title: "Two methods on a few digits"
+    seeds: [0, 1]
+    trial:
+      dataset: {name: digits, size: 16, limit: 70, test_limit: 60}
+      backbone: {name: resnet8, width: 4}
+      train: {epochs: 2, batch_size: 16}
+      optimizer: {name: sgd, lr: 0.05}
+      schedule: {name: cosine}
+    axes:
+      method:
+        Baseline: baseline
+        RM: {name: recursive_mix, alpha: 0.5, omega: 0.5}
+    claims: ["RM < Baseline"]
+    profiles:
+      smoke: {train.epochs: 1, seeds: [3]}
+"""
+
+
+@pytest.fixture
+def write_spec(tmp_path: Path):
+    """Write a spec file (by default SPEC) with replacements made; returns its path."""
+
+    def write(text: str = SPEC, name: str = "small.yaml", **replacements: str) -> Path:
+        text = textwrap.dedent(text).lstrip("\n")
+        for old, new in replacements.items():
+            assert old in text, old
+            text = text.replace(old, new)
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,278 @@
+"""The command: real workers on real digits. Reuse, failure, kill -9, Ctrl-C, two launchers, and what is left on disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import rundir
+from launch.spec import load_spec
+from tests.conftest import ROOT, deterministic
+
+pytestmark = pytest.mark.usefixtures("results")
+
+
+def command(*words, **options):
+    """`python launch/run.py ...` with two workers and no tracking server in the way of what is tested."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **options.pop("environment", {})}
+    words = [sys.executable, str(ROOT / "launch" / "run.py"), *map(str, words)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment, **options}
+    return subprocess.Popen(words, **options)
+
+
+def run(*words, **options):
+    process = command(*words, **options)
+    out, err = process.communicate(timeout=180)
+    return process.returncode, out, err
+
+
+def trials(out):
+    return json.loads(out)["trials"]
+
+
+def journal(results, trial):
+    return [event["event"] for event in rundir.read_events(results / "runs" / trial)[0]]
+
+
+def test_the_whole_way_and_back_again(write_spec, results, tmp_path):
+    """Dry run, run from another folder, reuse, a second spec with the same trial, status, --force, deleted store."""
+    path = write_spec()
+    code, out, _ = run(path, "--dry-run", "--json")
+    assert code == 0
+    assert [(t["row"], t["seed"], t["state"]) for t in trials(out)] == [
+        ("Baseline", 0, "waiting"), ("Baseline", 1, "waiting"), ("RM", 0, "waiting"), ("RM", 1, "waiting"),
+    ]  # fmt: skip
+    assert not results.exists(), "a dry run creates nothing"
+
+    code, out, err = run("small.yaml", "--json", cwd=tmp_path)
+    assert code == 0, err
+    assert {t["state"] for t in trials(out)} == {"finished"}
+    for trial in load_spec(path).trials:
+        names = {entry.name for entry in (results / "runs" / trial.id).iterdir()}
+        assert names >= {"trial.json", "provenance.json", "journal.jsonl", "checkpoint.pt", "result.json", "log.txt"}
+        assert not {name for name in names if name.endswith(".tmp") or name == "lease.json"}
+
+    code, _, err = run(path)
+    assert code == 0
+    assert "all 4 trials were finished already" in err
+
+    other = write_spec(
+        name="other.yaml",
+        **{"lr: 0.05": "lr: 0.05, momentum: 0.9", "RM: {": "Other label: {", '["RM < Baseline"]': "[]"},
+    )
+    code, out, err = run(path, other, "--json")
+    assert "all 4 trials were finished already" in err
+    assert {(t["spec"], t["state"]) for t in trials(out)} == {("small", "finished"), ("other", "finished")}
+
+    before = {t.id: deterministic(results / "runs" / t.id) for t in load_spec(path).trials}
+    code, _, err = run(path, "--force", "--where", "method=RM")
+    assert code == 0, err
+    assert "running 2 of 2 trials" in err
+    assert len(list((results / "replaced").iterdir())) == 2
+    assert {identity: deterministic(results / "runs" / identity) for identity in before} == before, (
+        "same trial, same numbers"
+    )
+
+    records = mlflow_records(results)
+    assert set(records) == set(before)
+    (results / "mlflow.db").unlink()
+    code, _, err = run("sync")
+    assert code == 0, err
+    assert mlflow_records(results) == records, "every record is back"
+    code, _, err = run("sync")
+    assert "0 of 4 runs had something new" in err
+
+
+def mlflow_records(results):
+    """Trial id -> what MLflow knows of it, points included."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("recursivemix")
+    records = {}
+    for found in client.search_runs([experiment.experiment_id]):
+        tags = {k: v for k, v in found.data.tags.items() if not k.startswith("mlflow.")}
+        assert tags["trial_id"] not in records, "one MLflow run a trial"
+        points = {
+            name: [(m.step, m.value, m.timestamp) for m in client.get_metric_history(found.info.run_id, name)]
+            for name in found.data.metrics
+        }
+        info = found.info
+        records[tags["trial_id"]] = (
+            tags,
+            found.data.params,
+            points,
+            info.status,
+            info.run_name,
+            info.start_time,
+            info.end_time,
+        )
+    return records
+
+
+def test_mlflow_holds_what_the_journals_say(write_spec, results):
+    path = write_spec(**{"[0, 1]": "[0]"})
+    other = write_spec(name="other.yaml", **{"[0, 1]": "[0]", "RM: {": "Ours: {", '["RM < Baseline"]': "[]"})
+    assert run(path, other)[0] == 0
+    records = mlflow_records(results)
+    for cell in load_spec(path).cells:
+        trial = cell.trials[0]
+        tags, params, points, status, name, *_ = records[trial.id]
+        assert status == "FINISHED"
+        assert name == f"small · {cell.labels[0]} · seed 0"
+        assert tags["spec.small"] == cell.labels[0]
+        assert tags["spec.other"] == {"Baseline": "Baseline", "RM": "Ours"}[cell.labels[0]]
+        assert params["method.name"] == trial.values["method"]["name"]
+        assert params["optimizer.lr"] == "0.05"
+        epochs = deterministic(results / "runs" / trial.id)
+        assert [(s, v) for s, v, _ in points["test_top1_error"]] == [(e["epoch"], e["test_top1_error"]) for e in epochs]
+        assert points["last_top1_error"][0][1] == epochs[-1]["test_top1_error"]
+
+
+def test_an_unreachable_store_stops_nothing_and_sync_mirrors_later(write_spec, results):
+    path = write_spec(**{"[0, 1]": "[0]"})
+    nowhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    code, _, err = run(path, environment=nowhere)
+    assert code == 0, err
+    assert "nothing is lost" in err
+    assert run("sync")[0] == 0
+    assert set(mlflow_records(results)) == {trial.id for trial in load_spec(path).trials}
+
+
+def test_bad_specs_create_nothing(write_spec, results):
+    path = write_spec(
+        **{
+            "title:": "titel:",
+            "epochs: 2": "epochs: two",
+            "lr: 0.05": "lr: -1",
+            "baseline\n": "cutmx\n",
+            "alpha": "alhpa",
+        }
+    )
+    code, out, err = run(path)
+    assert code == 2
+    assert out == ""
+    assert len(err.splitlines()) == 6
+    assert all(line.startswith(f"{path}:") for line in err.splitlines())
+    assert not results.exists()
+    code, _, err = run(write_spec(), "--where", "backbone=resnet99")
+    assert (code, "Traceback" in err) == (2, False)
+    assert "nothing matches --where backbone=resnet99; keys: " in err
+    assert run(write_spec(), "--backend", "locl")[2] == "error: unknown backend 'locl'; did you mean 'local'?\n"
+    assert not results.exists()
+
+
+def test_one_failing_trial_never_stops_the_others(write_spec, results):
+    """A learning rate of 1e30 diverges; its row fails with step and reason, the others finish; exit status 1."""
+    axes = "Baseline: baseline\n    Wild: {name: mixup}"
+    path = write_spec(
+        **{"Baseline: baseline": axes, "optimizer: {name: sgd, lr: 0.05}": "optimizer: {name: sgd, lr: 0.05}"}
+    )
+    wild = next(c for c in load_spec(path).cells if c.labels == ("Wild",)).trials[0].id
+    broken = results / "runs" / wild
+    broken.mkdir(parents=True)
+    (broken / "trial.json").write_text("{ not json", encoding="utf-8")
+    code, out, err = run(path, "--json")
+    assert code == 1
+    states = {(t["row"], t["seed"]): t["state"] for t in trials(out)}
+    assert states.pop(("Wild", 0)) != "finished"
+    assert set(states.values()) == {"finished"}
+    assert "not a readable trial" in err
+    assert "1 failed" in err
+
+
+def test_a_diverging_trial_is_failed_and_named(write_spec, results):
+    path = write_spec(**{"lr: 0.05": "lr: 1e30", "[0, 1]": "[0]"})
+    code, out, err = run(path, "--json", "--where", "method=Baseline")
+    assert code == 1
+    assert trials(out)[0]["state"] == "failed"
+    assert "the loss is not finite at step" in err
+    assert "Traceback" in (results / "runs" / trials(out)[0]["id"] / "log.txt").read_text()
+
+
+def wait_for(condition, process, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def running_pids(results):
+    """The worker of each run directory that is leased."""
+    found = {}
+    for lease in (results / "runs").glob("*/lease.json"):
+        try:
+            found[lease.parent.name] = json.loads(lease.read_text())["pid"]
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+LONG = {"epochs: 2": "epochs: 40", "[0, 1]": "[0]"}
+
+
+def reference(write_spec, tmp_path, monkeypatch, results):
+    """The same spec run undisturbed elsewhere."""
+    elsewhere = tmp_path / "elsewhere"
+    code, _, err = run(write_spec(name="undisturbed.yaml", **LONG), environment={"RM_RESULTS_DIR": str(elsewhere)})
+    assert code == 0, err
+    return {folder.name: deterministic(folder) for folder in (elsewhere / "runs").iterdir()}
+
+
+def test_killed_workers_and_a_killed_launcher_lose_nothing(write_spec, results, tmp_path, monkeypatch):
+    path = write_spec(**LONG)
+    process = command(path, environment={"RM_CHECKPOINT_SECONDS": "0"})
+    wait_for(lambda: len(running_pids(results)) == 2, process)
+    wait_for(lambda: all(journal(results, t).count("epoch") >= 2 for t in running_pids(results)), process)
+    victim, pid = next(iter(running_pids(results).items()))
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: "resumed" in journal(results, victim), process)
+    workers = list(running_pids(results).values())
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):  # they notice, checkpoint and end
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    code, out, err = run(path, "--json")
+    assert code == 0, err
+    ours = {t["id"]: deterministic(results / "runs" / t["id"]) for t in trials(out)}
+    assert ours == reference(write_spec, tmp_path, monkeypatch, results)
+
+
+def test_ctrl_c_checkpoints_and_the_same_command_goes_on(write_spec, results, tmp_path, monkeypatch):
+    path = write_spec(**LONG)
+    process = command(path)
+    wait_for(lambda: len(running_pids(results)) == 2, process)
+    wait_for(lambda: all(journal(results, t).count("epoch") >= 2 for t in running_pids(results)), process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in err
+    assert not running_pids(results)
+    assert all(journal(results, t.id)[-1] == "interrupted" for t in load_spec(path).trials)
+    code, out, err = run(path, "--json")
+    assert code == 0, err
+    assert all("resumed" in journal(results, t["id"]) for t in trials(out))
+    ours = {t["id"]: deterministic(results / "runs" / t["id"]) for t in trials(out)}
+    assert ours == reference(write_spec, tmp_path, monkeypatch, results)
+
+
+def test_two_launchers_run_each_trial_once(write_spec, results):
+    path = write_spec(**{"epochs: 2": "epochs: 6"})
+    both = [command(path, "--json"), command(path, "--json")]
+    outputs = [process.communicate(timeout=180) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    for out, _ in outputs:
+        assert {t["state"] for t in trials(out)} == {"finished"}
+    for trial in load_spec(path).trials:
+        events = journal(results, trial.id)
+        assert events.count("started") == events.count("finished") == 1
+        assert events.count("epoch") == 6
+    assert len(mlflow_records(results)) == 4
