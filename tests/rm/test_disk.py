@@ -84,7 +84,7 @@ def test_the_journal_takes_back_what_a_full_disk_cut_short(tmp_path):
         handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limit[1]))
         try:
-            with pytest.raises(OSError) as caught:
+            with pytest.raises(OSError, match=str(path)) as caught:
                 journal.append("epoch", note="x" * 100)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)

@@ -100,8 +100,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, tmp_path):
     train(tiny, tmp_path / "undisturbed")
     folder = tmp_path / "damaged"
     remaining = iter(range(8))
+    write_trial(folder, tiny)
     with pytest.raises(Interrupted):
-        write_trial(folder, tiny)
         fit(parse_trial(tiny), folder, stop=lambda: next(remaining, None) is None, checkpoint_seconds=0)
     data = bytearray((folder / "checkpoint.pt").read_bytes())
     data[len(data) // 2] ^= 1
