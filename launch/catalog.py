@@ -2,18 +2,20 @@
 
 The registry is the file system. A choice `method: cutmix` is the class in `rm/methods/cutmix.py`; `backbone: resnet18` is the
 function of that name in some file of `rm/backbones/`; likewise datasets, optimizers and schedules. Its options are the keyword-only
-parameters, with their annotations and literal defaults. `Annotated[float, "0 < alpha <= 1"]` adds a condition on the value.
+parameters, with their annotations and literal defaults. `Annotated[float, "0 < alpha <= 1"]` adds a condition on the value, and a
+file's `REQUIRES = {"history or omega == 0": "why"}` conditions on several options together.
 """
 
 import ast
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, create_model, model_validator
 
 SECTIONS = {
     "dataset": "datasets",
@@ -76,8 +78,8 @@ def entries(section: str) -> dict[str, Entry]:
         for name, arguments in _choices(section, file):
             if name in found:
                 raise CatalogError(f"{file}: {section} '{name}' is defined in {found[name].file} as well")
-            fields = {**_fields(arguments, file), **common}
-            found[name] = Entry(name, file, _model(name, {"name": (Literal[name], ...), **fields}))
+            fields = {"name": (Literal[name], ...), **_fields(arguments, file), **common}
+            found[name] = Entry(name, file, _model(name, fields, _requirements(file)))
     return dict(sorted(found.items()))
 
 
@@ -160,6 +162,23 @@ def _condition(name: str, expression: str) -> Callable[[Any], Any]:
     return check
 
 
-def _model(name: str, fields: dict[str, Any]) -> type[BaseModel]:
+def _requirements(file: Path) -> dict[str, str]:
+    """A file's `REQUIRES`: conditions that its options must keep together, each with its reason."""
+    for node in _parse(file).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "REQUIRES":
+            return dict(ast.literal_eval(node.value))
+    return {}
+
+
+def _model(
+    name: str, fields: dict[str, Any], requirements: Mapping[str, str] = MappingProxyType({})
+) -> type[BaseModel]:
+    def check(model: BaseModel) -> BaseModel:
+        for condition, why in requirements.items():
+            if not eval(condition, {"__builtins__": {}}, model.model_dump()):  # our own source
+                raise ValueError(f"must satisfy {condition}: {why}")
+        return model
+
     config = ConfigDict(strict=True, extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-    return create_model(name, __config__=config, **fields)
+    validators: dict[str, Any] = {"requirements": model_validator(mode="after")(check)} if requirements else {}
+    return create_model(name, __config__=config, __validators__=validators, **fields)

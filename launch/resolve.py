@@ -176,8 +176,10 @@ def _problem(
     model: type[BaseModel],
 ) -> Problem:
     """pydantic's complaint in our words, at the place of the value it is about."""
-    option = str(detail["loc"][0])
     what = f"{section} '{name}'" if name else section
+    if not detail["loc"]:
+        return Problem(anywhere, f"{what} {reason(detail)}")
+    option = str(detail["loc"][0])
     if detail["type"] == "missing":
         return Problem(given["name"].mark if "name" in given else anywhere, f"{what} needs '{option}'")
     setting = given[option]

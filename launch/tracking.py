@@ -31,7 +31,7 @@ _STATUS = {
     "running": "RUNNING",
     "waiting": "SCHEDULED",
 }
-_NOT_METRICS = {"event", "time", "epoch", "threads", "device", "error", "traceback", "step", "epochs"}
+_NOT_METRICS = {"event", "time", "epoch"}
 
 
 class TrackingError(RuntimeError):
@@ -180,7 +180,7 @@ class _Mirror:
         seen = int(run.data.tags.get("mirrored_epoch", 0))
         tags = {f"spec.{use['spec']}": use["row"] for use in uses} | _provenance(run_dir) | {"run_dir": str(run_dir)}
         new = {key: value for key, value in tags.items() if run.data.tags.get(key) != value}
-        metrics, epoch = _metrics(events, seen)
+        metrics, epoch = _metrics(events, seen, _finals(run_dir))
         for start in range(0, len(metrics), MOST_METRICS - 100):
             self.client.log_batch(run.info.run_id, metrics=metrics[start : start + MOST_METRICS - 100])
         if epoch > seen:
@@ -204,7 +204,16 @@ def _connect() -> "MlflowClient":
     return MlflowClient(tracking_uri())
 
 
-def _metrics(events: list[dict[str, Any]], seen: int) -> tuple[list["Metric"], int]:
+def _finals(run_dir: Path) -> dict[str, float]:
+    """Best, last and median, once the run is finished; from result.json, which is what finished means."""
+    try:
+        result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {**result["metrics"], "train_seconds": result["train_seconds"], "parameters": result["parameters"]}
+
+
+def _metrics(events: list[dict[str, Any]], seen: int, finals: dict[str, float]) -> tuple[list["Metric"], int]:
     """The points of the epochs after `seen`, and of the end; a resumed run may journal an epoch again, the last one counts.
 
     Their times are the journal's, so a point that is sent twice is the same point to MLflow.
@@ -213,11 +222,12 @@ def _metrics(events: list[dict[str, Any]], seen: int) -> tuple[list["Metric"], i
 
     epochs = {event["epoch"]: event for event in events if event["event"] == "epoch"}
     last = max(epochs, default=0)
-    ends = [event for event in events if event["event"] == "finished"][-1:]
+    points = [(step, epochs[step]) for step in sorted(epochs) if step > seen]
+    points += [(last, {**finals, "time": events[-1]["time"]})] if finals else []
     return [
-        Metric(key, float(value), int(event["time"] * 1000), step)
-        for step, event in [*((e, epochs[e]) for e in sorted(epochs) if e > seen), *((last, end) for end in ends)]
-        for key, value in event.items()
+        Metric(key, float(value), int(values["time"] * 1000), step)
+        for step, values in points
+        for key, value in values.items()
         if key not in _NOT_METRICS
     ], last
 

@@ -11,17 +11,21 @@ from typing import Any, Self
 class Journal:
     """Appends events to `journal.jsonl`; a torn last line, left by a crash, is cut off when it is opened.
 
+    A silent journal writes nothing: of several processes that train together, the first one keeps it.
     A single write to an O_APPEND file for each event. `epoch` events reach the disk with the next durable event: what they say
     stands in the checkpoint as well, so a power cut loses nothing.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, silent: bool = False) -> None:
+        self.path, self.silent = path, silent
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._cut_torn_line()
+        if not silent:
+            self._cut_torn_line()
 
     def append(self, event: str, *, durable: bool = True, **fields: Any) -> None:
         """Write one event with the time (seconds since 1970); durable: fsync before returning."""
+        if self.silent:
+            return
         line = json.dumps({"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False) + "\n"
         data = line.encode()
         written = os.write(self._file, data)

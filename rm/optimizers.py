@@ -1,8 +1,9 @@
 """Optimizers: a public function here is a name that a spec can give under `optimizer`."""
 
+from collections.abc import Callable
 from functools import cache
 from inspect import isfunction, unwrap
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import nn
@@ -49,7 +50,7 @@ def _groups(model: nn.Module, weight_decay: float, decay: str) -> list[dict[str,
 
 
 @cache
-def _light(kind: type[torch.optim.Optimizer]) -> Any:
+def _light(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     """The optimizer without its import of torch._dynamo, which would add four seconds to the first step of every process.
 
     torch wraps these methods to hide them from its compiler. Only the model is ever compiled here, so they run unwrapped; the

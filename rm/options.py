@@ -163,6 +163,9 @@ def _checked(section: str, choice: Callable[..., Any], given: dict[str, Any]) ->
             raise TrialError(f"{section} needs '{name}'")
         values[name] = given.get(name, parameter.default)
         _check(f"{section}.{name}", name, values[name], types[name])
+    for condition, why in getattr(importlib.import_module(choice.__module__), "REQUIRES", {}).items():
+        if not eval(condition, {"__builtins__": {}}, values):  # our own source
+            raise TrialError(f"{section} must satisfy {condition}: {why}")
     return values
 
 

@@ -24,6 +24,10 @@ class Backbone(nn.Module):
         """Global average pool: (B, C, h, w) -> (B, C)."""
         return features.mean((2, 3))
 
+    def plain_state_dict(self) -> dict[str, Tensor]:
+        """The deployed weights, under the names of the library that the architecture comes from, if it comes from one."""
+        return dict(self.state_dict())
+
     def forward(self, images: Tensor) -> Tensor:
         """images (B, in_channels, H, W) -> logits (B, K)."""
         logits: Tensor = self.head(self.pool(self.features(images)))

@@ -14,7 +14,8 @@ from rm import checkpoint
 from rm.journal import read
 from rm.options import TrialError, find, load_trial, parse_trial
 from rm.schedules import constant, cosine, step
-from rm.train import Diverged, Interrupted, Run, fit
+from rm.run import Run
+from rm.train import Diverged, Interrupted, fit
 from tests.conftest import ROOT, deterministic, write_trial
 
 OPTIONS = {"recursive_mix": {"alpha": 0.9, "omega": 0.5}}
@@ -126,17 +127,12 @@ def test_results_select_best_last_and_median(tiny, tmp_path):
     assert errors[result["best_epoch"] - 1] == min(errors)
 
 
-def test_evaluation_counts_every_image_once(tiny, tmp_path, monkeypatch):
+def test_evaluation_counts_every_image_once(tiny, monkeypatch):
     """Whatever the size of an evaluation batch, an uneven last one included."""
-    from rm import train as module
-    from rm.journal import Journal
-
-    write_trial(tmp_path, tiny)
-    with Journal(tmp_path / "journal.jsonl") as journal:
-        run = Run(parse_trial(tiny), tmp_path, torch.device("cpu"), journal)
-        whole = run.evaluate()
-        monkeypatch.setattr(module, "EVALUATION_BATCH", 7)
-        parts = run.evaluate()
+    run = Run(parse_trial(tiny), torch.device("cpu"))
+    whole = run.evaluate()
+    monkeypatch.setattr("rm.run.EVALUATION_BATCH", 7)
+    parts = run.evaluate()
     assert whole == pytest.approx(parts)
     images, labels = run.test.plain(slice(0, 60))
     with torch.no_grad():
@@ -144,14 +140,11 @@ def test_evaluation_counts_every_image_once(tiny, tmp_path, monkeypatch):
     assert whole["test_top1_error"] == pytest.approx(100 * wrong)
 
 
-def test_same_seed_same_start_whatever_the_method(tiny, tmp_path):
+def test_same_seed_same_start_whatever_the_method(tiny):
     """Claims are paired by seed: methods share initial weights, order and crops."""
-    from rm.journal import Journal
-
     states = []
     for name in ("baseline", "recursive_mix"):
-        with Journal(tmp_path / f"{name}.jsonl") as journal:
-            run = Run(parse_trial({**tiny, "method": {"name": name}}), tmp_path, torch.device("cpu"), journal)
+        run = Run(parse_trial({**tiny, "method": {"name": name}}), torch.device("cpu"))
         states.append({k.removeprefix("backbone."): v for k, v in run.model.state_dict().items() if "second" not in k})
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

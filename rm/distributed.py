@@ -1,0 +1,96 @@
+"""One process of several that train one trial together (`python -m torch.distributed.run -m rm.train ...`), or the only one."""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class Processes:
+    """The group that this process belongs to. With a count of 1 nothing here communicates.
+
+    Numbers are exchanged through a gloo group of their own, so that a decision never waits for a GPU.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1) -> None:
+        self.rank, self.count = rank, count
+        self.control: Any = dist.new_group(backend="gloo") if count > 1 else None
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, start: int, stop: int) -> slice:
+        """This process's part of the positions start..stop, in the order of the ranks, as equal as can be."""
+        length = stop - start
+        return slice(start + length * self.rank // self.count, start + length * (self.rank + 1) // self.count)
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Each flag: whether any process raised it. All processes decide alike, at the same step."""
+        if self.count == 1:
+            return list(flags)
+        raised = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(raised, dist.ReduceOp.MAX, self.control)
+        return [bool(flag) for flag in raised]
+
+    def sums(self, values: Iterable[float]) -> list[float]:
+        """Each value summed over the processes, in float64."""
+        total = torch.tensor(list(values), dtype=torch.float64)
+        if self.count > 1:
+            dist.all_reduce(total, group=self.control)
+        return [float(value) for value in total]
+
+    def largest(self, value: int) -> int:
+        """The largest of the processes' values."""
+        found = torch.tensor(value)
+        if self.count > 1:
+            dist.all_reduce(found, dist.ReduceOp.MAX, self.control)
+        return int(found)
+
+    def gather(self, state: Any) -> list[Any]:
+        """The states of all processes, by rank, on the first one; an empty list on the others. Tensors arrive on the CPU."""
+        if self.count == 1:
+            return [state]
+        states: list[Any] | None = [None] * self.count if self.is_first else None
+        dist.gather_object(_on_cpu(state), states, group=self.control)
+        return states or []
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The module whose backward pass averages gradients over the processes; batch-norm buffers are those of the first."""
+        if self.count == 1:
+            return model
+        # In a plain step RecursiveMix's second head takes no part, hence find_unused_parameters.
+        return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Everyone takes the first process's buffers, before evaluating: running statistics are device 0's."""
+        if self.count > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            dist.barrier(self.control)
+
+
+def join() -> tuple[Processes, torch.device]:
+    """Join the group that torch.distributed.run set up in the environment, on this process's GPU where there is one."""
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=count)
+    return Processes(rank, count), device
+
+
+def _on_cpu(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    return state
