@@ -53,5 +53,5 @@ def deterministic(run_dir: Path) -> list[dict[str, Any]]:
     """What must be equal, bit for bit, between two runs of a trial: every epoch's numbers but the timings."""
     events = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
     epochs = {event["epoch"]: event for event in events if event["event"] == "epoch"}
-    timings = {"time", "epoch_seconds", "images_per_second", "peak_memory_mib"}
+    timings = {"event", "time", "epoch_seconds", "images_per_second", "peak_memory_mib"}
     return [{k: v for k, v in epochs[epoch].items() if k not in timings} for epoch in sorted(epochs)]

@@ -140,3 +140,50 @@ def test_history_survives_a_round_trip():
     assert all(torch.equal(a, b) for a, b in zip(vars(history.last).values(), vars(other.last).values(), strict=True))
     other.load_state_dict({})
     assert other.last is None
+
+
+def shown_by(method, batches, seed=0):
+    """The images each step shows to the network."""
+    model, generator = Recorder(), np.random.default_rng(seed)
+    for images, targets in batches:
+        method.loss(model, images, targets, generator)
+    return model.shown
+
+
+def test_without_history_the_partner_is_the_batch_itself():
+    images = torch.arange(6.0).reshape(6, 1, 1, 1).expand(6, 1, 8, 8).contiguous()
+    method = RecursiveMix(alpha=1.0, omega=0.0, history=False)
+    model, generator = Recorder(classes=6), np.random.default_rng(1)
+    mixed = 0
+    for _ in range(10):
+        loss, logits = method.loss(model, images, torch.eye(6), generator)
+        pixels = torch.stack([(model.shown[-1] == i).float().mean((1, 2, 3)) for i in range(6)], dim=1)
+        assert torch.allclose(targets_used(model, loss, logits), pixels, atol=1e-4)
+        mixed += method.observed["area"] > 0
+    assert mixed >= 8
+    assert method.history.last is None
+
+
+def test_without_resize_the_same_place_is_cut_from_the_previous_batch():
+    row = torch.arange(64.0).reshape(1, 1, 8, 8)  # every pixel knows where it comes from
+    batches = [(row.expand(6, 1, 8, 8) + 100 * step, batch()[1]) for step in range(2)]
+    _, second = shown_by(RecursiveMix(alpha=1.0, omega=0.0, resize=False), batches, seed=2)
+    pasted = second < 100
+    assert pasted.any()
+    assert torch.equal(second[pasted] % 100, row.expand(6, 1, 8, 8)[pasted])
+    _, resized = shown_by(RecursiveMix(alpha=1.0, omega=0.0), batches, seed=2)
+    assert resized[resized < 100].min() == 0, "resized: the corner of the whole previous image"
+
+
+def test_probability_and_history_across_epochs():
+    method = RecursiveMix(alpha=1.0, probability=0.0)
+    batches = [batch(value=v) for v in range(4)]
+    shown = shown_by(RecursiveMix(alpha=1.0, omega=0.0, probability=0.0), batches)
+    assert all(torch.equal(a, b) for a, (b, _) in zip(shown, batches, strict=True))
+    method = RecursiveMix(reset_history="never")
+    model, generator = network(method), np.random.default_rng(0)
+    method.loss(model, *batch(4), generator)
+    method.start_epoch()
+    assert len(method.history.last) == 4
+    method.loss(model, *batch(6), generator)  # an epoch's short last batch cannot fill a whole one: a plain step
+    assert method.observed["area"] == 0

@@ -13,8 +13,8 @@ import torch
 from rm import checkpoint
 from rm.journal import read
 from rm.options import TrialError, find, load_trial, parse_trial
-from rm.schedules import constant, cosine, step
 from rm.run import Run
+from rm.schedules import constant, cosine, step
 from rm.train import Diverged, Interrupted, fit
 from tests.conftest import ROOT, deterministic, write_trial
 
