@@ -1,0 +1,1 @@
+"""What the records say: estimates, verdicts, tables, figures and one page. Reads MLflow, never a run directory."""

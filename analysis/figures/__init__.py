@@ -1,0 +1,156 @@
+"""One file per figure, and the one style of all of them.
+
+A figure's file defines `data(spec, records, **options) -> DataFrame`, the numbers that are drawn, and
+`draw(spec, records, **options) -> Figure` with the same options, which a spec names under `figures:`. A figure that
+also takes `curves` is handed a function `curves(metric) -> DataFrame(run_id, epoch, value)`. No pyplot, no global state,
+and the same input gives the same bytes.
+"""
+
+import importlib
+import inspect
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+Curves = Callable[[str], pd.DataFrame]
+
+INK, MUTED, GRID, PAPER = "#1c2024", "#6a737d", "#d9dde2", "#fefefe"
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c6d31")
+"""Okabe and Ito's colours that survive on white, then two more; told apart without red and green."""
+LINES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.5,
+    "errorbar.capsize": 3,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "figure.constrained_layout.use": True,
+}
+
+_UNDATED: dict[str, dict[str, None]] = {
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}
+
+
+class FigureError(Exception):
+    """A spec asks for a figure that cannot be drawn: the message names spec, figure, option and what would be valid."""
+
+
+def available() -> list[str]:
+    """Every `draw` that a spec can name, found by scanning this folder."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+
+
+def load(draw: str) -> ModuleType:
+    """The module `analysis/figures/<draw>.py`."""
+    if draw not in available():
+        raise FigureError(f"unknown figure '{draw}'; valid: {', '.join(available())}")
+    return importlib.import_module(f"analysis.figures.{draw}")
+
+
+def render(
+    draw: str, spec: Any, records: pd.DataFrame, curves: Curves, options: Mapping[str, Any]
+) -> tuple[Figure, pd.DataFrame]:
+    """A figure and the numbers in it, in the house style."""
+    module = load(draw)
+    parameters = inspect.signature(module.draw).parameters
+    valid = [name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY and name != "curves"]
+    required = [name for name in valid if parameters[name].default is inspect.Parameter.empty]
+    unknown = sorted(set(options) - set(valid))
+    absent = [name for name in required if name not in options]
+    if unknown or absent:
+        what = f"unknown option '{unknown[0]}'" if unknown else f"option '{absent[0]}' is required"
+        raise FigureError(f"{draw}: {what}; valid: {', '.join(valid)}")
+    extra = {"curves": curves} if "curves" in parameters else {}
+    with style():
+        return module.draw(spec, records, **options, **extra), module.data(spec, records, **options, **extra)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The house style, for the duration of a drawing or saving."""
+    defaults: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
+    with matplotlib.rc_context(defaults | STYLE):
+        yield
+
+
+def to_bytes(figure: Figure, kind: str, name: str) -> bytes:
+    """A figure as pdf, png or svg, undated; `name` seeds the ids within an SVG."""
+    buffer = io.BytesIO()
+    face = "white" if kind == "png" else "none"
+    with style(), matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(buffer, format=kind, metadata=_UNDATED[kind], facecolor=face)
+    return buffer.getvalue()
+
+
+def save(figure: Figure, data: pd.DataFrame, folder: Path, name: str) -> list[Path]:
+    """Write `name`.pdf, .png, .svg and the numbers as .csv into a folder; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for kind in _UNDATED:
+        paths.append(folder / f"{name}.{kind}")
+        paths[-1].write_bytes(to_bytes(figure, kind, name))
+    paths.append(folder / f"{name}.csv")
+    paths[-1].write_text(data.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
+    return paths
+
+
+def inline_svg(figure: Figure, name: str, description: str) -> str:
+    """An SVG element to stand in a page: ids prefixed with the name, and colours as the page's variables.
+
+    --ink, --muted, --grid, --paper and --c0 … --c7 recolour it for a dark page; without them it keeps its own colours.
+    """
+    text = to_bytes(figure, "svg", name).decode("utf-8")
+    text = text[text.index("<svg") :]
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    prefix = re.sub(r"\W", "-", name)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\1{prefix}-", text)
+    names = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {c: f"c{i}" for i, c in enumerate(PALETTE)}
+    text = re.sub("|".join(names), lambda found: f"var(--{names[found[0]]}, {found[0]})", text)
+    # The page's own font is set by CSS; what is left of the shorthand is the size.
+    text = re.sub(r"font: (?:\w+ )*?([\d.]+px) '[^;\"]*", r"font-size: \1", text)
+    label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    narrow, wide = (
+        round(figure.get_figwidth() * pixels) for pixels in (70, 125)
+    )  # per inch: small text, comfortable text
+    size = f"min-width:{narrow}px;max-width:{wide}px"
+    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" style="{size}" ', 1)

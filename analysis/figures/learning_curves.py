@@ -1,0 +1,79 @@
+"""Test error against epoch: each cell's mean over its seeds, every seed as a thin line behind it."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures import LINES, PALETTE, Curves
+from analysis.results import CellResult, Table, collect
+from analysis.tables import METRIC_NAMES
+from launch.spec import Spec
+
+METRIC = "test_top1_error"
+
+
+def data(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = METRIC) -> pd.DataFrame:
+    """Columns row, cell, seed, epoch, value; unfinished runs are in it as far as they have come."""
+    table = collect(spec, records)
+    trials = dict(zip(records["run_id"], records["trial_id"], strict=True))
+    points = curves(metric)
+    points = points.assign(trial_id=points["run_id"].map(trials))
+    places = [
+        {"row": cell.row * table.is_grid, "cell": cell.labels[-1], "seed": seed.seed, "trial_id": seed.trial_id}
+        for cell in table.cells
+        for seed in cell.seeds
+    ]
+    merged = pd.DataFrame(places).merge(points, on="trial_id")
+    return merged[["row", "cell", "seed", "epoch", "value"]]
+
+
+def draw(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = METRIC) -> Figure:
+    """One panel per row of the table, one colour per column; a single panel where the table has one axis.
+
+    The axis ends below the first epochs' errors where they would dwarf the rest. The mean runs as far as all seeds that
+    have logged anything do, so that it never jumps where one of them ends.
+    """
+    table = collect(spec, records)
+    frame = data(spec, records, curves=curves, metric=metric)
+    panels = list(table.rows) if table.is_grid else [""]
+    across = min(len(panels), 3)
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(max(4.7, 3.1 * across), 0.7 + 2.7 * down))
+    grid = figure.subplots(down, across, squeeze=False, sharex=True)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for panel, axes in zip(panels, grid.flat, strict=False):
+        axes.set_title(panel)
+        _panel(axes, frame[frame["row"] == panel], _columns(table))
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+    for axes in grid[:, 0]:
+        axes.set_ylabel(METRIC_NAMES.get(metric.removeprefix("test_"), metric))
+    handles: dict[str, Any] = {}
+    for axes in grid.flat:
+        handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if handles:
+        figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=min(len(handles), 4))
+    return figure
+
+
+def _panel(axes: Axes, frame: pd.DataFrame, columns: list[str]) -> None:
+    for i, column in enumerate(columns):
+        lines = frame[frame["cell"] == column].pivot(index="epoch", columns="seed", values="value")
+        if lines.empty:
+            continue
+        colour, dash = PALETTE[i % len(PALETTE)], LINES[i // len(PALETTE) % len(LINES)]
+        for seed in lines:
+            axes.plot(lines.index, lines[seed], color=colour, linewidth=0.5, alpha=0.4)
+        mean = lines.dropna().mean(axis=1)
+        axes.plot(mean.index, mean, color=colour, linestyle=dash, label=column)
+    reached = frame.groupby(["cell", "seed"])["value"].min()
+    if len(reached) and frame["value"].max() > 2.5 * reached.max():
+        axes.set_ylim(top=2.5 * reached.max())  # the first epochs' errors would flatten all that is worth comparing
+
+
+def _columns(table: Table) -> list[str]:
+    cells: tuple[CellResult, ...] = table.cells
+    return list(dict.fromkeys(cell.labels[-1] for cell in cells))

@@ -1,0 +1,130 @@
+"""One setting against the error, as in the paper's Fig. 4: means over seeds with their standard deviations."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures import GRID, INK, MUTED, PALETTE, PAPER, FigureError
+from analysis.results import CellResult, collect
+from analysis.tables import METRIC_NAMES
+from launch.spec import Spec
+from launch.trial import Trial
+
+NAMES = {"alpha": "α", "omega": "ω", "lr": "learning rate", "weight_decay": "weight decay", "limit": "training images"}
+
+
+def data(
+    spec: Spec, records: pd.DataFrame, *, x: str, where: Mapping[str, Any] | None = None, baseline: str | None = None
+) -> pd.DataFrame:
+    """A row per point, ordered by x: the cell, how many of its seeds have finished, mean, std and the published number.
+
+    x         dotted key of a number, such as method.alpha
+    where     dotted key -> value that a cell's trials must have; a section alone (method) compares its name
+    baseline  the label of a cell that is drawn as a line; its row has no x
+    """
+    results = {cell.labels: cell for cell in collect(spec, records).cells}
+    rows: list[dict[str, Any]] = []
+    drawn: dict[float, str] = {}
+    for cell in spec.cells:
+        if not all(_value(cell.trials[0], key) == value for key, value in (where or {}).items()):
+            continue
+        at = _value(cell.trials[0], x)
+        if isinstance(at, bool) or not isinstance(at, int | float):
+            raise FigureError(f"x: {x} is {at!r} in the cell '{' · '.join(cell.labels)}'; valid: the key of a number")
+        trials = " ".join(trial.id for trial in cell.trials)
+        if drawn.get(at) == trials:  # one trial under two labels is one point
+            continue
+        if at in drawn:
+            raise FigureError(f"two different cells have {x} = {at}; name one more key in `where`")
+        drawn[at] = trials
+        rows.append({"x": float(at), **_numbers(results[cell.labels])})
+    if not rows:
+        raise FigureError(f"no cell has {dict(where or {})}; valid: values of this spec's trials")
+    rows.sort(key=lambda row: float(row["x"]))
+    if baseline is not None:
+        rows.append({"x": None, **_numbers(_labelled(results, baseline))})
+    return pd.DataFrame(rows).astype({"x": float, "mean": float, "std": float, "published": float})
+
+
+def draw(
+    spec: Spec, records: pd.DataFrame, *, x: str, where: Mapping[str, Any] | None = None, baseline: str | None = None
+) -> Figure:
+    """The points of `data` with their error bars; points without a finished seed are named below the axis."""
+    frame = data(spec, records, x=x, where=where, baseline=baseline)
+    points, lines = frame[frame["x"].notna()], frame[frame["x"].isna()]
+    figure = Figure(figsize=(4.7, 3.2))
+    axes = figure.add_subplot()
+    name = NAMES.get(x.rpartition(".")[2], x)
+    for line in lines.to_dict("records"):
+        _baseline(axes, line)
+    done = points[points["n"] > 0]
+    label = f"ours, mean ± standard deviation ({_seeds(done)})" if (done["n"] > 1).any() else "ours, one seed"
+    if len(done):
+        spread = done["std"].fillna(0.0)
+        axes.errorbar(done["x"], done["mean"], spread, fmt="-o", color=PALETTE[0], label=label, zorder=3)
+    if points["published"].notna().any():
+        style: dict[str, Any] = {
+            "marker": "D",
+            "markerfacecolor": PAPER,
+            "markeredgecolor": INK,
+            "linestyle": "none",
+            "zorder": 4,
+        }
+        axes.plot(points["x"], points["published"], label="published", **style)
+    axes.set_xticks(points["x"], [f"{value:g}" for value in points["x"]])
+    axes.margins(x=0.08)
+    axes.grid(axis="x", visible=False)
+    axes.set_xlabel(name)
+    axes.set_ylabel(METRIC_NAMES.get(spec.metric.name, spec.metric.name))
+    missing = [f"{value:g}" for value in points[points["n"] == 0]["x"]]
+    if missing:
+        figure.supxlabel(f"no finished seed yet: {name} = {', '.join(missing)}", fontsize=8, color=MUTED)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper left", ncols=1)
+    return figure
+
+
+def _baseline(axes: Axes, line: Mapping[Any, Any]) -> None:
+    if line["n"]:
+        spread = 0.0 if np.isnan(line["std"]) else line["std"]
+        label = f"{line['cell']}, mean" + (" ± standard deviation" if spread else "")
+        axes.axhline(line["mean"], color=MUTED, linestyle=(0, (4, 2)), linewidth=1.2, label=label)
+        axes.axhspan(line["mean"] - spread, line["mean"] + spread, color=GRID, alpha=0.6, linewidth=0)
+    if not np.isnan(line["published"]):
+        label = f"{line['cell']}, published"
+        axes.axhline(line["published"], color=INK, linestyle=(0, (1, 2)), linewidth=1, label=label)
+
+
+def _numbers(cell: CellResult) -> dict[str, Any]:
+    ours = cell.ours
+    return {
+        "cell": " · ".join(cell.labels),
+        "n": len(cell.finished),
+        "mean": ours.mean if ours else None,
+        "std": ours.std if ours else None,
+        "published": cell.published,
+    }
+
+
+def _seeds(points: pd.DataFrame) -> str:
+    low, high = points["n"].min(), points["n"].max()
+    return f"n = {low}" if low == high else f"n = {low} to {high}"
+
+
+def _labelled(results: Mapping[tuple[str, ...], CellResult], label: str) -> CellResult:
+    found = [cell for labels, cell in results.items() if label in (labels[-1], " · ".join(labels))]
+    if len(found) != 1:
+        valid = ", ".join(f"'{' · '.join(labels)}'" for labels in results)
+        raise FigureError(f"baseline: {len(found) or 'no'} cells are labelled '{label}'; valid: one of {valid}")
+    return found[0]
+
+
+def _value(trial: Trial, key: str) -> Any:
+    value: Any = trial.values
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value["name"] if isinstance(value, Mapping) and "name" in value else value

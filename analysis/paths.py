@@ -1,0 +1,34 @@
+"""Where reports go and where records come from.
+
+The same rules as `launch.paths`, restated because this package may import nothing of `launch` but specs and trials.
+"""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def results_dir() -> Path:
+    """`$RM_RESULTS_DIR`, else `results/` in the repository."""
+    return Path(os.environ.get("RM_RESULTS_DIR") or ROOT / "results").expanduser().resolve()
+
+
+def tracking_uri(explicit: str | None = None) -> str:
+    """The given address, else `$MLFLOW_TRACKING_URI`, else the sqlite store in the results folder."""
+    return explicit or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"
+
+
+def without_secrets(uri: str, text: str | None = None) -> str:
+    """An address, or a text that may quote it, without the user name and password in it."""
+    secret = urlsplit(uri).netloc.rpartition("@")[0]
+    shown = uri if text is None else text
+    return shown.replace(f"{secret}@", "") if secret else shown
+
+
+def find_spec_file(given: str) -> Path:
+    """A spec's path as people type it: from the current folder, else from the repository's root."""
+    path = Path(given).expanduser()
+    rooted = ROOT / path
+    return rooted if not path.exists() and rooted.exists() else path

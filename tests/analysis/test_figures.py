@@ -1,0 +1,148 @@
+"""Figures: what they draw, that nothing is dropped silently, and that the same input gives the same bytes."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from analysis import figures
+from tests.analysis.samples import fake_curves, fake_records, grid_spec, rows_spec
+
+ALPHA = {"x": "method.alpha", "where": {"method.name": "recursive_mix"}, "baseline": "Baseline"}
+
+
+def no_curves(metric):
+    raise AssertionError(metric)
+
+
+def sweep(spec, records, **changes):
+    return figures.render("sweep", spec, records, no_curves, ALPHA | changes)
+
+
+def curves(spec, records):
+    return figures.render("learning_curves", spec, records, lambda metric: fake_curves(records), {})
+
+
+def texts(figure):
+    svg = figures.to_bytes(figure, "svg", "test").decode()
+    return " ".join(
+        "".join(node.itertext()) for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("text")
+    )
+
+
+def test_every_figure_of_the_folder_has_data_and_draw():
+    assert figures.available() == ["learning_curves", "sweep"]
+    for name in figures.available():
+        module = figures.load(name)
+        assert callable(module.data)
+        assert callable(module.draw)
+        assert module.__doc__
+
+
+def test_a_sweep_orders_its_points_and_keeps_the_baseline_apart():
+    spec = rows_spec()
+    figure, data = sweep(spec, fake_records(spec))
+    assert list(data["x"].dropna()) == [0.1, 0.5, 0.9]
+    assert list(data["cell"]) == ["+ RM, α=0.1", "+ RM, α=0.5", "+ RM, α=0.9", "Baseline"]
+    assert set(data["n"]) == {3}
+    assert "mean ± standard deviation (n = 3)" in texts(figure)
+    assert "Baseline, mean ± standard deviation" in texts(figure)
+
+
+def test_a_missing_point_is_named():
+    spec = rows_spec()
+    gone = tuple(trial.id for trial in spec.cells[3].trials)
+    assert spec.cells[3].labels == ("+ RM, α=0.1",)
+    figure, data = sweep(spec, fake_records(spec, gone))
+    assert "no finished seed yet: α = 0.1" in texts(figure)
+    assert list(data["n"]) == [0, 3, 3, 3]
+
+
+def test_published_points_are_drawn():
+    spec = rows_spec()
+    spec = replace(spec, cells=tuple(replace(cell, published=7.0 + i) for i, cell in enumerate(spec.cells)))
+    figure, data = sweep(spec, fake_records(spec))
+    assert list(data["published"]) == [10.0, 9.0, 11.0, 7.0]
+    assert "published" in texts(figure)
+
+
+def test_a_section_alone_compares_its_name():
+    spec = rows_spec()
+    _, data = sweep(spec, fake_records(spec), where={"method": "recursive_mix"})
+    assert len(data) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": "method.name"}, "valid: the key of a number"),
+        ({"where": {"method.name": "cutmax"}}, "no cell has"),
+        ({"where": {"method.omega": 0.1}, "x": "method.omega"}, "two different cells"),
+        ({"baseline": "Base"}, "'Baseline'"),
+        ({"colour": "red"}, "unknown option 'colour'; valid: x, where, baseline"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_says_why(changes, message):
+    spec = rows_spec()
+    with pytest.raises(figures.FigureError, match=re.escape(message)):
+        sweep(spec, fake_records(spec), **changes)
+
+
+def test_an_unknown_figure_is_named():
+    with pytest.raises(figures.FigureError, match="unknown figure 'swoop'; valid: learning_curves, sweep"):
+        figures.load("swoop")
+
+
+def test_learning_curves_have_a_panel_for_each_row_of_a_grid():
+    spec = grid_spec()
+    records = fake_records(spec)
+    figure, data = curves(spec, records)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["ResNet-18", "PyramidNet, α̃=270"]
+    assert len(data) == len(spec.trials) * 30
+    assert {"Baseline", "+ RM (ours)"} <= set(data["cell"])
+
+
+def test_learning_curves_draw_what_is_there():
+    spec = rows_spec()
+    records = fake_records(spec)[:2]
+    figure, data = curves(spec, records)
+    assert set(data["cell"]) == {"Baseline"}
+    assert "epoch" in texts(figure)
+
+
+def test_nothing_finished_is_still_a_figure():
+    spec = rows_spec()
+    figure, _ = sweep(spec, fake_records(spec)[:0])
+    assert "α = 0.1, 0.5, 0.9" in texts(figure)
+
+
+@pytest.mark.parametrize("kind", ["pdf", "png", "svg"])
+def test_the_same_input_gives_the_same_bytes(kind):
+    spec = rows_spec()
+    first, second = (figures.to_bytes(sweep(spec, fake_records(spec))[0], kind, "alpha") for _ in range(2))
+    assert first == second
+    assert b"Date" not in first.replace(b"DateTime", b"")
+
+
+def test_saving_writes_all_formats_and_the_numbers(tmp_path: Path):
+    spec = rows_spec()
+    figure, data = sweep(spec, fake_records(spec))
+    paths = figures.save(figure, data, tmp_path / "deep", "alpha")
+    assert [path.name for path in paths] == ["alpha.pdf", "alpha.png", "alpha.svg", "alpha.csv"]
+    assert paths[-1].read_text().startswith("x,cell,n,mean,std,published\n0.1,")
+
+
+def test_an_inline_svg_shares_no_id_and_takes_the_pages_colours():
+    spec = rows_spec()
+    figure = sweep(spec, fake_records(spec))[0]
+    one, two = (figures.inline_svg(figure, name, 'a "quoted" <caption>') for name in ("one", "two"))
+    ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in (one, two)]
+    assert not ids[0] & ids[1]
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', one))
+    assert used
+    assert used <= ids[0]
+    assert "var(--c0" in one
+    assert "<?xml" not in one
+    ElementTree.fromstring(one)
