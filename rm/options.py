@@ -40,6 +40,7 @@ class Train:
     precision           fp16 uses a gradient scaler
     label_smoothing     mass epsilon/(K-1) on each other class
     clip_norm           largest gradient norm; 0 is off
+    evaluate_every      epochs between evaluations on the test split; the last epoch always has one
     """
 
     epochs: Annotated[int, "epochs >= 1"]
@@ -50,6 +51,7 @@ class Train:
     compile: bool = False
     label_smoothing: Annotated[float, "0 <= label_smoothing < 1"] = 0.0
     clip_norm: Annotated[float, "clip_norm >= 0"] = 0.0
+    evaluate_every: Annotated[int, "evaluate_every >= 1"] = 1
 
 
 @dataclass(frozen=True)

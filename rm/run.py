@@ -145,7 +145,8 @@ class Run:
         sums = dict(zip(names, self.processes.sums(float(self.sums[name]) for name in names), strict=True))
         images = sums.pop("images")
         metrics = {"epoch": self.epoch, "lr": self.lr} | {name: value / images for name, value in sums.items()}
-        metrics |= self.evaluate()
+        if self.epoch % self.options.evaluate_every == 0 or self.epoch == self.options.epochs:
+            metrics |= self.evaluate()
         timing = {"epoch_seconds": self.seconds, "images_per_second": images / max(self.seconds, 1e-9)}
         metrics |= {name: round(value, 4) for name, value in timing.items()}
         if self.device.type == "cuda":

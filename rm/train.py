@@ -157,14 +157,15 @@ def check_finite(run: Run, run_dir: Path) -> None:
 
 def _result(run: Run) -> dict[str, Any]:
     metrics: dict[str, float] = {}
+    evaluated = [epoch for epoch in run.epochs if "test_top1_error" in epoch]
     for name in ("top1_error", "top5_error"):
-        values = [epoch[f"test_{name}"] for epoch in run.epochs]
+        values = [epoch[f"test_{name}"] for epoch in evaluated]
         metrics |= {
             f"best_{name}": min(values),
             f"last_{name}": values[-1],
             f"median_last_10_{name}": median(values[-10:]),
         }
-    metrics["best_epoch"] = min(run.epochs, key=lambda epoch: epoch["test_top1_error"])["epoch"]
+    metrics["best_epoch"] = min(evaluated, key=lambda epoch: epoch["test_top1_error"])["epoch"]
     return {
         "id": run.trial.id,
         "seed": run.trial.seed,

@@ -83,7 +83,8 @@ class RecursiveMix(Method):
             if self.omega == 0:
                 logits = model(images)
             else:
-                said = partner.logits[: len(images)].float().softmax(dim=1)
+                said = partner.logits[: len(images)]
+                said = said.softmax(dim=1, dtype=torch.promote_types(said.dtype, torch.float32))
                 logits, region = model(images, box)
         loss = soft_cross_entropy(logits, targets)
         self.observed = {"area": area, "consistency_loss": 0.0}

@@ -127,6 +127,15 @@ def test_results_select_best_last_and_median(tiny, tmp_path):
     assert errors[result["best_epoch"] - 1] == min(errors)
 
 
+def test_evaluation_can_be_rarer(tiny, tmp_path):
+    tiny["train"] |= {"epochs": 5, "evaluate_every": 2}
+    result = train(tiny, tmp_path)["metrics"]
+    errors = [epoch.get("test_top1_error") for epoch in deterministic(tmp_path)]
+    assert [error is None for error in errors] == [True, False, True, False, False]
+    assert result["last_top1_error"] == errors[4]
+    assert result["best_top1_error"] == min(error for error in errors if error is not None)
+
+
 def test_evaluation_counts_every_image_once(tiny, monkeypatch):
     """Whatever the size of an evaluation batch, an uneven last one included."""
     run = Run(parse_trial(tiny), torch.device("cpu"))

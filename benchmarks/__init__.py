@@ -1,0 +1,1 @@
+"""What the README's speed figures come from; every file is a command."""

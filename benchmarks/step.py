@@ -1,0 +1,156 @@
+"""Time of a RecursiveMix training step on real CIFAR-100, ours against the plain loop, and RM against our own baseline.
+
+    python -m benchmarks.step [--backbone resnet18 pyramidnet164_270] [--batch 128] [--pairs 7] [--epoch]
+
+The contestants alternate in one process; medians and their ratio are printed. --epoch includes reading the data: a DataLoader
+with PIL crops and flips there, one gather on the device here. Without it the plain loop gets batches that are ready.
+"""
+
+import argparse
+import itertools
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.plain import PlainRecursiveMix, cifar_loader
+from rm.datasets import data_dir
+from rm.options import find, parse_trial
+from rm.run import Run
+
+RM = {"name": "recursive_mix", "alpha": 0.5, "omega": 0.1}
+
+
+def our_run(backbone: str, batch: int, method: dict[str, Any], device: torch.device, **train: Any) -> Run:
+    """Table 3's trial of this backbone and method, on a device."""
+    return Run(
+        parse_trial(
+            {
+                "seed": 0,
+                "dataset": {"name": "cifar100"},
+                "backbone": {"name": backbone},
+                "method": method,
+                "train": {"epochs": 200, "batch_size": batch, "precision": "bf16", **train},
+                "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+                "schedule": {"name": "cosine", "warmup_epochs": 5},
+            }
+        ),
+        device,
+    )
+
+
+def alternate(contestants: dict[str, Callable[[], object]], pairs: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each contestant, one call after the other, `pairs` times, after two rounds to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for round_number in range(pairs + 2):
+        for name, call in contestants.items():
+            _wait(device)
+            began = time.perf_counter()
+            call()
+            _wait(device)
+            if round_number >= 2:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def against_plain(name: str, given: argparse.Namespace, device: torch.device) -> None:
+    """Ours, in bf16 and in fp32, against the plain loop."""
+    torch.manual_seed(0)
+    plain = PlainRecursiveMix(find("backbone", name)(100, 3), 100, device, fp16=given.fp16)
+    workers = given.workers
+    if given.epoch:
+        loader = cifar_loader(data_dir(), given.batch, workers)
+
+        def plain_step() -> None:
+            plain.step(*next(loader))
+    else:
+        ready = list(itertools.islice(cifar_loader(data_dir(), given.batch, 0), 4))
+        turns = itertools.cycle(ready)
+
+        def plain_step() -> None:
+            images, labels = next(turns)
+            plain.step(images.clone(), labels)
+
+    ours = {
+        "ours bf16": our_run(name, given.batch, RM, device),
+        "ours bf16, 2 batch-norm groups": our_run(name, given.batch, RM, device, batch_norm_groups=2),
+        "ours fp32": our_run(name, given.batch, RM, device, precision="fp32"),
+    }
+    if given.compile:
+        ours["ours bf16, compiled"] = our_run(name, given.batch, RM, device, compile=True)
+    contestants = {"plain": plain_step} | {label: run.take_step for label, run in ours.items()}
+    seconds = alternate(contestants, given.pairs, device)
+    base = statistics.median(seconds["plain"])
+    for label, values in seconds.items():
+        middle = statistics.median(values)
+        print(
+            f"{name:20} {label:32} {1000 * middle:9.1f} ms/step {base / middle:6.2f}x plain {given.batch / middle:8.0f} images/s"
+        )
+
+
+def overhead(name: str, given: argparse.Namespace, device: torch.device) -> None:
+    """RM's step against our own baseline's, in time (alternating) and in peak memory (a process each on a CPU)."""
+    runs = {
+        label: our_run(name, given.batch, method, device)
+        for label, method in (("baseline", {"name": "baseline"}), ("RM", RM))
+    }
+    seconds = alternate({label: run.take_step for label, run in runs.items()}, 2 * given.pairs, device)
+    ratios = [rm / base for base, rm in zip(seconds["baseline"], seconds["RM"], strict=True)]
+    print(f"{name:20} RM over baseline: time {100 * (statistics.median(ratios) - 1):+.1f} %", end="")
+    memory = {label: _peak(name, label, given, device) for label in runs}
+    print(f", peak memory {100 * (memory['RM'] / memory['baseline'] - 1):+.1f} % ({memory['RM']:.0f} MiB)")
+
+
+def _peak(name: str, label: str, given: argparse.Namespace, device: torch.device) -> float:
+    words = ["--peak", label, "--backbone", name, "--batch", str(given.batch), "--device", str(device)]
+    done = subprocess.run([sys.executable, "-m", "benchmarks.step", *words], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def peak(given: argparse.Namespace, device: torch.device) -> float:
+    """MiB that three steps took at most: of the process on a CPU, of the allocator on a GPU."""
+    run = our_run(given.backbone[0], given.batch, RM if given.peak == "RM" else {"name": "baseline"}, device)
+    for _ in range(3):
+        run.take_step()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", nargs="+", default=["resnet18", "pyramidnet164_270"])
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--pairs", type=int, default=7, help="measurements of each contestant")
+    parser.add_argument("--epoch", action="store_true", help="include reading and augmenting the data")
+    parser.add_argument("--workers", type=int, default=2, help="DataLoader workers of the plain loop")
+    parser.add_argument("--compile", action="store_true", help="add our compiled step")
+    parser.add_argument("--fp16", action="store_true", help="plain loop with fp16 AMP, as the authors ran it on GPUs")
+    parser.add_argument("--no-overhead", action="store_true", help="leave out RM against our baseline")
+    parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    device = torch.device(given.device)
+    if given.peak:
+        print(peak(given, device))
+        return
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device}, batch {given.batch}")
+    for name in given.backbone:
+        against_plain(name, given, device)
+        if not given.no_overhead:
+            overhead(name, given, device)
+
+
+if __name__ == "__main__":
+    main()
