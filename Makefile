@@ -42,7 +42,7 @@ lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 .venv/ready: requirements.lock
 	@python=""; \
 	for candidate in $${PYTHON:-} python3.13 python3.12 python3.11 python3 python; do \
-	  if command -v $$candidate >/dev/null && $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then python=$$candidate; break; fi; \
+	  if command -v $$candidate >/dev/null && $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then echo "error: no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python3 ..." >&2; exit 1; fi; \
 	echo "setting up .venv with $$($$python --version) (about 6 GB with CUDA libraries)"; \
