@@ -23,6 +23,14 @@ from rm.datasets import data_dir
 from rm.options import find, parse_trial
 from rm.run import Run
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "bf16": {},
+    "bf16-groups": {"batch_norm_groups": 2},
+    "fp32": {"precision": "fp32"},
+    "fp16": {"precision": "fp16"},
+    "compiled": {"compile": True},
+}
+"""Ours: bf16 and channels last, and what is changed of that."""
 RM = {"name": "recursive_mix", "alpha": 0.5, "omega": 0.1}
 
 
@@ -82,20 +90,15 @@ def against_plain(name: str, given: argparse.Namespace, device: torch.device) ->
             images, labels = next(turns)
             plain.step(images.clone(), labels)
 
-    ours = {
-        "ours bf16": our_run(name, given.batch, RM, device),
-        "ours bf16, 2 batch-norm groups": our_run(name, given.batch, RM, device, batch_norm_groups=2),
-        "ours fp32": our_run(name, given.batch, RM, device, precision="fp32"),
-    }
-    if given.compile:
-        ours["ours bf16, compiled"] = our_run(name, given.batch, RM, device, compile=True)
-    contestants = {"plain": plain_step} | {label: run.take_step for label, run in ours.items()}
+    contestants: dict[str, Callable[[], object]] = {"plain": plain_step}
+    for variant in given.variants:
+        contestants[f"ours {variant}"] = our_run(name, given.batch, RM, device, **VARIANTS[variant]).take_step
     seconds = alternate(contestants, given.pairs, device)
     base = statistics.median(seconds["plain"])
     for label, values in seconds.items():
         middle = statistics.median(values)
         print(
-            f"{name:20} {label:32} {1000 * middle:9.1f} ms/step {base / middle:6.2f}x plain {given.batch / middle:8.0f} images/s"
+            f"{name:20} {label:18} {1000 * middle:9.1f} ms/step {base / middle:6.2f}x plain {given.batch / middle:8.0f} images/s"
         )
 
 
@@ -136,7 +139,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7, help="measurements of each contestant")
     parser.add_argument("--epoch", action="store_true", help="include reading and augmenting the data")
     parser.add_argument("--workers", type=int, default=2, help="DataLoader workers of the plain loop")
-    parser.add_argument("--compile", action="store_true", help="add our compiled step")
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=["bf16", "bf16-groups", "fp32"], help="of ours"
+    )
     parser.add_argument("--fp16", action="store_true", help="plain loop with fp16 AMP, as the authors ran it on GPUs")
     parser.add_argument("--no-overhead", action="store_true", help="leave out RM against our baseline")
     parser.add_argument("--only-overhead", action="store_true", help="RM against our baseline alone")

@@ -1,0 +1,26 @@
+"""`compile: true` computes what eager does, whatever box is drawn, without compiling again for it."""
+
+import pytest
+import torch
+
+from rm.options import parse_trial
+from rm.run import Run
+
+
+@pytest.mark.slow
+def test_a_compiled_run_follows_the_eager_one(tiny):
+    tiny["dataset"] |= {"limit": 64}
+    losses = {}
+    for compiled in (False, True):
+        tiny["train"]["compile"] = compiled
+        run = Run(parse_trial(tiny), torch.device("cpu"))
+        for _ in range(2):
+            while run.step < run.steps_per_epoch:
+                run.take_step()
+            metrics = run.end_epoch()
+        losses[compiled] = metrics
+    assert losses[True]["train_loss"] == pytest.approx(losses[False]["train_loss"], rel=1e-3)
+    assert losses[True]["area"] == losses[False]["area"]
+    from torch._dynamo.utils import counters
+
+    assert counters["stats"]["unique_graphs"] <= 4, "training and evaluation, full and last batches"
