@@ -41,10 +41,10 @@ lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 # The environment: uv where it is installed (seconds), else venv and pip (minutes). PYTHON=... names another interpreter.
 .venv/ready: requirements.lock
 	@python=""; \
-	for candidate in $${PYTHON:-} python3.13 python3.12 python3.11 python3 python; do \
+	for candidate in $${PYTHON:-python3.13 python3.12 python3.11 python3 python}; do \
 	  if command -v $$candidate >/dev/null && $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
 	done; \
-	if [ -z "$$python" ]; then echo "error: no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python3 ..." >&2; exit 1; fi; \
+	if [ -z "$$python" ]; then echo "error: no Python 3.11 or newer found (looked for $${PYTHON:-python3.13 to python}); install one, or name it: make PYTHON=/path/to/python3 ..." >&2; exit 1; fi; \
 	echo "setting up .venv with $$($$python --version) (about 6 GB with CUDA libraries)"; \
 	rm -rf .venv; \
 	if command -v uv >/dev/null; then \
