@@ -1,0 +1,73 @@
+"""Every published number in a spec is the paper's, cell by cell; tests/published.csv holds the paper's classification tables."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from launch.spec import load_spec
+
+ROOT = Path(__file__).resolve().parents[1]
+COPY = ROOT / "tests" / "published.csv"
+SOURCE = ROOT.parent / "shared" / "published.csv"
+NUMBERS = [row for row in csv.DictReader(COPY.open(encoding="utf-8")) if row["metric"] == "top1_err"]
+
+# How a table's cell is found in the paper's: the text that identifies it there, from the cell's labels.
+NAMES = {
+    "+ RM (ours)": "RM",
+    "PyramidNet-164, α̃=270": "PyramidNet-164(a=270)",
+    "CIFAR-10, PyramidNet-200": "CIFAR-10",
+    "CIFAR-100, ResNet-18": "CIFAR-100",
+    "α=0.5": "best alpha",
+    "ω=0.1": "best omega",
+}
+
+
+def name(label):
+    return NAMES.get(label, label.removeprefix("+ "))
+
+
+def published(table, labels, dataset):
+    """The numbers of the paper's rows that carry all these labels, each as a whole label."""
+    wanted = [name(label) for label in labels]
+    found = []
+    for row in NUMBERS:
+        texts = {row["row_label"].removeprefix("+"), row["dataset"], row["backbone"], row["method"], row["variant"]}
+        texts |= {row["row_label"].replace("+", " + ").strip().removeprefix("+ ")}
+        if row["table"] == table and row["dataset"] == dataset and all(label in texts for label in wanted):
+            found.append(float(row["value"]))
+    return found
+
+
+SPECS = [path for path in sorted((ROOT / "experiments").glob("*.yaml")) if load_spec(path).paper is not None]
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_every_published_number_is_the_papers(path):
+    spec = load_spec(path)
+    checked = 0
+    for cell in spec.cells:
+        dataset = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet-1k"}
+        numbers = published(spec.paper.table, cell.labels, dataset[cell.trials[0].values["dataset"]["name"]])
+        assert numbers == ([] if cell.published is None else [cell.published]), cell.labels
+        checked += cell.published is not None
+    assert checked
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_no_published_number_of_its_data_sets_is_left_out(path):
+    spec = load_spec(path)
+    datasets = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet-1k"}
+    used = {datasets[cell.trials[0].values["dataset"]["name"]] for cell in spec.cells}
+    paper = [row for row in NUMBERS if row["table"] == spec.paper.table and row["dataset"] in used]
+    assert len(paper) == sum(cell.published is not None for cell in spec.cells)
+
+
+def test_the_copy_is_the_source():
+    if not SOURCE.exists():
+        pytest.skip(f"{SOURCE} is not beside this checkout")
+    rows = {tuple(row.items()) for row in csv.DictReader(COPY.open(encoding="utf-8"))}
+    columns = next(csv.reader(COPY.open(encoding="utf-8")))
+    source = [row for row in csv.DictReader(SOURCE.open(encoding="utf-8")) if row["paper"] == "RM"]
+    tables = {row["table"] for row in csv.DictReader(COPY.open(encoding="utf-8"))}
+    assert rows == {tuple((c, row[c]) for c in columns) for row in source if row["table"] in tables}
