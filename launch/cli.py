@@ -1,6 +1,7 @@
 """The commands people type: run (the default), plan, status, sync."""
 
 import argparse
+import functools
 import importlib
 import os
 import sys
@@ -241,9 +242,23 @@ def _mirror(run_dirs: list[Path]) -> int | None:
     try:
         return mirror(run_dirs)
     except Exception as error:  # whatever MLflow, its server or its database throws
-        _say(f"the tracking store {tracking_uri()} cannot be written ({type(error).__name__}: {error}); "
-             "nothing is lost: `python launch/run.py sync` mirrors it later")  # fmt: skip
+        _say_once(
+            f"the tracking store {tracking_uri()} cannot be written ({_root(error)}); "
+            "nothing is lost: `python launch/run.py sync` mirrors it later"
+        )
         return None
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    _say(text)
+
+
+def _root(error: BaseException) -> str:
+    """The first line of what an error began with."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
 
 
 def _sync(given: argparse.Namespace) -> int:

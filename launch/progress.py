@@ -55,7 +55,7 @@ class ProgressWatcher:
         self.done += ended.outcome == "finished"
         self.bars.update(self.total, completed=self.done)
         if ended.outcome != "finished":
-            self.console.print(f"{self.labels[run_dir]}: {ended.outcome}: {ended.error}", markup=False)
+            self.console.print(f"{self.labels[run_dir]}: {ended.outcome}: {ended.error}", markup=False, soft_wrap=True)
 
     def tick(self) -> None:
         for run_dir, task in self.running.items():

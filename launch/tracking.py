@@ -6,6 +6,7 @@ filled again from the run directories, and a mirror that was killed goes on with
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -197,10 +198,13 @@ class _Mirror:
 
 def _connect() -> "MlflowClient":
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault(
+        "MLFLOW_LOGGING_LEVEL", "CRITICAL"
+    )  # what fails is raised; its log would say it again, at length
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     from mlflow import MlflowClient
 
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
     return MlflowClient(tracking_uri())
 
 

@@ -21,13 +21,18 @@ class _Hashed(io.RawIOBase):
 
     def __init__(self, file: io.BufferedWriter) -> None:
         self.file, self.digest = file, hashlib.sha256()
+        self.failure: OSError | None = None  # what the file system said; torch.save raises something else
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         self.digest.update(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
 
 
 def save(run_dir: Path, payload: dict[str, Any]) -> None:
@@ -36,6 +41,7 @@ def save(run_dir: Path, payload: dict[str, Any]) -> None:
     Raises CheckpointError where the disk is full or the folder not writable; nothing that was there is touched then.
     """
     current, previous, aside = (run_dir / name for name in ("checkpoint.pt", "checkpoint.prev.pt", "checkpoint.tmp"))
+    hashed: _Hashed | None = None
     try:
         with aside.open("wb") as file:
             hashed = _Hashed(file)
@@ -49,7 +55,9 @@ def save(run_dir: Path, payload: dict[str, Any]) -> None:
         _sync_folder(run_dir)
     except (OSError, RuntimeError) as error:
         aside.unlink(missing_ok=True)
-        raise CheckpointError(f"{current}: cannot be written ({error}); the checkpoint before it is intact") from error
+        reason = (hashed and hashed.failure) or error
+        why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
+        raise CheckpointError(f"{current}: cannot be written ({why}); the checkpoint before it is intact") from error
 
 
 def load(run_dir: Path, device: torch.device) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """Backends: each module here runs the same worker on the same run directories and alone imports its library.
 
-A backend's module defines `run(run_dirs, watcher, *, workers, trials_per_gpu) -> dict[Path, Ended]`. It keeps no state of its own: what is
-finished, failed or running is read from the run directories.
+A backend's module defines `run(run_dirs, watcher, *, workers, trials_per_gpu) -> dict[Path, Ended]`. It keeps no state
+of its own: what is finished, failed or running is read from the run directories.
 """
 
 from pathlib import Path

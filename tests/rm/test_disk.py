@@ -67,7 +67,7 @@ except checkpoint.CheckpointError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "cannot be written" in done.stdout
+    assert "cannot be written (File too large)" in done.stdout
     assert "the checkpoint before it is intact" in done.stdout
     assert checkpoint.load(tmp_path, CPU)["value"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt"]
