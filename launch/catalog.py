@@ -1,9 +1,10 @@
 """What `rm` offers, read from its source without importing it: planning needs no torch and takes no seconds.
 
 The registry is the file system. A choice `method: cutmix` is the class in `rm/methods/cutmix.py`; `backbone: resnet18` is the
-function of that name in some file of `rm/backbones/`; likewise datasets, optimizers and schedules. Its options are the keyword-only
-parameters, with their annotations and literal defaults. `Annotated[float, "0 < alpha <= 1"]` adds a condition on the value, and a
-file's `REQUIRES = {"history or omega == 0": "why"}` conditions on several options together.
+function of that name in some file of `rm/backbones/`; likewise datasets, optimizers and schedules. Its options are the
+keyword-only parameters, with their annotations and literal defaults. `Annotated[float, "0 < alpha <= 1"]` adds a condition on
+the value, and a file's `REQUIRES = {"history or omega == 0": "why"}` conditions on several options together. What a method's
+file says it `NEEDS` must be among what the backbone's file says it `HAS`.
 """
 
 import ast
@@ -48,6 +49,8 @@ class Entry:
     name: str
     file: Path
     options: type[BaseModel]
+    features: frozenset[str] = frozenset()
+    """Of a backbone: what methods find inside it. Of a method: what it must find."""
 
 
 def source_root() -> Path:
@@ -61,10 +64,10 @@ def source_root() -> Path:
 @cache
 def numerics() -> int:
     """`rm.NUMERICS`, part of every trial's identity."""
-    for node in _parse(source_root() / "__init__.py").body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "NUMERICS":
-            return int(ast.literal_eval(node.value))
-    raise CatalogError(f"{source_root() / '__init__.py'}: NUMERICS is not defined")
+    value = _constant(source_root() / "__init__.py", "NUMERICS", None)
+    if value is None:
+        raise CatalogError(f"{source_root() / '__init__.py'}: NUMERICS is not defined")
+    return int(value)
 
 
 @cache
@@ -79,8 +82,19 @@ def entries(section: str) -> dict[str, Entry]:
             if name in found:
                 raise CatalogError(f"{file}: {section} '{name}' is defined in {found[name].file} as well")
             fields = {"name": (Literal[name], ...), **_fields(arguments, file), **common}
-            found[name] = Entry(name, file, _model(name, fields, _requirements(file)))
+            options = _model(name, fields, _constant(file, "REQUIRES", {}))
+            found[name] = Entry(name, file, options, _features(section, file, name))
     return dict(sorted(found.items()))
+
+
+def misfit(method: str, backbone: str) -> str | None:
+    """Why the method cannot act inside the backbone, and inside which it could; None where it can."""
+    needs, backbones = entries("method")[method].features, entries("backbone")
+    lacking = " and ".join(sorted(needs - backbones[backbone].features))
+    if not lacking:
+        return None
+    valid = ", ".join(name for name, entry in backbones.items() if needs <= entry.features)
+    return f"method '{method}' needs a backbone with {lacking}; {backbone} has none; valid: {valid or 'none'}"
 
 
 @cache
@@ -162,12 +176,18 @@ def _condition(name: str, expression: str) -> Callable[[Any], Any]:
     return check
 
 
-def _requirements(file: Path) -> dict[str, str]:
-    """A file's `REQUIRES`: conditions that its options must keep together, each with its reason."""
+def _constant(file: Path, name: str, default: Any) -> Any:
+    """The value of a literal that a file assigns to `name` at its top level."""
     for node in _parse(file).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "REQUIRES":
-            return dict(ast.literal_eval(node.value))
-    return {}
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name:
+            return ast.literal_eval(node.value)
+    return default
+
+
+def _features(section: str, file: Path, name: str) -> frozenset[str]:
+    """A method's `NEEDS`; a backbone's `HAS`, which is one for the file or one for each of its functions."""
+    features = _constant(file, "NEEDS" if section == "method" else "HAS", ())
+    return frozenset(features.get(name, ()) if isinstance(features, dict) else features)
 
 
 def _model(

@@ -117,6 +117,7 @@ class Resolver:
     def __init__(self, document: Document, problems: list[Problem]) -> None:
         self.document, self.problems = document, problems
         self._known: dict[str, dict[str, Any] | None] = {}
+        self._unfit: set[tuple[Mark, str]] = set()
 
     def values(self, settings: Settings, where: Place) -> dict[str, Any] | None:
         """The resolved sections of a trial, defaults included, or None where something in them is wrong.
@@ -127,9 +128,19 @@ class Resolver:
         for (section, option), setting in settings.items():
             sections[section][option] = setting
         resolved = {section: self._section(section, given, where) for section, given in sections.items()}
+        method, backbone = resolved["method"], resolved["backbone"]
+        if method is not None and backbone is not None:
+            self._check_fit(method["name"], backbone["name"], sections["method"]["name"].mark)
         if any(values is None for values in resolved.values()):
             return None
         return resolved
+
+    def _check_fit(self, method: str, backbone: str, mark: Mark) -> None:
+        """A problem at the method for each backbone that has not what it needs, once however many trials meet it."""
+        why = catalog.misfit(method, backbone)
+        if why is not None and (mark, why) not in self._unfit:
+            self._unfit.add((mark, why))
+            self.problems.append(Problem(mark, why))
 
     def _section(self, section: str, given: dict[str, Setting], where: Place) -> dict[str, Any] | None:
         plain = {option: setting.value for option, setting in given.items()}

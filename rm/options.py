@@ -103,8 +103,26 @@ def parse_trial(data: Mapping[str, Any]) -> Trial:
         given = dict(data[section])
         choice = find(section, str(given.pop("name", None)))
         choices[section] = {"name": data[section]["name"], **_checked(section, choice, given)}
+    _check_fit(choices["method"]["name"], choices["backbone"]["name"])
     train = Train(**_checked("train", Train, dict(data["train"])))
     return Trial(str(data.get("id", "unnamed")), data["seed"], train, choices)
+
+
+def _check_fit(method: str, backbone: str) -> None:
+    """TrialError where a method's `NEEDS` are not all among what the backbone's file says it `HAS`."""
+    needs = _declared(find("method", method), "NEEDS", method)
+    has = {name: _declared(build(), "HAS", name) for name, build in sorted(choices_of("backbone").items())}
+    if lacking := " and ".join(sorted(needs - has[backbone])):
+        valid = ", ".join(name for name, features in has.items() if needs <= features)
+        raise TrialError(
+            f"method '{method}' needs a backbone with {lacking}; {backbone} has none; valid: {valid or 'none'}"
+        )
+
+
+def _declared(choice: Callable[..., Any], constant: str, name: str) -> set[str]:
+    """A file's NEEDS or HAS: one for all that it defines, or a mapping from each name."""
+    features = getattr(importlib.import_module(choice.__module__), constant, ())
+    return set(features.get(name, ()) if isinstance(features, dict) else features)
 
 
 def find(section: str, name: str) -> Callable[..., Any]:

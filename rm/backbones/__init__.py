@@ -2,8 +2,17 @@
 
 A network function is `name(num_classes, in_channels, *, option=default, ...) -> Backbone`. The training loop supplies the two
 positional arguments, the spec the keyword-only ones.
+
+A file's `HAS` names what methods can reach inside its networks: "stem" and "stages" (`named_stages`), "residual branches"
+(`branches`); a tuple for all of them, or a mapping name: tuple. A method's `NEEDS` is checked against it when a spec is planned.
 """
 
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
 from torch import Tensor, nn
 
 
@@ -20,6 +29,14 @@ class Backbone(nn.Module):
         """images (B, in_channels, H, W) -> last feature map before pooling (B, C, h, w)."""
         raise NotImplementedError(f"{type(self).__name__} does not define features()")
 
+    def named_stages(self) -> dict[str, nn.Module]:
+        """ "stem", "stage1", "stage2", ... in order -> the module whose output (B, C, h, w) is that stage's feature map."""
+        raise NotImplementedError(f"{type(self).__name__} does not define named_stages()")
+
+    def branches(self) -> list[nn.Module]:
+        """First to last, the modules whose output is added to a shortcut."""
+        raise NotImplementedError(f"{type(self).__name__} does not define branches()")
+
     def pool(self, features: Tensor) -> Tensor:
         """Global average pool: (B, C, h, w) -> (B, C)."""
         return features.mean((2, 3))
@@ -32,3 +49,41 @@ class Backbone(nn.Module):
         """images (B, in_channels, H, W) -> logits (B, K)."""
         logits: Tensor = self.head(self.pool(self.features(images)))
         return logits
+
+
+Change = Callable[[str, Tensor], Tensor]
+"""(name, output of the module of that name) -> what the network goes on with; never in place."""
+
+
+class Taps:
+    """Forward hooks through which a method changes what modules inside a network put out, and only while it says so.
+
+    taps = Taps(backbone.named_stages())       in Method.network
+    with taps.changing(change):                in Method.loss; modules in evaluation mode stay as they are
+        logits = model(images)
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self._open = False
+        self._change: Change | None = None
+        self._run: Change = self._changed
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import would take seconds
+            # Each step brings another `change` and its random numbers: nothing to trace, or it would be traced every time.
+            self._run = torch.compiler.disable(self._changed)  # type: ignore[no-untyped-call]
+        for name, module in modules.items():
+            module.register_forward_hook(functools.partial(self._hook, name))
+
+    @contextlib.contextmanager
+    def changing(self, change: Change) -> Iterator[None]:
+        """Until the block ends, pass the modules' outputs through `change`."""
+        self._open, self._change = True, change
+        try:
+            yield
+        finally:
+            self._open, self._change = False, None
+
+    def _hook(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        return self._run(name, output) if self._open and module.training else None
+
+    def _changed(self, name: str, output: Tensor) -> Tensor:
+        return output if self._change is None else self._change(name, output)

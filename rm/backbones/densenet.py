@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from rm.backbones import Backbone
 
+HAS = ("stem", "stages")
+
 
 class DenseLayer(nn.Module):
     """Append `growth` new channels to the input: (B, C, H, W) -> (B, C + growth, H, W)."""
@@ -53,6 +55,10 @@ class DenseNet(Backbone):
     def features(self, images: Tensor) -> Tensor:
         out: Tensor = self.final(self.blocks(self.stem(images)))
         return out
+
+    def named_stages(self) -> dict[str, nn.Module]:
+        blocks = list(self.blocks)[::2]  # between them are the transitions
+        return {"stem": self.stem, **{f"stage{number}": block for number, block in enumerate(blocks, 1)}}
 
 
 def densenet121(num_classes: int, in_channels: int) -> Backbone:

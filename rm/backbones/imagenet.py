@@ -9,6 +9,14 @@ from torch import Tensor, nn
 
 from rm.backbones import Backbone
 
+HAS = {
+    "imagenet_resnet50": ("stem", "stages", "residual branches"),
+    "imagenet_resnet101": ("stem", "stages", "residual branches"),
+    "imagenet_resnext50_32x4d": ("stem", "stages", "residual branches"),
+    # Its patch embedding is layer-normalised tokens, no map, and its branches have a drop path of their own.
+    "imagenet_pvt_v2_b1": ("stages",),
+}
+
 
 class TimmBackbone(Backbone):
     """A timm classifier split into its feature extractor (`network`) and its last linear layer (`head`).
@@ -40,6 +48,25 @@ class TimmBackbone(Backbone):
         return state
 
 
+class _ResNet(TimmBackbone):
+    """timm's ResNet family with bottlenecks."""
+
+    def named_stages(self) -> dict[str, nn.Module]:
+        # The stem ends with max-pooling, as in the paper's and MoEx's networks.
+        return {"stem": self.network.maxpool, **{f"stage{n}": getattr(self.network, f"layer{n}") for n in (1, 2, 3, 4)}}
+
+    def branches(self) -> list[nn.Module]:
+        blocks = (block for n in (1, 2, 3, 4) for block in getattr(self.network, f"layer{n}"))
+        return [block.bn3 for block in blocks]  # the last thing before the sum: no squeeze-excitation, no drop path
+
+
+class _PVT(TimmBackbone):
+    """timm's pyramid vision transformers; a stage ends with a map."""
+
+    def named_stages(self) -> dict[str, nn.Module]:
+        return {f"stage{number}": stage for number, stage in enumerate(self.network.stages, 1)}
+
+
 def imagenet_resnet50(num_classes: int, in_channels: int) -> Backbone:
     """ImageNet ResNet-50: last map (B, 2048, 7, 7) at 224 px.
 
@@ -69,16 +96,15 @@ def imagenet_pvt_v2_b1(num_classes: int, in_channels: int, *, drop_path_rate: fl
 
     Source: Wang et al., CVMJ 2022; drop_path_rate 0.1 is that of PVTv2's own ImageNet recipe, timm's default is 0.
     """
-    return _build("pvt_v2_b1", num_classes, in_channels, drop_path_rate=drop_path_rate)
+    return _PVT(_timm("pvt_v2_b1", num_classes, in_channels, drop_path_rate=drop_path_rate))
 
 
 def _resnet(name: str, num_classes: int, in_channels: int) -> TimmBackbone:
     # timm would start every residual branch at zero; the released code, like torchvision, does not.
-    return _build(name, num_classes, in_channels, zero_init_last=False)
+    return _ResNet(_timm(name, num_classes, in_channels, zero_init_last=False))
 
 
-def _build(name: str, num_classes: int, in_channels: int, **options: Any) -> TimmBackbone:
+def _timm(name: str, num_classes: int, in_channels: int, **options: Any) -> Any:
     import timm
 
-    network = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
-    return TimmBackbone(network)
+    return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from rm.backbones import Backbone
 
+HAS = ("stem", "stages", "residual branches")
+
 _STEM_WIDTH = 16
 _EXPANSION = 4
 
@@ -104,6 +106,14 @@ class PyramidNet(Backbone):
     def features(self, images: Tensor) -> Tensor:
         out: Tensor = self.final(self.blocks(self.stem(images)))
         return out
+
+    def named_stages(self) -> dict[str, nn.Module]:
+        length = len(self.blocks) // 3
+        ends = {f"stage{number}": self.blocks[number * length - 1] for number in (1, 2, 3)}
+        return {"stem": self.stem, **ends}
+
+    def branches(self) -> list[nn.Module]:
+        return [block.branch for block in self.blocks if isinstance(block, Bottleneck)]
 
 
 def pyramidnet200_240(num_classes: int, in_channels: int) -> Backbone:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from rm.backbones import Backbone
 
+HAS = ("stem", "stages", "residual branches")
+
 
 class ResidualBlock(nn.Module):
     """ReLU(residual(x) + shortcut(x)): (B, in_channels, H, W) -> (B, out_channels, ceil(H/stride), ceil(W/stride))."""
@@ -57,6 +59,12 @@ class ResNet(Backbone):
     def features(self, images: Tensor) -> Tensor:
         out: Tensor = self.stages(self.stem(images))
         return out
+
+    def named_stages(self) -> dict[str, nn.Module]:
+        return {"stem": self.stem, **{f"stage{number}": stage for number, stage in enumerate(self.stages, 1)}}
+
+    def branches(self) -> list[nn.Module]:
+        return [block.residual for block in self.stages.modules() if isinstance(block, ResidualBlock)]
 
 
 def resnet8(num_classes: int, in_channels: int, *, width: int = 16) -> Backbone:

@@ -190,3 +190,34 @@ def test_planning_needs_neither_torch_nor_mlflow(write_spec):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "4\n", done.stderr
+
+
+def test_a_method_that_cannot_act_inside_its_backbone_is_refused_when_planned(write_spec):
+    """At the method, once for each backbone, however many seeds and other axes meet it."""
+    path = write_spec(
+        **{
+            "backbone: {name: resnet8, width: 4}": "schedule: constant",
+            "  schedule: {name: cosine}\n": "",
+            "Baseline: baseline": "Baseline: stochastic_depth",
+            "axes:": "axes:\n  backbone: [resnet18, densenet121, imagenet_pvt_v2_b1]\n  train.batch_size: [8, 16]",
+        }
+    )
+    valid = (
+        "imagenet_resnet101, imagenet_resnet50, imagenet_resnext50_32x4d, pyramidnet164_270, pyramidnet200_240, "
+        "resnet18, resnet34, resnet50, resnet8, resnext50_32x4d"
+    )
+    needs = "13:15: method 'stochastic_depth' needs a backbone with residual branches;"
+    assert mistakes(path) == [
+        f"{needs} densenet121 has none; valid: {valid}",
+        f"{needs} imagenet_pvt_v2_b1 has none; valid: {valid}",
+    ]
+
+
+def test_a_misfit_is_located_at_the_methods_name(write_spec):
+    path = write_spec(
+        **{
+            "{name: resnet8, width: 4}": "imagenet_pvt_v2_b1",
+            "RM: {name: recursive_mix, alpha: 0.5, omega: 0.5}": "RM: {label_weight: 0.5, name: moex}",
+        }
+    )
+    assert mistakes(path)[0].startswith("13:35: method 'moex' needs a backbone with stem; imagenet_pvt_v2_b1 has none;")

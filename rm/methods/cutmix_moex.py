@@ -1,0 +1,64 @@
+"""CutMix and MoEx together: a box of the image and the moments of the stem come from the same partner (Li et al., CVPR 2021).
+
+With probability `cutmix_probability` images and labels are mixed as in CutMix; then, with probability `moex_probability`,
+moments of the mixed batch are exchanged as in MoEx. With the kept area c, labels are
+y = lambda (c y + (1-c) y[perm]) + (1-lambda) (c y[perm] + (1-c) y[perm][perm]).
+
+Source: Boyiliee/MoEx, ImageNet/main_moex_cutmix.py, run (ImageNet/README.md) with CutMix's Beta(1, 1) at probability 1 and
+MoEx's lambda 0.95 at probability 0.25: the defaults here. Row of the RM paper: Table 6 (ImageNet), which states no
+hyper-parameters.
+"""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rm.backbones import Backbone, Taps
+from rm.methods import Method
+from rm.methods.moex import exchange_moments
+from rm.ops import cut_fill, mix_targets, mixed_area, sample_box, soft_cross_entropy
+
+NEEDS = ("stem",)
+
+
+class CutMixMoEx(Method):
+    """alpha: parameter of CutMix's Beta distribution; label_weight: MoEx's lambda; the probabilities: of mixing a batch."""
+
+    def __init__(
+        self,
+        *,
+        alpha: Annotated[float, "alpha > 0"] = 1.0,
+        cutmix_probability: Annotated[float, "0 <= cutmix_probability <= 1"] = 1.0,
+        label_weight: Annotated[float, "0 <= label_weight <= 1"] = 0.95,
+        moex_probability: Annotated[float, "0 <= moex_probability <= 1"] = 0.25,
+    ) -> None:
+        super().__init__()
+        self.alpha, self.cutmix_probability = alpha, cutmix_probability
+        self.label_weight, self.moex_probability = label_weight, moex_probability
+
+    def network(self, backbone: Backbone) -> nn.Module:
+        self.taps = Taps({"stem": backbone.named_stages()["stem"]})
+        return backbone
+
+    def loss(
+        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+        self.observed = {"area": 0.0, "exchanged": 0.0}
+        if generator.random() < self.cutmix_probability:
+            size = (images.shape[-2], images.shape[-1])
+            box = sample_box(size, 1 - float(generator.beta(self.alpha, self.alpha)), generator)
+            area = mixed_area(box, size)
+            images = cut_fill(images, images[partner], box)
+            targets = mix_targets(targets, targets[partner], area)
+            self.observed["area"] = area
+        if generator.random() < self.moex_probability:
+            targets = mix_targets(targets, targets[partner], 1 - self.label_weight)
+            self.observed["exchanged"] = 1.0
+            with self.taps.changing(lambda _, features: exchange_moments(features, partner)):
+                logits = model(images)
+        else:
+            logits = model(images)
+        return soft_cross_entropy(logits, targets), logits

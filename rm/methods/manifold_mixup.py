@@ -1,0 +1,49 @@
+"""Manifold Mixup: Mixup of the feature maps of a layer drawn at random (Verma et al., ICML 2019).
+
+At each step one layer of {0: the images, 1: after stage 1, 2: after stage 2}, one lambda ~ Beta(alpha, alpha) and one
+permutation: h = lambda h + (1-lambda) h[perm], labels alike. The gradient flows through both.
+
+Source: vikasverma1077/manifold_mixup, supervised/models/preresnet.py (`randint(0, 2)`, after `layer1`, after `layer2`); its
+README has alpha 2.0 for CIFAR-10. Row of the RM paper (Table 1): alpha = 1.0, the default here; Table 6 states none.
+"""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rm.backbones import Backbone, Taps
+from rm.methods import Method
+from rm.ops import mix_targets, soft_cross_entropy
+
+NEEDS = ("stages",)
+_LAYERS = ("stage1", "stage2")
+
+
+class ManifoldMixup(Method):
+    """alpha: parameter of the Beta distribution of the mixing weight."""
+
+    def __init__(self, *, alpha: Annotated[float, "alpha > 0"] = 1.0) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def network(self, backbone: Backbone) -> nn.Module:
+        stages = backbone.named_stages()
+        self.taps = Taps({name: stages[name] for name in _LAYERS})
+        return backbone
+
+    def loss(
+        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        area = 1 - float(generator.beta(self.alpha, self.alpha))
+        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+        layer = ("images", *_LAYERS)[int(generator.integers(3))]
+
+        def mixed(name: str, features: Tensor) -> Tensor:
+            return torch.lerp(features, features[partner], area) if name == layer else features
+
+        with self.taps.changing(mixed):
+            logits = model(mixed("images", images))
+        self.observed = {"area": area}
+        return soft_cross_entropy(logits, mix_targets(targets, targets[partner], area)), logits

@@ -1,0 +1,52 @@
+"""Stochastic depth: residual branches are left out at random, deep ones more often (Huang et al., ECCV 2016).
+
+At each step branch l of L survives for the whole batch with probability p_l = 1 - l/L (1 - p_L), the linear decay rule:
+x_l = shortcut(x) + b_l / p_l * branch(x), b_l ~ Bernoulli(p_l).
+
+Source: yueatsprograms/Stochastic_Depth (`main.lua`, `ResidualDrop.lua`): one gate a branch and batch, not one a sample. There
+the branch is scaled by p_l when evaluating; here by 1/p_l when it survives in training, so that evaluation is the plain
+network. There a branch left out is not computed; here it is, without a gradient, and its batch norms see the batch. Rows of the
+RM paper (Tables 1 and 6): nothing is stated; p_L = 0.5 is that of the stochastic depth paper.
+"""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rm.backbones import Backbone, Taps
+from rm.methods import Method
+from rm.ops import soft_cross_entropy
+
+NEEDS = ("residual branches",)
+
+
+class StochasticDepth(Method):
+    """last_survival: p_L, the probability that the last branch survives; the first one's is nearly 1."""
+
+    def __init__(self, *, last_survival: Annotated[float, "0 < last_survival <= 1"] = 0.5) -> None:
+        super().__init__()
+        self.last_survival = last_survival
+
+    def network(self, backbone: Backbone) -> nn.Module:
+        branches = backbone.branches()
+        depths = np.arange(1, len(branches) + 1) / len(branches)
+        self.survival = 1 - depths * (1 - self.last_survival)
+        self.taps = Taps({str(index): branch for index, branch in enumerate(branches)})
+        return backbone
+
+    def loss(
+        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        survives = generator.random(len(self.survival)) < self.survival
+        self.observed = {"survived": float(survives.mean())}
+
+        def gated(index: str, branch: Tensor) -> Tensor:
+            if not survives[int(index)]:
+                return torch.zeros_like(branch)
+            return branch / float(self.survival[int(index)])
+
+        with self.taps.changing(gated):
+            logits = model(images)
+        return soft_cross_entropy(logits, targets), logits
