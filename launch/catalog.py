@@ -10,13 +10,15 @@ file says it `NEEDS` must be among what the backbone's file says it `HAS`.
 import ast
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, create_model, model_validator
+
+from launch.paths import data_dir
 
 SECTIONS = {
     "dataset": "datasets",
@@ -51,6 +53,8 @@ class Entry:
     options: type[BaseModel]
     features: frozenset[str] = frozenset()
     """Of a backbone: what methods find inside it. Of a method: what it must find."""
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """A method's `REQUIRES_FILES`: option -> files in the folder it names (empty: $RM_DATA_DIR/<method>) -> whence."""
 
 
 def source_root() -> Path:
@@ -83,7 +87,8 @@ def entries(section: str) -> dict[str, Entry]:
                 raise CatalogError(f"{file}: {section} '{name}' is defined in {found[name].file} as well")
             fields = {"name": (Literal[name], ...), **_fields(arguments, file), **common}
             options = _model(name, fields, _constant(file, "REQUIRES", {}))
-            found[name] = Entry(name, file, options, _features(section, file, name))
+            needed = _constant(file, "REQUIRES_FILES", {})
+            found[name] = Entry(name, file, options, _features(section, file, name), needed)
     return dict(sorted(found.items()))
 
 
@@ -95,6 +100,15 @@ def misfit(method: str, backbone: str) -> str | None:
         return None
     valid = ", ".join(name for name, entry in backbones.items() if needs <= entry.features)
     return f"method '{method}' needs a backbone with {lacking}; {backbone} has none; valid: {valid or 'none'}"
+
+
+def missing_files(method: Mapping[str, Any]) -> str | None:
+    """Which files of `REQUIRES_FILES` a resolved method lacks on this machine, and where to get them; None if none."""
+    lacking = []
+    for option, files in entries("method")[method["name"]].files.items():
+        folder = Path(method[option]) if method[option] else data_dir() / method["name"]
+        lacking += [f"{folder / file}, from {whence}" for file, whence in files.items() if not (folder / file).exists()]
+    return f"method '{method['name']}' needs {'; and '.join(lacking)}" if lacking else None
 
 
 @cache

@@ -22,7 +22,14 @@ from launch.spec import Spec, SpecError, load_spec
 
 COMMANDS = ("run", "plan", "status", "sync")
 MIRROR_SECONDS = 5.0
-_COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan", "waiting": "dim"}
+_COLOURS = {
+    "finished": "green",
+    "failed": "red",
+    "interrupted": "yellow",
+    "running": "cyan",
+    "waiting": "dim",
+    "refused": "red",
+}
 
 
 class UsageError(Exception):
@@ -140,7 +147,9 @@ def _show(plan: Plan, as_json: bool) -> None:
         spec = f"{use.spec.name} ({use.spec.profile})" if use.spec.profile else use.spec.name
         table.add_row(spec, use.row, str(use.trial.seed), use.trial.id, f"[{colour}]{use.state}[/]")
     console.print(table)
-    console.print(_summary(plan))
+    console.print(_summary(plan), soft_wrap=True)
+    for refusal in plan.refusals():
+        console.print(f"refused: {refusal}", soft_wrap=True, markup=False)
 
 
 def _summary(plan: Plan) -> str:
@@ -164,12 +173,14 @@ def _run(given: argparse.Namespace) -> int:
     if given.force:
         _set_aside(plan)
         plan = make_plan(specs, runs_dir(), given.where)
-    prepare(plan.uses, runs_dir())
+    for refusal in plan.refusals():
+        _say(f"refused: {refusal}")
+    prepare([use for use in plan.uses if use.state != "refused"], runs_dir())
     ended = _execute(plan, given)
     if given.json:
         print(make_plan(specs, runs_dir(), given.where).to_json())
     outcomes = Counter(end.outcome for end in ended.values())
-    if outcomes["failed"]:
+    if outcomes["failed"] or plan.refusals():
         return 1
     return 130 if outcomes["interrupted"] else 0
 
@@ -190,7 +201,7 @@ def _execute(plan: Plan, given: argparse.Namespace) -> dict[Path, Ended]:
     """Run what is to run, mirroring as it goes; say at the end what happened and how to go on."""
     began = time.monotonic()
     to_run = {runs_dir() / use.trial.id: use for use in plan.to_run()}
-    everything = [runs_dir() / identity for identity in plan.unique]
+    everything = [runs_dir() / identity for identity, use in plan.unique.items() if use.state != "refused"]
     ended: dict[Path, Ended] = {}
     if to_run:
         backend = importlib.import_module(f"launch.backends.{given.backend}")
@@ -198,11 +209,11 @@ def _execute(plan: Plan, given: argparse.Namespace) -> dict[Path, Ended]:
             {path: use.label for path, use in to_run.items()},
             {path: use.trial.values["train"]["epochs"] for path, use in to_run.items()},
         )
-        _say(f"running {len(to_run)} of {len(plan.unique)} trials; {len(plan.unique) - len(to_run)} finished already")
+        _say(f"running {len(to_run)} of {len(everything)} trials; {len(everything) - len(to_run)} finished already")
         with _Mirroring(everything), watcher:
             ended = backend.run(list(to_run), watcher, workers=given.workers, trials_per_gpu=given.trials_per_gpu)
     else:
-        _say(f"all {len(plan.unique)} trials were finished already")
+        _say(f"all {len(everything)} trials were finished already")
         _mirror(everything)
     if ended:
         outcomes = Counter(end.outcome for end in ended.values())

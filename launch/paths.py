@@ -17,6 +17,11 @@ def runs_dir() -> Path:
     return results_dir() / "runs"
 
 
+def data_dir() -> Path:
+    """`$RM_DATA_DIR`, else `~/.cache/recursivemix`: where data sets and the files that methods need are looked for."""
+    return Path(os.environ.get("RM_DATA_DIR") or "~/.cache/recursivemix").expanduser()
+
+
 def tracking_uri() -> str:
     """`$MLFLOW_TRACKING_URI`, else the sqlite store beside the runs."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"

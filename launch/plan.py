@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from launch import rundir
+from launch import catalog, rundir
 from launch.spec import Cell, Spec
 from launch.trial import Trial
 
-DONE: tuple[rundir.State, ...] = ("finished",)
+State = rundir.State | Literal["refused"]
+"""refused: not finished, and a file that its method needs is not on this machine."""
 
 
 class FilterError(ValueError):
@@ -23,7 +25,8 @@ class Planned:
     spec: Spec
     cell: Cell
     trial: Trial
-    state: rundir.State
+    state: State
+    refusal: str | None = None
 
     @property
     def row(self) -> str:
@@ -51,8 +54,12 @@ class Plan:
         return found
 
     def to_run(self) -> list[Planned]:
-        """What is not finished yet, each trial once."""
-        return [use for use in self.unique.values() if use.state not in DONE]
+        """What is not finished yet and can start, each trial once."""
+        return [use for use in self.unique.values() if use.state not in ("finished", "refused")]
+
+    def refusals(self) -> list[str]:
+        """Why trials are refused, each reason once."""
+        return sorted({use.refusal for use in self.unique.values() if use.refusal})
 
     def to_json(self) -> str:
         rows = [
@@ -65,16 +72,19 @@ class Plan:
 def make_plan(specs: Iterable[Spec], runs: Path, where: Sequence[str] = ()) -> Plan:
     """Look up the state of every trial of the specs, of those alone that match every `key=value` of `where`."""
     conditions = [_condition(text) for text in where]
-    states: dict[str, rundir.State] = {}
+    states: dict[str, State] = {}
     uses = []
     for spec in specs:
         for cell in spec.cells:
             if not all(_matches(spec, cell, key, value) for key, value in conditions):
                 continue
+            refusal = catalog.missing_files(cell.trials[0].values["method"])
             for trial in cell.trials:
                 if trial.id not in states:
-                    states[trial.id] = rundir.state(runs / trial.id)
-                uses.append(Planned(spec, cell, trial, states[trial.id]))
+                    found = rundir.state(runs / trial.id)
+                    states[trial.id] = "refused" if refusal and found != "finished" else found
+                state = states[trial.id]
+                uses.append(Planned(spec, cell, trial, state, refusal if state == "refused" else None))
     if where and not uses:
         raise FilterError(f"nothing matches --where {' '.join(where)}; {_valid_keys(specs)}")
     return Plan(tuple(uses))

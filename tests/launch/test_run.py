@@ -276,3 +276,17 @@ def test_two_launchers_run_each_trial_once(write_spec, results):
         assert events.count("started") == events.count("finished") == 1
         assert events.count("epoch") == 6
     assert len(mlflow_records(results)) == 4
+
+
+def test_a_method_without_its_files_is_refused_and_the_others_run(write_spec, results, tmp_path):
+    path = write_spec(**{"Baseline: baseline": "Baseline: baseline\n    Style: stylecutmix", "[0, 1]": "[0]"})
+    empty = {"RM_DATA_DIR": str(tmp_path / "empty")}
+    code, out, _ = run(path, "--dry-run", environment=empty)
+    assert code == 0
+    assert f"refused: method 'stylecutmix' needs {tmp_path}/empty/stylecutmix/vgg_normalised.pth, from https://" in out
+    assert "SHA-256" in out
+    code, out, err = run(path, "--json", environment=empty)
+    assert code == 1, "not everything that was asked for is finished"
+    assert "refused: method 'stylecutmix' needs" in err
+    assert {t["row"]: t["state"] for t in trials(out)} == {"Baseline": "finished", "Style": "refused", "RM": "finished"}
+    assert len(list((results / "runs").iterdir())) == 2
