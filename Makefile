@@ -24,6 +24,9 @@ check: .venv/ready  ## ruff and mypy
 plan: .venv/ready  ## print the plan of SPEC (default: every spec in experiments/)
 	$(BIN)/python launch/run.py plan $(if $(filter command line,$(origin SPEC)),$(SPEC),experiments/*.yaml)
 
+smoke: .venv/ready  ## run the smoke profile of every spec: each method and network on a handful of real images
+	$(BIN)/python launch/run.py experiments/*.yaml --profile smoke || [ $$? -eq 3 ]  # 3: refused for want of files
+
 report: .venv/ready  ## render the report of SPEC (default: quickstart)
 	$(BIN)/python analysis/report.py $(SPEC)
 
@@ -58,4 +61,4 @@ lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 	fi; \
 	touch $@
 
-.PHONY: help quickstart test check plan report mlflow clean lock
+.PHONY: help quickstart test check plan smoke report mlflow clean lock

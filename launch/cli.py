@@ -37,7 +37,7 @@ class UsageError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0 all finished, 1 something failed, 2 bad input, 130 stopped by Ctrl-C."""
+    """Exit status 0 all finished, 1 something failed, 2 bad input, 3 something was refused, 130 stopped by Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] not in (*COMMANDS, "-h", "--help"):
         words.insert(0, "run")
@@ -180,9 +180,11 @@ def _run(given: argparse.Namespace) -> int:
     if given.json:
         print(make_plan(specs, runs_dir(), given.where).to_json())
     outcomes = Counter(end.outcome for end in ended.values())
-    if outcomes["failed"] or plan.refusals():
+    if outcomes["failed"]:
         return 1
-    return 130 if outcomes["interrupted"] else 0
+    if outcomes["interrupted"]:
+        return 130
+    return 3 if plan.refusals() else 0
 
 
 def _set_aside(plan: Plan) -> None:

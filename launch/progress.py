@@ -47,7 +47,12 @@ class ProgressWatcher:
         self.bars.stop() if self.live else None
 
     def started(self, run_dir: Path) -> None:
-        self.running[run_dir] = self.bars.add_task(f"  {self.labels[run_dir]}", total=self.epochs[run_dir])
+        if run_dir not in self.running:
+            self.running[run_dir] = self.bars.add_task(f"  {self.labels[run_dir]}", total=self.epochs[run_dir])
+
+    def died(self, run_dir: Path, how: str) -> None:
+        memory = " (killed by the system, if memory ran out: try fewer --workers)" if "SIGKILL" in how else ""
+        self._print(f"{self.labels[run_dir]}: {how}{memory}; another worker goes on with it")
 
     def ended(self, run_dir: Path, ended: Ended) -> None:
         if run_dir in self.running:
@@ -55,7 +60,10 @@ class ProgressWatcher:
         self.done += ended.outcome == "finished"
         self.bars.update(self.total, completed=self.done)
         if ended.outcome != "finished":
-            self.console.print(f"{self.labels[run_dir]}: {ended.outcome}: {ended.error}", markup=False, soft_wrap=True)
+            self._print(f"{self.labels[run_dir]}: {ended.outcome}: {ended.error}")
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def tick(self) -> None:
         for run_dir, task in self.running.items():

@@ -22,6 +22,9 @@ class Watcher(Protocol):
 
     def started(self, run_dir: Path) -> None: ...
 
+    def died(self, run_dir: Path, how: str) -> None:
+        """Its worker process ended without an answer; another one takes over."""
+
     def ended(self, run_dir: Path, ended: Ended) -> None: ...
 
     def tick(self) -> None:

@@ -204,6 +204,7 @@ class _Pool:
             elif self.deaths[run_dir] >= MOST_DEATHS:
                 self._end(run_dir, Ended("failed", f"{how}, {MOST_DEATHS} times; see {run_dir / 'log.txt'}"))
             else:
+                self.watcher.died(run_dir, how)
                 self.queue.appendleft(run_dir)
         if not self.stops:
             time.sleep(0.2)  # a worker that cannot even start must not spin
