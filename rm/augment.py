@@ -1,6 +1,8 @@
 """Batches cut from images that live on the device: crop and flip per image in one indexed gather, then normalised."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -8,6 +10,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rm.datasets import Split
+
+
+class Images(Protocol):
+    """A split as a run sees it, wherever it lies: batches of (B, C, H, W) float32, stored channels last, with labels (B,)."""
+
+    def __len__(self) -> int: ...
+
+    def draw(self, generator: np.random.Generator) -> Any:
+        """What an epoch shows at each of its positions, 0..len: fixed here, whoever asks for which of them later."""
+
+    def batches(self, views: Any, slices: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The augmented images at these positions of what `draw` returned, a batch each."""
+
+    def plain_batches(self, positions: slice, largest: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images as they are evaluated, in their own order, in batches of at most `largest`."""
+
+    def close(self) -> None:
+        """End what runs beside the training."""
 
 
 @dataclass(frozen=True)
@@ -31,24 +51,53 @@ def draw_views(count: int, padding: int, flip: bool, generator: np.random.Genera
     return Views(*(torch.from_numpy(draw).to(device) for draw in draws))
 
 
-class DeviceImages:
-    """A split on the device, zero-padded once, from which augmented or plain batches are gathered."""
+class Normalise:
+    """(pixel / 255 - mean) / std on the device, as one multiply-add."""
 
-    def __init__(
-        self, split: Split, padding: int, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
-    ) -> None:
-        _, self.height, self.width, _ = split.images.shape
-        self.padding = padding
-        self.padded = F.pad(split.images, (0, 0, padding, padding, padding, padding)).to(device)
-        self.labels = split.labels.to(device)
-        # (pixel / 255 - mean) / std as one multiply-add
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
         self.scale = (1 / (255 * torch.tensor(std))).to(device)
         self.shift = (-torch.tensor(mean) / torch.tensor(std)).to(device)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(B, H, W, C) uint8 -> (B, C, H, W) float32, stored channels last."""
+        return (pixels * self.scale + self.shift).permute(0, 3, 1, 2)
+
+
+class DeviceImages:
+    """A split on the device, zero-padded once, from which augmented or plain batches are gathered (an `Images`)."""
+
+    def __init__(
+        self,
+        split: Split,
+        padding: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        device: torch.device,
+        flip: bool = False,
+    ) -> None:
+        _, self.height, self.width, _ = split.images.shape
+        self.padding, self.flip = padding, flip
+        self.padded = F.pad(split.images, (0, 0, padding, padding, padding, padding)).to(device)
+        self.labels = split.labels.to(device)
+        self._normalised = Normalise(mean, std, device)
         self._rows = torch.arange(self.height, device=device)
         self._columns = torch.arange(self.width, device=device)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def draw(self, generator: np.random.Generator) -> Views:
+        return draw_views(len(self), self.padding, self.flip, generator, self.labels.device)
+
+    def batches(self, views: Views, slices: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self.batch(views, positions) for positions in slices)
+
+    def plain_batches(self, positions: slice, largest: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(positions.start, positions.stop, largest):
+            yield self.plain(slice(start, min(start + largest, positions.stop)))
+
+    def close(self) -> None:
+        """Nothing to end."""
 
     def batch(self, views: Views, positions: slice) -> tuple[Tensor, Tensor]:
         """Augmented images (B, C, H, W) float32, stored channels last, and labels (B,)."""
@@ -64,6 +113,3 @@ class DeviceImages:
         inner_rows = slice(self.padding, self.padding + self.height)
         inner_columns = slice(self.padding, self.padding + self.width)
         return self._normalised(self.padded[positions, inner_rows, inner_columns]), self.labels[positions]
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        return (pixels * self.scale + self.shift).permute(0, 3, 1, 2)

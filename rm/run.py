@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rm.augment import DeviceImages, Views, draw_views
 from rm.backbones import Backbone
 from rm.datasets import load
 from rm.distributed import Processes
 from rm.ghost_norm import group_batch_norm
 from rm.methods import Method
 from rm.options import Trial, TrialError, find
+from rm.stream import open_images
 
 EVALUATION_BATCH = 500
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,8 +32,7 @@ class Run:
         limits = {key: trial.choices["dataset"][key] for key in ("limit", "test_limit")}
         others = {key: value for key, value in trial.options("dataset").items() if key not in limits}
         self.data = load(trial.name("dataset"), others, **limits)
-        self.train = DeviceImages(self.data.train, self.data.padding, self.data.mean, self.data.std, device)
-        self.test = DeviceImages(self.data.test, 0, self.data.mean, self.data.std, device)
+        self.train, self.test = open_images(self.data, device, self.processes.count)
         self.method: Method = find("method", trial.name("method"))(**trial.options("method"))
         self.model = self._build_model()
         self.forward = self.processes.wrap(self.model)
@@ -84,19 +84,24 @@ class Run:
         self.sums: dict[str, Any] = {}
         self.generator = self._rng("method")
         self.method.start_epoch()
-        self.views = self._views()
+        self.views = self.train.draw(self._rng("views"))
+        self.batches: Iterator[tuple[Tensor, Tensor]] | None = None
 
-    def _views(self) -> Views:
-        return draw_views(len(self.train), self.data.padding, self.data.flip, self._rng("views"), self.device)
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of each batch from the present step to the epoch's end, one too small to be shared left out."""
+        size, whole = self.options.batch_size, len(self.train)
+        bounds = [(start, min(start + size, whole)) for start in range(self.step * size, whole, size)]
+        shares = [self.processes.share(*each) for each in bounds if each[1] - each[0] >= self.processes.count]
+        return self.train.batches(self.views, shares)
 
     def take_step(self) -> None:
         """One optimizer step on the next batch, this process's share of it."""
-        start = self.step * self.options.batch_size
-        stop = min(start + self.options.batch_size, len(self.train))
+        self.batches = self.batches or self._batches()
+        batch = next(self.batches, None)
         self.step += 1
-        if stop - start < self.processes.count:
+        if batch is None:
             return  # a last batch too small to be shared out
-        images, labels = self.train.batch(self.views, self.processes.share(start, stop))
+        images, labels = batch
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         if not self.options.channels_last:
@@ -164,8 +169,7 @@ class Run:
         top = min(5, self.data.classes)
         mine = self.processes.share(0, len(self.test))
         loss, top1, top5 = (torch.zeros((), dtype=torch.float64, device=self.device) for _ in range(3))
-        for start in range(mine.start, mine.stop, EVALUATION_BATCH):
-            images, labels = self.test.plain(slice(start, min(start + EVALUATION_BATCH, mine.stop)))
+        for images, labels in self.test.plain_batches(mine, EVALUATION_BATCH):
             with self._autocast():
                 logits = model(images).float()
             hits = logits.topk(top).indices == labels[:, None]
@@ -180,6 +184,12 @@ class Run:
             "test_top1_error": 100 * (1 - top1_share),
             "test_top5_error": 100 * (1 - top5_share),
         }
+
+    def close(self) -> None:
+        """End the processes that read images, where there are any."""
+        self.batches = None
+        self.train.close()
+        self.test.close()
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the training depends on. Called by every process; complete on the first one."""

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -68,9 +69,9 @@ def fit(
             device = device or default_device()
             if processes.is_first:
                 record_attempt(run_dir, device)
-            run = Run(trial, device, processes)
-            train(run, run_dir, journal, stop, every)
-            result = _result(run)
+            with closing(Run(trial, device, processes)) as run:
+                train(run, run_dir, journal, stop, every)
+                result = _result(run)
         except Interrupted:
             raise
         except Exception as error:

@@ -12,8 +12,9 @@ from launch import catalog
 from launch.spec import load_spec
 from rm import options
 from rm.backbones import Backbone
-from rm.datasets import DataError, Dataset, load
+from rm.datasets import DataError, Dataset, Split, load
 from rm.methods import Method
+from rm.stream import open_images
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))
@@ -74,12 +75,33 @@ def test_a_data_set_is_uint8_images_and_labels(name):
         data = load(name, {}, limit=20, test_limit=10)
     except DataError as error:
         pytest.skip(f"{name} is not on this machine and cannot be downloaded: {error}")
+    assert_is_a_data_set(data, 20, 10)
+
+
+def assert_is_a_data_set(data, train_images, test_images):
+    """uint8 images of one shape with labels, however they are kept, and the same again as a run is shown them."""
     assert isinstance(data, Dataset)
-    for split, count in ((data.train, 20), (data.test, 10)):
-        assert split.images.dtype == torch.uint8
-        assert split.images.shape[0] == count == len(split)
-        assert split.images.shape[-1] == data.channels == len(data.mean) == len(data.std)
+    for split, count in ((data.train, train_images), (data.test, test_images)):
+        images = (
+            split.images if isinstance(split, Split) else torch.stack([split.reader(int(i), 0) for i in split.index])
+        )
+        assert images.dtype == torch.uint8
+        assert images.shape[0] == count == len(split)
+        assert images.shape[-1] == data.channels == len(data.mean) == len(data.std)
+        assert split.labels.shape == (count,)
         assert 0 <= int(split.labels.min()) <= int(split.labels.max()) < data.classes
+    train, test = open_images(data, torch.device("cpu"), 1)
+    views = train.draw(np.random.default_rng(0))
+    shown = [
+        *train.batches(views, [slice(0, 3), slice(3, train_images)]),
+        *test.plain_batches(slice(0, test_images), 4),
+    ]
+    for shown_images, labels in shown:
+        assert shown_images.shape == (len(labels), data.channels, *images.shape[1:3])
+        assert shown_images.dtype == torch.float32
+    assert sum(len(labels) for _, labels in shown) == train_images + test_images
+    train.close()
+    test.close()
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -1,16 +1,19 @@
 """Data sets: one function each, `name(folder, *, option=default, ...) -> Dataset`; its name is its name in a spec.
 
-Small images live on the training device as uint8, so there is no DataLoader: `rm/augment.py` gathers a batch there.
+Small images (`Split`) live on the training device as uint8, so there is no DataLoader: `rm/augment.py` gathers a batch there.
+Others (`Stored`) stay on disk: `rm/stream.py` has processes read and augment them while the device computes.
 """
 
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -30,26 +33,54 @@ class Split:
 
     def subset(self, count: int | None) -> "Split":
         """`count` images drawn once and for all (the same for every trial and seed), in their original order."""
-        if count is None or count >= len(self):
-            return self
-        chosen = np.sort(np.random.default_rng(0).permutation(len(self))[:count])
-        return Split(self.images[chosen], self.labels[chosen])
+        chosen = _chosen(len(self), count)
+        return self if chosen is None else Split(self.images[chosen], self.labels[chosen])
 
     def to(self, device: torch.device) -> "Split":
         return Split(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Images on disk, read each time they are shown.
+
+    reader   `reader(image, seed)` -> (H, W, C) uint8, augmented as `seed` alone decides, in another process; raises DataError
+    index    (N,) int64, which of the reader's images these are
+    labels   (N,) int64
+    """
+
+    reader: Callable[[int, int], Tensor]
+    index: NDArray[np.int64]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, count: int | None) -> "Stored":
+        """`count` images drawn once and for all, as `Split.subset` draws them."""
+        chosen = _chosen(len(self), count)
+        return self if chosen is None else Stored(self.reader, self.index[chosen], self.labels[chosen])
+
+
+def _chosen(length: int, count: int | None) -> NDArray[np.int64] | None:
+    """The positions of `count` out of `length`, in order; None for all."""
+    if count is None or count >= length:
+        return None
+    return np.sort(np.random.default_rng(0).permutation(length)[:count])
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Two splits and how they are normalised and augmented.
 
-    mean, std   per channel, of values in [0, 1]
-    padding     zero pixels on each side before the random crop back to (H, W)
-    flip        whether a random half of the images is mirrored
+        mean, std   per channel, of values in [0, 1]
+        padding     zero pixels on each side before the random crop back to (H, W)
+        flip        whether a random half of the images is mirrored
+    Both are for a `Split`; the reader of a `Stored` one does as much itself.
     """
 
-    train: Split
-    test: Split
+    train: Split | Stored
+    test: Split | Stored
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -58,7 +89,7 @@ class Dataset:
 
     @property
     def channels(self) -> int:
-        return self.train.images.shape[-1]
+        return len(self.mean)
 
 
 def data_dir() -> Path:
