@@ -61,7 +61,9 @@ def run(
 
 @contextmanager
 def _signals(pool: "_Pool") -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [
+        n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN
+    ]  # nohup
     before = {number: signal.signal(number, lambda number, frame: pool.stop()) for number in numbers}
     try:
         yield
