@@ -97,9 +97,10 @@ def _positive(text: str) -> int:
 
 
 def _seeds(text: str) -> list[int]:
-    if not all(part.isdigit() for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"must be whole numbers with commas, such as 0,1,2; found '{text}'")
-    return [int(part) for part in text.split(",")]
+    parts = text.split(",")
+    if not all(part.isdigit() for part in parts) or len({int(part) for part in parts}) != len(parts):
+        raise argparse.ArgumentTypeError(f"must be different whole numbers with commas, such as 0,1,2; found '{text}'")
+    return [int(part) for part in parts]
 
 
 def _backends() -> list[str]:
@@ -138,6 +139,7 @@ def _show(plan: Plan, as_json: bool) -> None:
         print(plan.to_json())
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)  # a pipe gets whole lines
@@ -145,7 +147,7 @@ def _show(plan: Plan, as_json: bool) -> None:
     for use in plan.uses:
         colour = _COLOURS[use.state]
         spec = f"{use.spec.name} ({use.spec.profile})" if use.spec.profile else use.spec.name
-        table.add_row(spec, use.row, str(use.trial.seed), use.trial.id, f"[{colour}]{use.state}[/]")
+        table.add_row(spec, escape(use.row), str(use.trial.seed), use.trial.id, f"[{colour}]{use.state}[/]")
     console.print(table)
     console.print(_summary(plan), soft_wrap=True)
     for refusal in plan.refusals():

@@ -33,7 +33,7 @@ class Written(NamedTuple):
 
 
 def near(word: str, valid: Iterable[str]) -> str:
-    """ "; did you mean 'x'?" where something valid is near, else "; valid: a, b, c"."""
+    """The end of an error's sentence: "; did you mean 'x'?" where something valid is near, else "; valid: a, b, c"."""
     names = list(valid)
     close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else f"; valid: {', '.join(names) or 'none'}"

@@ -61,10 +61,9 @@ def run(
 
 @contextmanager
 def _signals(pool: "_Pool") -> Iterator[None]:
-    numbers = [
-        n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN
-    ]  # nohup
-    before = {number: signal.signal(number, lambda number, frame: pool.stop()) for number in numbers}
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores the hangup
+    before = {number: signal.signal(number, lambda number, frame: pool.stop()) for number in heard}
     try:
         yield
     finally:
@@ -197,8 +196,8 @@ class _Pool:
     def _bury(self, worker: _Worker) -> None:
         """A worker died: its trial goes to a new one, unless workers keep dying of it."""
         how, run_dir = self._dismiss(worker), worker.run_dir
-        if run_dir is None and (self.stops or not self.queue):
-            return
+        if run_dir is None and (self.stops or not (self.queue or self.elsewhere)):
+            return  # an idle one, and nothing is left that could still need it
         if run_dir is not None:
             self.deaths[run_dir] = self.deaths.get(run_dir, 0) + 1
             if self.stops:

@@ -163,6 +163,8 @@ def test_bad_specs_create_nothing(write_spec, results):
     code, _, err = run(write_spec(), "--where", "backbone=resnet99")
     assert (code, "Traceback" in err) == (2, False)
     assert "nothing matches --where backbone=resnet99; keys: " in err
+    code, _, err = run(write_spec(), "--seeds", "0,0")
+    assert (code, "must be different whole numbers" in err) == (2, True)
     assert run(write_spec(), "--backend", "locl")[2] == "error: unknown backend 'locl'; did you mean 'local'?\n"
     assert not results.exists()
 
