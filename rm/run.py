@@ -29,7 +29,7 @@ class Run:
     def __init__(self, trial: Trial, device: torch.device, processes: Processes | None = None) -> None:
         self.trial, self.device, self.options = trial, device, trial.train
         self.processes = processes or Processes()
-        limits = {key: trial.choices["dataset"][key] for key in ("limit", "test_limit")}
+        limits = {key: trial.choices["dataset"][key] for key in ("limit", "test_limit", "held_out")}
         others = {key: value for key, value in trial.options("dataset").items() if key not in limits}
         self.data = load(trial.name("dataset"), others, **limits)
         self.train, self.test = open_images(self.data, device, self.processes.count)

@@ -34,7 +34,12 @@ class Split:
     def subset(self, count: int | None) -> "Split":
         """`count` images drawn once and for all (the same for every trial and seed), in their original order."""
         chosen = _chosen(len(self), count)
-        return self if chosen is None else Split(self.images[chosen], self.labels[chosen])
+        return self if chosen is None else self.take(chosen)
+
+    def take(self, positions: NDArray[np.int64]) -> "Split":
+        """The images at these positions, in their original order."""
+        positions = np.sort(positions)
+        return Split(self.images[positions], self.labels[positions])
 
     def to(self, device: torch.device) -> "Split":
         return Split(self.images.to(device), self.labels.to(device))
@@ -112,11 +117,26 @@ def load(
     *,
     limit: Annotated[int | None, "limit >= 1"] = None,
     test_limit: Annotated[int | None, "test_limit >= 1"] = None,
+    held_out: Annotated[int, "held_out >= 0"] = 0,
 ) -> Dataset:
     """The data set of that name with its own options.
 
     limit        train on this many images only, the same ones for every seed
     test_limit   test on this many images only
+    held_out     take this many images out of the training set, the same ones for every seed, and test on them: a search
+                 for hyper-parameters then never sees the test set
     """
     whole = _whole(name, tuple(sorted(options.items())))
+    if held_out:
+        whole = _validating(name, whole, held_out)
     return replace(whole, train=whole.train.subset(limit), test=whole.test.subset(test_limit))
+
+
+def _validating(name: str, whole: Dataset, held_out: int) -> Dataset:
+    """The training split in two, the second one in the test split's place."""
+    if not isinstance(whole.train, Split):
+        raise DataError(f"{name}: held_out is for data sets that are kept on the device, {name} is read from disk")
+    if held_out >= len(whole.train):
+        raise DataError(f"{name}: held_out is {held_out}, but there are only {len(whole.train)} training images")
+    order = np.random.default_rng(1).permutation(len(whole.train))
+    return replace(whole, train=whole.train.take(order[held_out:]), test=whole.train.take(order[:held_out]))

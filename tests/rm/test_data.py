@@ -61,6 +61,19 @@ def test_a_limit_is_the_same_subset_always():
     assert len(small.test) == 797
 
 
+def test_what_is_held_out_comes_from_the_training_set_and_leaves_it():
+    whole, part = load("digits", {}), load("digits", {}, held_out=200, limit=100)
+    assert (len(part.train), len(part.test)) == (100, 200)
+    rows = {tuple(image.flatten().tolist()) for image in whole.train.images}
+    held = {tuple(image.flatten().tolist()) for image in part.test.images}
+    rest = {tuple(image.flatten().tolist()) for image in load("digits", {}, held_out=200).train.images}
+    assert held < rows
+    assert rest < rows
+    assert not held & rest
+    with pytest.raises(DataError, match="only"):
+        load("digits", {}, held_out=len(whole.train))
+
+
 def test_missing_cifar_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch):
     from torchvision.datasets import CIFAR100
 
