@@ -59,7 +59,7 @@ class ProgressWatcher:
             self.bars.remove_task(self.running.pop(run_dir))
         self.done += ended.outcome == "finished"
         self.bars.update(self.total, completed=self.done)
-        if ended.outcome != "finished":
+        if ended.outcome in ("failed", "interrupted"):
             self._print(f"{self.labels[run_dir]}: {ended.outcome}: {ended.error}")
 
     def _print(self, text: str) -> None:

@@ -41,7 +41,7 @@ def test_launch_leaves_the_libraries_to_their_owners(path):
         "rm": {"worker.py"},
         "torch": {"worker.py"},
         "mlflow": {"tracking.py"},
-        "ray": {"ray_tune.py"},
+        "ray": {"ray.py"},
         "submitit": {"slurm.py"},
         "analysis": set(),
         "pandas": set(),

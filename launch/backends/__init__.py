@@ -1,20 +1,40 @@
 """Backends: each module here runs the same worker on the same run directories and alone imports its library.
 
-A backend's module defines `run(run_dirs, watcher, *, workers, trials_per_gpu) -> dict[Path, Ended]`. It keeps no state
-of its own: what is finished, failed or running is read from the run directories.
+A backend's module defines
+
+    run(run_dirs, watcher, *, workers, trials_per_gpu, **settings) -> dict[Path, Ended]
+
+and, where it has options of its own, `add_arguments(group)` (argparse) and `settings(given) -> dict` (checked; UsageError for
+what is wrong). One whose scheduler works on after the command has ended also defines
+
+    jobs(run_dirs) -> dict[Path, Job]        what the scheduler says of them, in one question
+    withdraw(run_dirs)                       take jobs that have not started out of its queue
+
+and writes `{"backend": name, "id": ..., "time": ...}` as a line of `jobs.jsonl` in each run directory it submits. It keeps no
+other state: what is finished, failed or running is read from the run directories. Libraries are imported inside functions, so
+that `--help` does not wait for them.
 """
 
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-Outcome = Literal["finished", "failed", "interrupted"]
+Outcome = Literal["finished", "failed", "interrupted", "submitted"]
 
 
 class Ended(NamedTuple):
-    """How one run directory ended, and the error's text where it failed."""
+    """How one run directory ended (or that it went to a scheduler), and the error's text where it failed."""
 
     outcome: Outcome
     error: str | None
+
+
+class Job(NamedTuple):
+    """What a scheduler says of the newest job of a run directory; `unknown` where it cannot be asked."""
+
+    id: str
+    state: Literal["pending", "running", "gone", "unknown"]
+    where: str
+    """Its node, or why it waits."""
 
 
 class Watcher(Protocol):

@@ -27,7 +27,7 @@ def test_table3_is_the_papers():
     assert (values["method"]["alpha"], values["method"]["omega"]) == (0.5, 0.1)
     assert values["method"]["roi"] == "aligned", "defaults are part of the resolved values"
     assert values["train"]["epochs"] == 200
-    assert values["dataset"] == {"name": "cifar100", "limit": None, "test_limit": None}
+    assert values["dataset"] == {"name": "cifar100", "limit": None, "test_limit": None, "held_out": 0}
     assert "nesterov" in " ".join(rm.assumed)
     assert set(cells["ResNet-34", "+ CutMix"].assumed) >= {"method.alpha", "method.probability", "train.precision"}
     assert spec.claims[0].chain[0] == "+ RM (ours)"

@@ -1,0 +1,135 @@
+"""The commands of `launch/run.py`, one module each: `HELP`, `add_arguments(parser)`, `execute(given) -> exit status`.
+
+What several of them need is here: the arguments that choose trials, the specs they name, and how things are said.
+"""
+
+import argparse
+import functools
+import sys
+from collections import Counter
+from pathlib import Path
+
+from launch.paths import ROOT, tracking_uri
+from launch.plan import Plan
+from launch.spec import Spec, SpecError, load_spec
+
+_COLOURS = {
+    "finished": "green",
+    "failed": "red",
+    "interrupted": "yellow",
+    "running": "cyan",
+    "waiting": "dim",
+    "refused": "red",
+}
+
+
+class UsageError(Exception):
+    """The command line asks for something that is not there; exit status 2."""
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """The arguments that choose trials: specs, profile, filters, seeds; and --json."""
+    parser.add_argument("specs", nargs="+", metavar="SPEC.yaml")
+    parser.add_argument("--profile", help="a smaller copy of the table that the spec describes, such as smoke")
+    parser.add_argument(
+        "--where", action="append", default=[], metavar="KEY=VALUE", help="only these, e.g. backbone=resnet18"
+    )
+    parser.add_argument("--seeds", type=_seeds, help="other seeds than the spec's, e.g. 0,1")
+    parser.add_argument("--json", action="store_true", help="print the trials as JSON")
+
+
+def positive(text: str) -> int:
+    """An argument's type: a whole number from 1 on."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, found '{text}'")
+    return int(text)
+
+
+def _seeds(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isdigit() for part in parts) or len({int(part) for part in parts}) != len(parts):
+        raise argparse.ArgumentTypeError(f"must be different whole numbers with commas, such as 0,1,2; found '{text}'")
+    return [int(part) for part in parts]
+
+
+def load_specs(given: argparse.Namespace) -> list[Spec]:
+    """All specs named; the mistakes of all of them are printed before the first one ends the command."""
+    specs, errors = [], []
+    for name in given.specs:
+        try:
+            specs.append(load_spec(_find(name), given.profile, given.seeds))
+        except SpecError as error:
+            errors.append(error)
+    for earlier in errors[:-1]:
+        print(earlier, file=sys.stderr)
+    if errors:
+        raise errors[-1]
+    return specs
+
+
+def _find(name: str) -> Path:
+    """A path as it is, or from the repository's root, where the command is typed in another folder."""
+    path = Path(name)
+    return ROOT / path if not path.exists() and (ROOT / path).exists() else path
+
+
+def show(plan: Plan, as_json: bool) -> None:
+    """Print every trial with its state, and the sum."""
+    if as_json:
+        print(plan.to_json())
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)  # a pipe gets whole lines
+    table = Table("spec", "row", "seed", "trial", "state", box=None, header_style="bold")
+    for use in plan.uses:
+        colour = _COLOURS[use.state]
+        spec = f"{use.spec.name} ({use.spec.profile})" if use.spec.profile else use.spec.name
+        table.add_row(spec, escape(use.row), str(use.trial.seed), use.trial.id, f"[{colour}]{use.state}[/]")
+    console.print(table)
+    console.print(_summary(plan), soft_wrap=True)
+    for refusal in plan.refusals():
+        console.print(f"refused: {refusal}", soft_wrap=True, markup=False)
+
+
+def _summary(plan: Plan) -> str:
+    unique = plan.unique
+    states = Counter(use.state for use in unique.values())
+    shared = len(plan.uses) - len(unique)
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    epochs = sum(use.trial.values["train"]["epochs"] for use in plan.to_run())
+    reuse = f" ({len(plan.uses)} cells × seeds, {shared} of them shared)" if shared else ""
+    return f"{len(unique)} trials{reuse}: {counts or 'none'}; {epochs} epochs to train"
+
+
+def mirror_quietly(run_dirs: list[Path]) -> int | None:
+    """None where the store cannot be reached: training goes on, and `sync` mirrors later."""
+    from launch.tracking import mirror
+
+    try:
+        return mirror(run_dirs)
+    except Exception as error:  # whatever MLflow, its server or its database throws
+        _say_once(
+            f"the tracking store {tracking_uri()} cannot be written ({_root(error)}); "
+            "nothing is lost: `python launch/run.py sync` mirrors it later"
+        )
+        return None
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    say(text)
+
+
+def _root(error: BaseException) -> str:
+    """The first line of what an error began with."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+def say(text: str) -> None:
+    """One line for people, on standard error."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,136 @@
+"""`run`, the command that needs no name: run what is not finished yet, through a backend."""
+
+import argparse
+import importlib
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from launch.backends import Ended
+from launch.commands import UsageError, add_selection, load_specs, mirror_quietly, positive, say, show
+from launch.paths import results_dir, runs_dir
+from launch.plan import Plan, make_plan, prepare
+from launch.progress import ProgressWatcher
+from launch.resolve import near
+
+HELP = "run what is not finished yet"
+MIRROR_SECONDS = 5.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    parser.add_argument("--backend", default="local", help=f"one of {', '.join(_backends())} (default: local)")
+    parser.add_argument(
+        "--workers", type=positive, help="trials at a time (default: one a GPU slot, or one a CPU core)"
+    )
+    parser.add_argument(
+        "--trials-per-gpu", type=positive, default=1, help="trials side by side on one GPU (default: 1)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="run finished trials again; the former runs are kept in results/replaced"
+    )
+    for name in _backends():
+        backend = _backend(name)
+        if hasattr(backend, "add_arguments"):
+            backend.add_arguments(parser.add_argument_group(f"--backend {name}"))
+
+
+def _backends() -> list[str]:
+    folder = Path(__file__).resolve().parents[1] / "backends"
+    return sorted(path.stem for path in folder.glob("[!_]*.py"))
+
+
+def _backend(name: str) -> ModuleType:
+    return importlib.import_module(f"launch.backends.{name}")
+
+
+def execute(given: argparse.Namespace) -> int:
+    if given.backend not in _backends():
+        raise UsageError(f"unknown backend '{given.backend}'{near(given.backend, _backends())}")
+    backend = _backend(given.backend)
+    specs = load_specs(given)
+    plan = make_plan(specs, runs_dir(), given.where)
+    settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
+    if given.dry_run:
+        show(plan, given.json)
+        return 0
+    if given.force:
+        _set_aside(plan)
+        plan = make_plan(specs, runs_dir(), given.where)
+    for refusal in plan.refusals():
+        say(f"refused: {refusal}")
+    prepare([use for use in plan.uses if use.state != "refused"], runs_dir())
+    ended = _execute(plan, backend, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings)
+    if given.json:
+        print(make_plan(specs, runs_dir(), given.where).to_json())
+    outcomes = Counter(end.outcome for end in ended.values())
+    if outcomes["failed"]:
+        return 1
+    if outcomes["interrupted"]:
+        return 130
+    return 3 if plan.refusals() else 0
+
+
+def _set_aside(plan: Plan) -> None:
+    """--force: a finished run moves to results/replaced, whole; nothing is deleted."""
+    for identity, use in plan.unique.items():
+        if use.state == "running":
+            raise UsageError(f"trial {identity} is running; wait for it, or stop it, before --force")
+    for identity, use in plan.unique.items():
+        if use.state != "waiting":
+            target = results_dir() / "replaced" / f"{identity}-{time.strftime('%Y%m%d-%H%M%S')}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (runs_dir() / identity).rename(target)
+
+
+def _execute(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, Ended]:
+    """Run what is to run, mirroring as it goes; say at the end what happened and how to go on."""
+    began = time.monotonic()
+    to_run = {runs_dir() / use.trial.id: use for use in plan.to_run()}
+    everything = [runs_dir() / identity for identity, use in plan.unique.items() if use.state != "refused"]
+    if not to_run:
+        say(f"all {len(everything)} trials were finished already")
+        mirror_quietly(everything)
+        return {}
+    watcher = ProgressWatcher(
+        {path: use.label for path, use in to_run.items()},
+        {path: use.trial.values["train"]["epochs"] for path, use in to_run.items()},
+    )
+    say(f"running {len(to_run)} of {len(everything)} trials; {len(everything) - len(to_run)} finished already")
+    ended: dict[Path, Ended]
+    with _Mirroring(everything), watcher:
+        ended = backend.run(list(to_run), watcher, **settings)
+    outcomes = Counter(end.outcome for end in ended.values())
+    say(f"{', '.join(f'{n} {word}' for word, n in outcomes.items())} in {time.monotonic() - began:.1f} s")
+    if outcomes["interrupted"]:
+        say("stopped; nothing is lost: the same command goes on from here")
+    elif outcomes["failed"]:
+        say("failed trials keep their log.txt and journal; the same command tries them again")
+    elif outcomes["submitted"]:
+        say("`python launch/run.py status SPEC.yaml` shows how they do, and mirrors what is new into MLflow")
+    return ended
+
+
+class _Mirroring:
+    """Mirrors in the background while trials run, and once more at the end."""
+
+    def __init__(self, run_dirs: list[Path]) -> None:
+        self.run_dirs = run_dirs
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._loop, daemon=True)
+
+    def _loop(self) -> None:
+        while not self.done.wait(MIRROR_SECONDS):
+            mirror_quietly(self.run_dirs)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+        mirror_quietly(self.run_dirs)
