@@ -5,13 +5,15 @@ The grammar is described in `experiments/README.md`.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from launch.claims import Claim, read_claims
 from launch.document import Document, Place, Problem, SpecError, read
+from launch.published import read_published
 from launch.resolve import Resolver, Written, merge, near, reason, set_value, settings_at
 from launch.trial import SECTIONS, Trial
 
@@ -31,11 +33,18 @@ class Paper(_Strict):
     table: str
 
 
-class Metric(_Strict):
-    """What a cell shows: an error in percent, at the best test epoch, the last, or the median of the last ten."""
+MetricName = Literal["top1_error", "top5_error"]
 
-    name: Literal["top1_error", "top5_error"] = "top1_error"
+
+class Metric(_Strict):
+    """What a cell shows: an error in percent, at the best test epoch, the last, or the median of the last ten.
+
+    also: further metrics that the paper prints for the same trainings, each a table of its own in the report.
+    """
+
+    name: MetricName = "top1_error"
     select: Literal["best", "last", "median_last_10"] = "best"
+    also: list[MetricName] = []
 
 
 def _distinct(seeds: list[int]) -> list[int]:
@@ -56,27 +65,23 @@ class _File(_Strict):
     axes: dict[str, dict[str, Any] | list[Any]] = {}
     rows: list[dict[str, Any]] = []
     published: dict[str, Any] | list[Any] | None = None
-    claims: list[str] = []
+    claims: list[str | dict[str, Any]] = []
     profiles: dict[str, dict[str, Any]] = {}
     figures: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the table: its label on each axis, what the paper prints, and a trial for each seed."""
+    """One cell of the table: its label on each axis, what the paper prints, and a trial for each seed.
+
+    also: what it prints of the metrics in `Metric.also`.
+    """
 
     labels: tuple[str, ...]
     published: float | None
     trials: tuple[Trial, ...]
     assumed: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """`chain[0] < chain[1] < ...`, labels of the last axis; claimed for every combination of the other axes."""
-
-    text: str
-    chain: tuple[str, ...]
+    also: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,21 @@ class Spec:
         """All trials in the order of the table, seeds innermost."""
         return tuple(trial for cell in self.cells for trial in cell.trials)
 
+    @property
+    def views(self) -> tuple["Spec", ...]:
+        """This spec for its first metric, and a copy for each further one, with that metric's published numbers."""
+        return (
+            self,
+            *(
+                replace(
+                    self,
+                    metric=self.metric.model_copy(update={"name": name, "also": []}),
+                    cells=tuple(replace(cell, published=cell.also.get(name), also={}) for cell in self.cells),
+                )
+                for name in self.metric.also
+            ),
+        )
+
 
 def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int] | None = None) -> Spec:
     """Read and resolve a spec; `profile` makes the smaller copy of that name, `seeds` replaces the spec's.
@@ -127,29 +147,33 @@ def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int]
     if file is None:
         raise SpecError(document.path, problems)
     written_profile, profile_seeds = _profile(document, file, profile, problems)
-    chosen = tuple(seeds or profile_seeds or file.seeds)
+    forced = seeds or profile_seeds
     axes, choices = _rows(document, file, problems) if file.rows else _axes(document, file, problems)
-    published = _published(document, file, choices, problems)
+    labels = [[choice.label for choice in axis] for axis in choices]
+    metrics = [file.metric.name, *file.metric.also]
+    published = read_published(document, labels, metrics, file.rows, file.published, problems)
     base = settings_at(document, ("trial",), file.trial, problems)
     resolver = Resolver(document, problems)
     cells = []
     for combination in itertools.product(*choices):
-        labels = tuple(label for label, _ in combination)
         written = base
-        for _, choice in combination:
-            written = merge(written, choice)
+        for choice in combination:
+            written = merge(written, choice.written)
         written = merge(written, written_profile)
         values = resolver.values(written.settings, ("trial",))
         if values is not None:
-            trials = tuple(Trial({**values, "seed": seed}) for seed in chosen)
-            cells.append(Cell(labels, published.get(labels), trials, written.assumed))
-    claims = _claims(document, file, [label for label, _ in choices[-1]] if choices else [], problems)
+            own = next((choice.seeds for choice in reversed(combination) if choice.seeds), None)
+            trials = tuple(Trial({**values, "seed": seed}) for seed in forced or own or file.seeds)
+            names = tuple(choice.label for choice in combination)
+            numbers = published.get(names, {})
+            cells.append(Cell(names, numbers.pop(file.metric.name, None), trials, written.assumed, numbers))
+    claims = read_claims(document, file.claims, labels, problems)
     figures = _figures(document, file, problems)
     if problems:
         raise SpecError(document.path, problems)
     return Spec(
-        document.path, file.title, file.paper, file.metric, file.margin, chosen, profile, tuple(file.profiles), axes,
-        tuple(cells), claims, figures,
+        document.path, file.title, file.paper, file.metric, file.margin, tuple(forced or file.seeds),
+        profile, tuple(file.profiles), axes, tuple(cells), claims, figures,
     )  # fmt: skip
 
 
@@ -199,22 +223,32 @@ def _profile(
         )
     for key, data in file.profiles.items():
         at = ("profiles", key)
-        seeds = data.get("seeds")
-        if seeds is not None and not (
-            isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds)
-        ):
-            problems.append(
-                Problem(document.mark((*at, "seeds")), f"seeds must be a list of whole numbers, found {seeds!r}")
-            )
-            seeds = None
+        seeds = _own_seeds(document, at, data, problems)
         written = settings_at(document, at, data, problems, skip=("seeds",))
         if key == name:
             chosen = written, seeds
     return chosen
 
 
-Choices = list[list[tuple[str, Written]]]
-"""For each axis its (label, settings)."""
+def _own_seeds(document: Document, at: Place, data: Mapping[str, Any], problems: list[Problem]) -> list[int] | None:
+    """The seeds of a profile, a row or a labelled group of settings, where it has its own."""
+    seeds = data.get("seeds")
+    if seeds is None or (isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds)):
+        return seeds
+    problems.append(Problem(document.mark((*at, "seeds")), f"seeds must be a list of whole numbers, found {seeds!r}"))
+    return None
+
+
+class _Choice(NamedTuple):
+    """One value of an axis, or one row: its label, what it sets, and its own seeds if it has some."""
+
+    label: str
+    written: Written
+    seeds: list[int] | None
+
+
+Choices = list[list[_Choice]]
+"""For each axis its choices."""
 
 
 def _axes(document: Document, file: _File, problems: list[Problem]) -> tuple[tuple[str, ...], Choices]:
@@ -227,86 +261,27 @@ def _axes(document: Document, file: _File, problems: list[Problem]) -> tuple[tup
             problems.append(Problem(document.mark(at), f"axis '{axis}' has no values"))
         choices.append([])
         for (label, value), place in zip(items, places, strict=True):
-            written = Written({}, {})
+            written, seeds = Written({}, {}), None
             if axis.partition(".")[0] in SECTIONS:
                 set_value(document, axis, value, place, written, problems)
             else:
-                written = settings_at(document, place, value, problems)
-            choices[-1].append((label, written))
+                written = settings_at(document, place, value, problems, skip=("seeds",))
+                seeds = _own_seeds(document, place, value, problems) if isinstance(value, dict) else None
+            choices[-1].append(_Choice(label, written, seeds))
     return tuple(file.axes), choices
 
 
 def _rows(document: Document, file: _File, problems: list[Problem]) -> tuple[tuple[str, ...], Choices]:
-    choices: list[tuple[str, Written]] = []
+    choices: list[_Choice] = []
     for i, row in enumerate(file.rows):
         label = row.get("row")
         if not isinstance(label, str):
             problems.append(Problem(document.mark(("rows", i)), "every row needs its label: {row: ..., method: ...}"))
-        elif any(label == other for other, _ in choices):
+        elif any(label == other.label for other in choices):
             problems.append(Problem(document.mark(("rows", i, "row")), f"a row labelled '{label}' is there already"))
-        written = settings_at(document, ("rows", i), row, problems, skip=("row", "published"))
-        choices.append((str(label), written))
+        written = settings_at(document, ("rows", i), row, problems, skip=("row", "published", "seeds"))
+        choices.append(_Choice(str(label), written, _own_seeds(document, ("rows", i), row, problems)))
     return ("row",), [choices]
-
-
-def _published(
-    document: Document, file: _File, choices: Choices, problems: list[Problem]
-) -> dict[tuple[str, ...], float]:
-    """The paper's number of each cell, by its labels."""
-    found: dict[tuple[str, ...], float] = {}
-
-    def walk(data: Any, at: Place, labels: tuple[str, ...]) -> None:
-        if len(labels) == len(choices):
-            if isinstance(data, int | float) and not isinstance(data, bool):
-                found[labels] = float(data)
-            elif data is not None:
-                problems.append(Problem(document.mark(at), f"a published value is a number or null, found {data!r}"))
-            return
-        valid = [label for label, _ in choices[len(labels)]]
-        if isinstance(data, list) and len(data) == len(valid):
-            for i, (label, item) in enumerate(zip(valid, data, strict=True)):
-                walk(item, (*at, i), (*labels, label))
-        elif isinstance(data, dict):
-            for key, item in data.items():
-                if key in valid:
-                    walk(item, (*at, key), (*labels, key))
-                else:
-                    problems.append(
-                        Problem(document.mark((*at, key), key=True), f"no label '{key}' here{near(key, valid)}")
-                    )
-        else:
-            problems.append(
-                Problem(
-                    document.mark(at), f"expected {len(valid)} published values ({', '.join(valid)}), found {data!r}"
-                )
-            )
-
-    if file.rows:
-        for i, row in enumerate(file.rows):
-            if "published" in row:
-                walk(row["published"], ("rows", i, "published"), (str(row.get("row")),))
-        if file.published is not None:
-            problems.append(
-                Problem(document.mark(("published",), key=True), "with rows, 'published' stands in each row")
-            )
-    elif file.published is not None:
-        walk(file.published, ("published",), ())
-    return found
-
-
-def _claims(document: Document, file: _File, labels: list[str], problems: list[Problem]) -> tuple[Claim, ...]:
-    claims = []
-    for i, text in enumerate(file.claims):
-        chain = tuple(part.strip() for part in text.split(" < "))
-        mark = document.mark(("claims", i))
-        if len(chain) < 2:
-            problems.append(Problem(mark, f"a claim reads 'A < B', found '{text}'"))
-            continue
-        for label in chain:
-            if label not in labels:
-                problems.append(Problem(mark, f"claim about unknown label '{label}'{near(label, labels)}"))
-        claims.append(Claim(text, chain))
-    return tuple(claims)
 
 
 def _figures(document: Document, file: _File, problems: list[Problem]) -> tuple[FigureSpec, ...]:

@@ -10,7 +10,9 @@ from launch.spec import load_spec
 ROOT = Path(__file__).resolve().parents[1]
 COPY = ROOT / "tests" / "published.csv"
 SOURCE = ROOT.parent / "shared" / "published.csv"
-NUMBERS = [row for row in csv.DictReader(COPY.open(encoding="utf-8")) if row["metric"] == "top1_err"]
+METRICS = {"top1_err": "top1_error", "top5_err": "top5_error"}
+NUMBERS = [row for row in csv.DictReader(COPY.open(encoding="utf-8")) if row["metric"] in METRICS]
+DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet-1k"}
 
 # How a table's cell is found in the paper's: the text that identifies it there, from the cell's labels.
 NAMES = {
@@ -18,6 +20,7 @@ NAMES = {
     "PyramidNet-164, α̃=270": "PyramidNet-164(a=270)",
     "CIFAR-10, PyramidNet-200": "CIFAR-10",
     "CIFAR-100, ResNet-18": "CIFAR-100",
+    "ImageNet, ResNet-50": "ImageNet-1k",
     "α=0.5": "best alpha",
     "ω=0.1": "best omega",
 }
@@ -27,16 +30,21 @@ def name(label):
     return NAMES.get(label, label.removeprefix("+ "))
 
 
-def published(table, labels, dataset):
+def published(table, labels, dataset, metric):
     """The numbers of the paper's rows that carry all these labels, each as a whole label."""
     wanted = [name(label) for label in labels]
     found = []
     for row in NUMBERS:
         texts = {row["row_label"].removeprefix("+"), row["dataset"], row["backbone"], row["method"], row["variant"]}
         texts |= {row["row_label"].replace("+", " + ").strip().removeprefix("+ ")}
-        if row["table"] == table and row["dataset"] == dataset and all(label in texts for label in wanted):
+        of = (row["table"], row["dataset"], METRICS[row["metric"]])
+        if of == (table, dataset, metric) and all(label in texts for label in wanted):
             found.append(float(row["value"]))
     return found
+
+
+def dataset(cell):
+    return DATASETS[cell.trials[0].values["dataset"]["name"]]
 
 
 SPECS = [path for path in sorted((ROOT / "experiments").glob("*.yaml")) if load_spec(path).paper is not None]
@@ -44,23 +52,24 @@ SPECS = [path for path in sorted((ROOT / "experiments").glob("*.yaml")) if load_
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_every_published_number_is_the_papers(path):
-    spec = load_spec(path)
     checked = 0
-    for cell in spec.cells:
-        dataset = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet-1k"}
-        numbers = published(spec.paper.table, cell.labels, dataset[cell.trials[0].values["dataset"]["name"]])
-        assert numbers == ([] if cell.published is None else [cell.published]), cell.labels
-        checked += cell.published is not None
+    for view in load_spec(path).views:
+        for cell in view.cells:
+            numbers = published(view.paper.table, cell.labels, dataset(cell), view.metric.name)
+            assert numbers == ([] if cell.published is None else [cell.published]), cell.labels
+            checked += cell.published is not None
     assert checked
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_no_published_number_of_its_data_sets_is_left_out(path):
-    spec = load_spec(path)
-    datasets = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet-1k"}
-    used = {datasets[cell.trials[0].values["dataset"]["name"]] for cell in spec.cells}
-    paper = [row for row in NUMBERS if row["table"] == spec.paper.table and row["dataset"] in used]
-    assert len(paper) == sum(cell.published is not None for cell in spec.cells)
+    views = load_spec(path).views
+    used = {dataset(cell) for cell in views[0].cells}
+    metrics = {view.metric.name for view in views}
+    table = views[0].paper.table
+    paper = [row for row in NUMBERS if row["table"] == table and row["dataset"] in used]
+    assert {METRICS[row["metric"]] for row in paper} == metrics
+    assert len(paper) == sum(cell.published is not None for view in views for cell in view.cells)
 
 
 def test_the_copy_is_the_source():

@@ -221,3 +221,31 @@ def test_a_misfit_is_located_at_the_methods_name(write_spec):
         }
     )
     assert mistakes(path)[0].startswith("13:35: method 'moex' needs a backbone with stem; imagenet_pvt_v2_b1 has none;")
+
+
+def test_several_metrics_of_one_table_are_views_of_the_same_trials():
+    spec = load_spec(ROOT / "experiments" / "table5.yaml")
+    first, second = spec.views
+    assert (first.metric.name, second.metric.name) == ("top1_error", "top5_error")
+    assert [cell.trials for cell in first.cells] == [cell.trials for cell in second.cells]
+    rm = {view.metric.name: view.cells[3].published for view in spec.views}
+    assert rm == {"top1_error": 20.80, "top5_error": 5.42}
+
+
+def test_settings_may_have_their_own_seeds_and_the_command_line_has_the_last_word():
+    def seeds(spec):
+        return {cell.labels[0]: [trial.seed for trial in cell.trials] for cell in spec.cells}
+
+    path = ROOT / "experiments" / "table4a.yaml"
+    assert seeds(load_spec(path))["ImageNet, ResNet-50"] == [0]
+    assert seeds(load_spec(path))["CIFAR-100, ResNet-18"] == [0, 1, 2]
+    assert set(map(tuple, seeds(load_spec(path, seeds=[4, 5])).values())) == {(4, 5)}
+    assert set(map(tuple, seeds(load_spec(path, "smoke")).values())) == {(0,)}
+
+
+def test_claims_can_be_about_a_range_and_about_one_panel():
+    claims = {claim.text: claim for claim in load_spec(ROOT / "experiments" / "fig5.yaml").claims}
+    flat = claims["ω=0.1, ω=0.2, ω=0.3, ω=0.4, ω=0.5, ω=1 within 0.3"]
+    assert flat.chain == ("ω=0.1", "ω=0.2", "ω=0.3", "ω=0.4", "ω=0.5", "ω=1")
+    assert (flat.within, flat.of) == (0.3, "CIFAR-10, PyramidNet-200")
+    assert claims["ω=0.1 < ω=0"].of == "CIFAR-100, ResNet-18"
