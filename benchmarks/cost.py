@@ -1,0 +1,75 @@
+"""What the paper's tables cost: trials, what they share, arithmetic, and GPU-hours at a rate that you state.
+
+    python -m benchmarks.cost [--tflops 30]
+
+Arithmetic is counted, not measured: 6 operations a multiply-add of the forward pass (forward 2, backward 4) for every training
+image, 2 for every test image; PuzzleMix's saliency counts as a second pass. The rate is what a GPU sustains on these networks, not
+its peak: the paper's own 73 hours on 8 TITAN Xp for 300 epochs of ResNet-50 (Table 11) are 4.5 TFLOP/s a GPU, of a peak of 12.
+"""
+
+import argparse
+from functools import cache
+
+import torch
+
+from benchmarks.networks import count
+from launch.paths import EXPERIMENTS
+from launch.spec import Spec, load_spec
+from launch.trial import Trial
+from rm.options import find
+
+IMAGES = {
+    "digits": (8, 1, 1000, 797),
+    "cifar10": (32, 10, 50_000, 10_000),
+    "cifar100": (32, 100, 50_000, 10_000),
+    "imagenet": (224, 1000, 1_281_167, 50_000),
+}
+"""Side, classes, training and test images."""
+
+
+@cache
+def multiply_adds(backbone: str, side: int, classes: int) -> int:
+    with torch.device("meta"):
+        return count(find("backbone", backbone)(classes, 3), side)[0]
+
+
+def operations(trial: Trial) -> float:
+    """Floating-point operations of a whole training."""
+    values = trial.values
+    side, classes, train, test = IMAGES[values["dataset"]["name"]]
+    passes = 2 if values["method"]["name"] == "puzzlemix" else 1
+    images = values["train"]["epochs"] * (6 * passes * train + 2 * test)
+    return float(images * multiply_adds(values["backbone"]["name"], side, classes))
+
+
+def is_full_scale(spec: Spec) -> bool:
+    return spec.paper is not None and all("dataset" in trial.values for trial in spec.trials)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tflops", type=float, default=30, help="what a GPU sustains (default: 30)")
+    rate = parser.parse_args().tflops
+    seen: set[str] = set()
+    total = 0.0
+    print(
+        f"| spec | trials | of them in specs above | PFLOP | GPU-hours at {rate:g} TFLOP/s, new ones only |\n|---|---|---|---|---|"
+    )
+    for path in sorted(EXPERIMENTS.glob("*.yaml"), key=lambda path: (not path.stem.startswith("table"), path.stem)):
+        spec = load_spec(path)
+        if not is_full_scale(spec):
+            continue
+        trials = {trial.id: trial for trial in spec.trials}
+        new = [trial for identity, trial in trials.items() if identity not in seen]
+        cost = sum(operations(trial) for trial in new)
+        total += cost
+        print(
+            f"| {spec.name} | {len(trials)} | {len(trials) - len(new)} "
+            f"| {sum(map(operations, trials.values())) / 1e15:,.0f} | {cost / rate / 3.6e15:,.0f} |"
+        )
+        seen |= set(trials)
+    print(f"| together | {len(seen)} | | {total / 1e15:,.0f} | {total / rate / 3.6e15:,.0f} |")
+
+
+if __name__ == "__main__":
+    main()
