@@ -1,4 +1,7 @@
-"""A run directory from outside: its state, its journal from an offset, and the lease that keeps two workers out of it."""
+"""A run directory from outside: its state, its journal from an offset, the request to cancel it, and its lease.
+
+The lease keeps two workers out of one directory; its holder looks for the request.
+"""
 
 import fcntl
 import json
@@ -7,7 +10,7 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +18,17 @@ from typing import Any, Literal
 State = Literal["waiting", "running", "interrupted", "failed", "finished"]
 
 HEARTBEAT_SECONDS = 15.0
+CANCEL_SECONDS = 2.0
+"""How often the holder of a lease looks whether it is asked to stop."""
 STALE_SECONDS = 180.0
 """A lease from another machine counts as abandoned after this long without a heartbeat."""
+
+
+TAIL_BYTES = 4096
+"""How much of a journal's end is read at first."""
+
+CANCELLED = "cancelled"
+"""The error in a worker's answer about a trial that was asked to stop, itself and not its worker."""
 
 
 class Busy(Exception):
@@ -49,14 +61,55 @@ def read_events(run_dir: Path, offset: int = 0) -> tuple[list[dict[str, Any]], i
 
 
 def last_event(run_dir: Path) -> dict[str, Any] | None:
-    events, _ = read_events(run_dir)
+    """The journal's last whole event."""
+    events = last_events(run_dir, 1)
     return events[-1] if events else None
 
 
+def last_events(run_dir: Path, least: int) -> list[dict[str, Any]]:
+    """At least that many of a journal's last whole events, where it has them, without reading the rest of a long one."""
+    try:
+        with (run_dir / "journal.jsonl").open("rb") as file:
+            size, length = file.seek(0, os.SEEK_END), TAIL_BYTES
+            while True:
+                start = file.seek(max(0, size - length))
+                lines = file.read(size - start).split(b"\n")[int(start > 0) : -1]  # neither the cut nor the torn one
+                if start == 0 or len(lines) >= least:
+                    return [json.loads(line) for line in lines if line]
+                length *= 4
+    except FileNotFoundError:
+        return []
+
+
+def request_cancel(run_dir: Path) -> None:
+    """Ask whoever works on this run directory, now or after a wait in a queue, to checkpoint and leave it."""
+    me = _me()
+    text = json.dumps({"host": me["host"], "pid": me["pid"], "time": me["since"]})
+    (run_dir / "cancel").write_text(text + "\n", encoding="utf-8")
+
+
+def cancelled(run_dir: Path) -> bool:
+    """Whether it was asked to stop, and nobody has asked for it to go on since.
+
+    Lists the directory: NFS may answer from memory, for half a minute, that a file is not there.
+    """
+    try:
+        with os.scandir(run_dir) as entries:
+            return any(entry.name == "cancel" for entry in entries)
+    except OSError:
+        return False  # a file system that is away for a while must not end a training
+
+
+def clear_cancel(run_dir: Path) -> None:
+    """Take the request back: it is wanted again."""
+    (run_dir / "cancel").unlink(missing_ok=True)
+
+
 @contextmanager
-def lease(run_dir: Path) -> Iterator[None]:
+def lease(run_dir: Path) -> Iterator[Callable[[], bool]]:
     """Hold the run directory while the block runs; raises Busy where a live worker holds it.
 
+    Yields a question that costs nothing: whether this run directory was asked to stop (looked up every CANCEL_SECONDS).
     The holder writes who it is and touches the file every HEARTBEAT_SECONDS. A lease is taken over when its process is gone
     (same machine) or its heartbeat is older than STALE_SECONDS by the file system's own clock (another machine).
     """
@@ -68,11 +121,13 @@ def lease(run_dir: Path) -> Iterator[None]:
         aside = run_dir / f"lease.{token}.tmp"
         aside.write_text(json.dumps({"token": token, **_me()}), encoding="utf-8")
         aside.replace(path)
-    done = threading.Event()
-    beat = threading.Thread(target=_heartbeat, args=(path, done), daemon=True)
+    done, asked = threading.Event(), threading.Event()
+    if cancelled(run_dir):
+        asked.set()
+    beat = threading.Thread(target=_heartbeat, args=(path, done, asked), daemon=True)
     beat.start()
     try:
-        yield
+        yield asked.is_set
     finally:
         done.set()
         with _guard(run_dir):
@@ -81,8 +136,14 @@ def lease(run_dir: Path) -> Iterator[None]:
                 path.unlink(missing_ok=True)
 
 
-def _heartbeat(path: Path, done: threading.Event) -> None:
-    while not done.wait(HEARTBEAT_SECONDS):
+def _heartbeat(path: Path, done: threading.Event, asked: threading.Event) -> None:
+    last = time.monotonic()
+    while not done.wait(CANCEL_SECONDS):
+        if cancelled(path.parent):
+            asked.set()
+        if time.monotonic() - last < HEARTBEAT_SECONDS:
+            continue
+        last = time.monotonic()
         try:
             os.utime(path)
         except OSError:

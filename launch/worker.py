@@ -21,10 +21,18 @@ from launch import rundir
 
 
 def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
-    """Run one run directory under its lease; returns {"outcome": finished|interrupted|failed|busy, "error": text or null}."""
+    """Run one run directory under its lease; returns {"outcome": finished|interrupted|failed|busy, "error": text or null}.
+
+    Where it was asked to cancel this one (`rundir.request_cancel`) the outcome is interrupted and the error "cancelled".
+    """
     try:
-        with rundir.lease(run_dir), _log_to(run_dir / "log.txt"):
-            return _train(run_dir, stop)
+        with rundir.lease(run_dir) as cancelled, _log_to(run_dir / "log.txt"):
+            if cancelled() and not (run_dir / "result.json").exists():
+                return {"outcome": "interrupted", "error": rundir.CANCELLED}  # while it was queued: not even started
+            answer = _train(run_dir, lambda: stop() or cancelled())
+            return (
+                {**answer, "error": rundir.CANCELLED} if answer["outcome"] == "interrupted" and cancelled() else answer
+            )
     except rundir.Busy as error:
         return {"outcome": "busy", "error": str(error)}
     except OSError as error:

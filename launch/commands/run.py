@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from launch import rundir
 from launch.backends import Ended
 from launch.commands import UsageError, add_selection, load_specs, mirror_quietly, positive, say, show
 from launch.paths import results_dir, runs_dir
@@ -64,6 +65,8 @@ def execute(given: argparse.Namespace) -> int:
     for refusal in plan.refusals():
         say(f"refused: {refusal}")
     prepare([use for use in plan.uses if use.state != "refused"], runs_dir())
+    for use in plan.to_run():
+        rundir.clear_cancel(runs_dir() / use.trial.id)
     ended = _execute(plan, backend, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings)
     if given.json:
         print(make_plan(specs, runs_dir(), given.where).to_json())

@@ -69,6 +69,39 @@ def test_only_one_of_many_takes_an_abandoned_lease(tmp_path):
     assert sum(b"Busy" in err for _, err in outcomes) == 4
 
 
+def test_the_last_events_of_a_long_journal(tmp_path):
+    assert rundir.last_events(tmp_path, 3) == []
+    with (tmp_path / "journal.jsonl").open("w") as file:
+        for n in range(2000):
+            file.write(json.dumps({"event": "epoch", "epoch": n, "note": "é" * (n % 50)}) + "\n")
+        file.write(json.dumps({"event": "failed", "traceback": "x" * 3 * rundir.TAIL_BYTES}) + "\n")
+        file.write('{"event": "to')
+    everything, _ = rundir.read_events(tmp_path)
+    for least in (1, 2, 50, 5000):
+        some = rundir.last_events(tmp_path, least)
+        assert len(some) >= min(least, 2001)
+        assert some == everything[-len(some) :]
+    assert len(rundir.last_events(tmp_path, 1)) < 200
+    assert rundir.last_event(tmp_path)["event"] == "failed"
+
+
+def test_a_request_to_cancel_reaches_the_holder_and_can_be_taken_back(tmp_path):
+    assert not rundir.cancelled(tmp_path)
+    with rundir.lease(tmp_path) as cancelled:
+        assert not cancelled()
+        rundir.request_cancel(tmp_path)
+        deadline = time.monotonic() + 60
+        while not cancelled():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    with rundir.lease(tmp_path) as cancelled:
+        assert cancelled(), "at once: it was asked for while the run waited"
+    rundir.clear_cancel(tmp_path)
+    rundir.clear_cancel(tmp_path)
+    with rundir.lease(tmp_path) as cancelled:
+        assert not cancelled()
+
+
 def test_states_follow_the_journal(tmp_path):
     journal = tmp_path / "journal.jsonl"
     for line, state in (

@@ -1,7 +1,5 @@
 """The site file and `--slurm`: what is read, and that all mistakes are named at once, each with its place."""
 
-import subprocess
-
 import pytest
 
 from launch.site import SiteError, load_site
@@ -58,7 +56,7 @@ def test_all_mistakes_at_once_each_with_its_place(site_file):
 
 
 def test_what_is_wrong_only_together_is_said_too(site_file):
-    with pytest.raises(SiteError, match="packs several trials .* or spreads one over nodes; not both"):
+    with pytest.raises(SiteError, match=r"packs several trials .* or spreads one over nodes; not both"):
         load_site(site_file("trials_per_job: 4\n"), ["nodes=2"])
 
 
@@ -77,4 +75,4 @@ def test_a_missing_or_broken_file(site_file, tmp_path):
 
 
 def test_the_site_file_stays_out_of_git():
-    assert subprocess.run(["git", "-C", ROOT, "check-ignore", "-q", "launch/site.yaml"], check=False).returncode == 0
+    assert "/launch/site.yaml" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
