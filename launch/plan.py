@@ -1,7 +1,7 @@
 """From specs to the list of trials to run: what is finished is reused, what coincides is planned once."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -69,8 +69,16 @@ class Plan:
         return json.dumps({"trials": rows}, indent=1, ensure_ascii=False)
 
 
-def make_plan(specs: Iterable[Spec], runs: Path, where: Sequence[str] = ()) -> Plan:
-    """Look up the state of every trial of the specs, of those alone that match every `key=value` of `where`."""
+def make_plan(
+    specs: Iterable[Spec],
+    runs: Path,
+    where: Sequence[str] = (),
+    look: Callable[[Path], rundir.State] = rundir.state,
+) -> Plan:
+    """Look up the state of every trial of the specs, of those alone that match every `key=value` of `where`.
+
+    `look` tells the state of a run directory; one that remembers what it saw saves a second look.
+    """
     conditions = [_condition(text) for text in where]
     states: dict[str, State] = {}
     uses = []
@@ -81,7 +89,7 @@ def make_plan(specs: Iterable[Spec], runs: Path, where: Sequence[str] = ()) -> P
             refusal = catalog.missing_files(cell.trials[0].values["method"])
             for trial in cell.trials:
                 if trial.id not in states:
-                    found = rundir.state(runs / trial.id)
+                    found = look(runs / trial.id)
                     states[trial.id] = "refused" if refusal and found != "finished" else found
                 state = states[trial.id]
                 uses.append(Planned(spec, cell, trial, state, refusal if state == "refused" else None))

@@ -39,10 +39,14 @@ def state(run_dir: Path) -> State:
     """finished once result.json is there; running under a live lease; else what the journal's last word says."""
     if (run_dir / "result.json").exists():
         return "finished"
-    holder = _read_lease(run_dir)
-    if holder is not None and _alive(holder, run_dir):
+    holder = read_lease(run_dir)
+    if holder is not None and is_alive(holder, run_dir):
         return "running"
-    last = last_event(run_dir)
+    return state_left_by(last_event(run_dir))
+
+
+def state_left_by(last: dict[str, Any] | None) -> State:
+    """The state of a run that nobody works on, by the journal's last event."""
     if last is None:
         return "waiting"
     return "failed" if last["event"] == "failed" else "interrupted"
@@ -115,8 +119,8 @@ def lease(run_dir: Path) -> Iterator[Callable[[], bool]]:
     """
     path, token = run_dir / "lease.json", uuid.uuid4().hex
     with _guard(run_dir):
-        holder = _read_lease(run_dir)
-        if holder is not None and _alive(holder, run_dir):
+        holder = read_lease(run_dir)
+        if holder is not None and is_alive(holder, run_dir):
             raise Busy(f"{run_dir}: worked on by process {holder['pid']} on {holder['host']}")
         aside = run_dir / f"lease.{token}.tmp"
         aside.write_text(json.dumps({"token": token, **_me()}), encoding="utf-8")
@@ -131,7 +135,7 @@ def lease(run_dir: Path) -> Iterator[Callable[[], bool]]:
     finally:
         done.set()
         with _guard(run_dir):
-            holder = _read_lease(run_dir)
+            holder = read_lease(run_dir)
             if holder is not None and holder["token"] == token:
                 path.unlink(missing_ok=True)
 
@@ -159,7 +163,8 @@ def _guard(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _read_lease(run_dir: Path) -> dict[str, Any] | None:
+def read_lease(run_dir: Path) -> dict[str, Any] | None:
+    """Who holds the run directory, or held it when its process ended without a word: host, pid, since."""
     try:
         holder: dict[str, Any] = json.loads((run_dir / "lease.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -195,7 +200,8 @@ def _born(pid: int) -> str | None:
         return None
 
 
-def _alive(holder: dict[str, Any], run_dir: Path) -> bool:
+def is_alive(holder: dict[str, Any], run_dir: Path) -> bool:
+    """Whether the holder of a lease still works: by its process on this machine, by its heartbeat on another one."""
     if holder["machine"] == _machine():
         try:
             os.kill(holder["pid"], 0)

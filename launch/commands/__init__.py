@@ -13,13 +13,14 @@ from launch.paths import ROOT, tracking_uri
 from launch.plan import Plan
 from launch.spec import Spec, SpecError, load_spec
 
-_COLOURS = {
+COLOURS = {
     "finished": "green",
     "failed": "red",
     "interrupted": "yellow",
     "running": "cyan",
     "waiting": "dim",
     "refused": "red",
+    "lost": "red",
 }
 
 
@@ -85,7 +86,7 @@ def show(plan: Plan, as_json: bool) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)  # a pipe gets whole lines
     table = Table("spec", "row", "seed", "trial", "state", box=None, header_style="bold")
     for use in plan.uses:
-        colour = _COLOURS[use.state]
+        colour = COLOURS[use.state]
         spec = f"{use.spec.name} ({use.spec.profile})" if use.spec.profile else use.spec.name
         table.add_row(spec, escape(use.row), str(use.trial.seed), use.trial.id, f"[{colour}]{use.state}[/]")
     console.print(table)

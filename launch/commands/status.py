@@ -1,12 +1,187 @@
-"""`status`: the state of every trial of specs, read from their run directories."""
+"""`status`: how every trial of specs stands, from run directories, leases, journals and the scheduler."""
 
 import argparse
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-from launch.commands import add_selection
-from launch.commands.plan import execute as execute
+from launch.commands import COLOURS, add_selection, load_specs
+from launch.paths import runs_dir
+from launch.plan import Plan, Planned, make_plan
+from launch.state import Standing, Survey, describe
 
-HELP = "print the state of every trial"
+HELP = "print how every trial stands: where it runs, how far it is, why it failed"
+REFRESH_SECONDS = 2.0
+_HEADER = ("spec", "row", "seed", "trial", "state", "epoch", "left", "where")
+_ANSI = {"green": 32, "red": 31, "yellow": 33, "cyan": 36, "dim": 2}
+_URGENT = ("running", "failed", "lost", "interrupted", "refused", "waiting", "finished")
+"""What --watch shows first where the screen is too small for all."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
+    parser.add_argument("--watch", action="store_true", help="go on until nothing is running or waiting")
+
+
+class Row(NamedTuple):
+    """One use of one trial, and how the trial stands."""
+
+    use: Planned
+    standing: Standing
+
+    @property
+    def state(self) -> str:
+        """What the table says: refused counts where there is nothing else to say."""
+        return "refused" if self.use.state == "refused" and self.standing.state == "waiting" else self.standing.state
+
+    def cells(self) -> tuple[str, ...]:
+        use, now = self.use, self.standing
+        spec = f"{use.spec.name} ({use.spec.profile})" if use.spec.profile else use.spec.name
+        epochs = use.trial.values["train"]["epochs"]
+        progress = f"{now.epoch}/{epochs}" if now.epoch or self.state == "running" else ""
+        left = duration(now.seconds_left) if now.seconds_left is not None else ""
+        said = [f"job {now.job}" if now.job else "", now.where, now.note]
+        said += [use.refusal or ""] if self.state == "refused" else []
+        return (
+            spec,
+            use.row,
+            str(use.trial.seed),
+            use.trial.id,
+            self.state,
+            progress,
+            left,
+            ", ".join(filter(None, said)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        use = self.use
+        return {
+            "id": use.trial.id,
+            "spec": use.spec.name,
+            "row": use.row,
+            "seed": use.trial.seed,
+            **self.standing._asdict(),
+            "state": self.state,
+            "epochs": use.trial.values["train"]["epochs"],
+            "run_dir": str(runs_dir() / use.trial.id),
+        }
+
+
+def execute(given: argparse.Namespace) -> int:
+    specs = load_specs(given)
+    survey = Survey(runs_dir())
+    plan = make_plan(specs, runs_dir(), given.where, survey.state)
+    rows = rows_of(plan, survey)
+    if given.watch and not given.json:
+        _watch(plan, rows)
+    else:
+        print(to_json(rows) if given.json else "\n".join(lines(rows)))
+    return 0
+
+
+def rows_of(plan: Plan, survey: Survey) -> list[Row]:
+    """Every use of every trial with its standing; each trial is looked at, and asked about, once."""
+    epochs = {runs_dir() / name: use.trial.values["train"]["epochs"] for name, use in plan.unique.items()}
+    standings = survey.standings(epochs)
+    by_id = {run_dir.name: standing for run_dir, standing in standings.items()}
+    return [Row(use, by_id[use.trial.id]) for use in plan.uses]
+
+
+def to_json(rows: Sequence[Row]) -> str:
+    return json.dumps(
+        {"trials": [row.to_json() for row in rows], "counts": _counts(rows)}, indent=1, ensure_ascii=False
+    )
+
+
+def _counts(rows: Sequence[Row]) -> Counter[str]:
+    return Counter({row.use.trial.id: row.state for row in rows}.values())
+
+
+def lines(rows: Sequence[Row]) -> Iterator[str]:
+    """The table and its sum, aligned; coloured, and cut to its width, on a terminal.
+
+    Not by rich, which takes seconds for ten thousand rows.
+    """
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else None
+    table = [_HEADER, *(row.cells() for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for i, cells in enumerate(table):
+        text = "  ".join(cell.ljust(size) for cell, size in zip(cells, widths, strict=True)).rstrip()
+        text = text if width is None or len(text) <= width else text[: width - 1] + "…"
+        code = _ANSI[COLOURS[rows[i - 1].state]] if terminal and i else None
+        yield text if code is None else f"\x1b[{code}m{text}\x1b[0m"
+    yield summary(rows)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    unique = {row.use.trial.id: row for row in rows}
+    shared = len(rows) - len(unique)
+    reuse = f" ({len(rows)} cells × seeds, {shared} of them shared)" if shared else ""
+    return f"{len(unique)} trials{reuse}: {describe(_counts(rows))}"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def _watch(plan: Plan, rows: list[Row]) -> None:
+    """Until nothing is running or waiting: live on a terminal, else a line whenever the sum changes."""
+    try:
+        if sys.stdout.isatty():
+            _watch_live(plan, rows)
+            return
+        said = ""
+        for now in _looks(plan, rows):
+            if summary(now) != said:
+                said = summary(now)
+                print(f"{time.strftime('%H:%M:%S')} {said}", flush=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _looks(plan: Plan, rows: list[Row]) -> Iterator[list[Row]]:
+    """The rows, again and again; what is finished is not looked at again."""
+    while True:
+        yield rows
+        if not any(row.state in ("running", "waiting") for row in rows):
+            return
+        time.sleep(REFRESH_SECONDS)
+        finished = {row.use.trial.id: row.standing for row in rows if row.state == "finished"}
+        others = {row.use.trial.id: row for row in rows_of(_without(plan, set(finished)), Survey(runs_dir()))}
+        rows = [Row(use, finished.get(use.trial.id) or others[use.trial.id].standing) for use in plan.uses]
+
+
+def _without(plan: Plan, ids: set[str]) -> Plan:
+    return Plan(tuple(use for use in plan.uses if use.trial.id not in ids))
+
+
+def _watch_live(plan: Plan, rows: list[Row]) -> None:
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    with Live(console=console, auto_refresh=False) as live:
+        for now in _looks(plan, rows):
+            room = max(1, console.height - 4)
+            ordered = now if len(now) <= room else sorted(now, key=lambda row: _URGENT.index(row.state))
+            table = Table(*_HEADER, box=None, header_style="bold", pad_edge=False)
+            for row in ordered[:room]:
+                style = COLOURS[row.state]
+                table.add_row(*(Text(cell, style, no_wrap=True, overflow="ellipsis") for cell in row.cells()))
+            more = [Text(f"… and {describe(_counts(ordered[room:]))}")] if ordered[room:] else []
+            live.update(Group(table, *more, Text(f"{time.strftime('%H:%M:%S')} {summary(now)}")), refresh=True)
