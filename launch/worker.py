@@ -2,8 +2,8 @@
 
     python -m launch.worker          reads run directories, one a line, from standard input; answers each with a line of JSON
 
-It writes into run directories only; it needs neither network nor database. SIGTERM, SIGINT and the end of its input make it
-checkpoint at the next step and stop.
+It writes into run directories only; it needs neither network nor database. SIGTERM, SIGINT, SIGUSR2 and the end of its input
+make it checkpoint at the next step and stop.
 """
 
 import json
@@ -93,8 +93,8 @@ def main() -> int:
         stopped.set()
         requests.put(None)
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):  # USR2: SLURM's warning reaches every process of a job
+        signal.signal(each, on_signal)
     threading.Thread(target=_read_requests, args=(requests, stopped), daemon=True).start()
     _warm_up()
     while not stopped.is_set() and (request := requests.get()) is not None:

@@ -47,6 +47,13 @@ def _here() -> dict[str, Any]:
 
 
 def _git(folder: Path) -> dict[str, str | None]:
+    """Commit and difference of the working tree, or what a snapshot of one (`.provenance.json`) says it was taken from."""
+    try:
+        taken = json.loads((folder / ".provenance.json").read_text(encoding="utf-8"))
+        return {"git_commit": taken["git_commit"], "git_diff": taken["git_diff"]}
+    except (OSError, ValueError, KeyError):
+        pass
+
     def ask(*words: str) -> str | None:
         try:
             done = subprocess.run(

@@ -54,13 +54,13 @@ def run(
     run_dirs: Sequence[Path], watcher: Watcher, *, workers: int | None = None, trials_per_gpu: int = 1
 ) -> dict[Path, Ended]:
     """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and stop; twice: kill."""
-    pool = _Pool(run_dirs, watcher, slots(workers, trials_per_gpu, len(run_dirs)))
+    pool = Pool(run_dirs, watcher, slots(workers, trials_per_gpu, len(run_dirs)))
     with _signals(pool):
         return pool.run()
 
 
 @contextmanager
-def _signals(pool: "_Pool") -> Iterator[None]:
+def _signals(pool: "Pool") -> Iterator[None]:
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     heard = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores the hangup
     before = {number: signal.signal(number, lambda number, frame: pool.stop()) for number in heard}
@@ -121,7 +121,7 @@ class _Worker:
         return " | ".join([f"its worker process ended with {how}", *said])
 
 
-class _Pool:
+class Pool:
     def __init__(self, run_dirs: Sequence[Path], watcher: Watcher, environments: Sequence[Mapping[str, str]]) -> None:
         self.queue = deque(run_dirs)
         self.elsewhere: list[Path] = []

@@ -1,0 +1,216 @@
+"""SLURM: job arrays, written by submitit and submitted at once; what becomes of them is read from scheduler, lease and journal.
+
+A task is `python -m launch.slurm.task` in a snapshot of the working tree. It is told run directories and nothing else.
+"""
+
+import argparse
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from launch import rundir, snapshot
+from launch.backends import Ended, Job, Watcher
+from launch.commands import UsageError, say
+from launch.paths import ROOT, results_dir
+from launch.site import Site, load_site
+from launch.slurm import commands, submissions
+from launch.slurm.commands import SlurmError
+from launch.slurm.waiting import wait_for
+
+WARNING_SECONDS = 120
+"""How long before the time limit a task is told to checkpoint."""
+SUBMIT_SECONDS = 120.0
+ATTEMPTS = 3
+
+_MAY_HAVE_WORKED = re.compile(
+    r"time[d -]*out|did not answer|unable to contact|socket|connect|temporarily", re.IGNORECASE
+)
+"""Errors after which SLURM may have the job all the same, or have it soon; any other is a refusal."""
+
+
+def add_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--slurm", action="append", default=[], metavar="KEY=VALUE", help="a setting of the site, such as time=04:00:00"
+    )
+    group.add_argument("--site", type=Path, metavar="FILE", help="the site's settings (default: launch/site.yaml)")
+    group.add_argument("--wait", action="store_true", help="stay until all trials have ended")
+
+
+def settings(given: argparse.Namespace) -> dict[str, Any]:
+    return {"site": load_site(given.site, given.slurm), "wait": given.wait}
+
+
+def run(
+    run_dirs: Sequence[Path],
+    watcher: Watcher,
+    *,
+    workers: int | None = None,
+    trials_per_gpu: int = 1,
+    site: Site,
+    wait: bool = False,
+) -> dict[Path, Ended]:
+    """Submit what has no job yet. `workers` bounds the trials at a time, over all nodes, as the site's max_parallel does tasks."""
+    if shutil.which("sbatch") is None:
+        raise UsageError("sbatch is not on the PATH of this machine; --backend slurm is for a cluster's login node")
+    before = {run_dir: submissions.journal_size(run_dir) for run_dir in run_dirs}
+    try:
+        with submissions.lock():
+            adopted = submissions.adopt_orphans()
+            if adopted:
+                say(f"{adopted} arrays of an earlier launch, which SLURM had accepted without saying so, are adopted")
+            homeless = _without_job(run_dirs)
+            if len(homeless) < len(run_dirs):
+                say(f"{len(run_dirs) - len(homeless)} of {len(run_dirs)} have a job or run already")
+            refused = _submit_all(homeless, site, workers, trials_per_gpu)
+    except SlurmError as error:
+        raise UsageError(f"nothing more was submitted: {error}") from error
+    ended = {run_dir: refused.get(run_dir, Ended("submitted", None)) for run_dir in run_dirs}
+    if wait:
+        return wait_for(ended, before, watcher, jobs)
+    for run_dir, end in ended.items():
+        watcher.ended(run_dir, end)
+    return ended
+
+
+def jobs(run_dirs: Sequence[Path]) -> dict[Path, Job]:
+    """What SLURM says of the newest job of each run directory that ever had one."""
+    newest = {run_dir: lines[-1]["id"] for run_dir in run_dirs if (lines := submissions.noted(run_dir))}
+    found = commands.states(newest.values())
+    return {run_dir: found[identity] for run_dir, identity in newest.items()}
+
+
+def withdraw(run_dirs: Sequence[Path]) -> None:
+    """scancel the tasks that have not started; one that others' trials share stays, and leaves out what is cancelled."""
+    wanted, ids = set(run_dirs), []
+    for name in {lines[-1]["name"] for run_dir in run_dirs if (lines := submissions.noted(run_dir))}:
+        folder = results_dir() / "slurm" / name
+        for index, task in enumerate(submissions.tasks(folder)):
+            theirs = {entry.run_dir for entry in task}
+            if theirs & wanted and theirs <= wanted | set(filter(rundir.cancelled, theirs)):
+                ids.append(f"{submissions.identity(folder)}_{index}")
+    commands.withdraw(ids)
+
+
+def _without_job(run_dirs: Sequence[Path]) -> list[Path]:
+    """Those that no job waits for or works on; SlurmError where SLURM does not say."""
+    known = jobs(run_dirs)
+    for job in known.values():
+        if job.state == "unknown":
+            raise SlurmError(job.where)
+    alive = {run_dir for run_dir, job in known.items() if job.state in ("pending", "running")}
+    return [each for each in run_dirs if each not in alive and rundir.state(each) not in ("running", "finished")]
+
+
+def _submit_all(run_dirs: Sequence[Path], site: Site, workers: int | None, side_by_side: int) -> dict[Path, Ended]:
+    """Submit in arrays as large as the cluster takes; returns those that it refused once others were in."""
+    if not run_dirs:
+        return {}
+    packed = [list(run_dirs[i : i + site.trials_per_job]) for i in range(0, len(run_dirs), site.trials_per_job)]
+    most = commands.most_tasks()
+    arrays = [packed[start : start + most] for start in range(0, len(packed), most)]
+    at_a_time = -(-workers // min(side_by_side, site.trials_per_job)) if workers else site.max_parallel
+    lanes = min(len(arrays), at_a_time or len(arrays))  # arrays side by side; %N bounds each array, not their sum
+    tree = snapshot.take(ROOT, results_dir())
+    ids: list[str] = []
+    for number, array in enumerate(arrays):
+        throttle = at_a_time and at_a_time // lanes + (number % lanes < at_a_time % lanes)
+        after = ids[number - lanes] if at_a_time and number >= lanes else None
+        for task in array:
+            for run_dir in task:
+                rundir.clear_cancel(run_dir)
+        folder = submissions.intend(array)
+        script = _Script(folder, site, tree, side_by_side).write(len(array), throttle, after)
+        try:
+            ids.append(_sbatch(script, folder))
+        except SlurmError as error:
+            if not ids:
+                raise
+            say(f"SLURM took {len(ids)} of {len(arrays)} arrays and refused the next: {error}")
+            return {
+                each: Ended("interrupted", "not submitted")
+                for rest in arrays[number:]
+                for task in rest
+                for each in task
+            }
+    return {}
+
+
+def _sbatch(script: Path, folder: Path) -> str:
+    """Submit once, whatever sbatch says: after an error that may have come too late, the job is looked up by its name."""
+    for attempt in range(ATTEMPTS):
+        try:
+            said = commands.ask("sbatch", "--parsable", str(script), seconds=SUBMIT_SECONDS)
+        except SlurmError as error:
+            if not _MAY_HAVE_WORKED.search(str(error)):
+                submissions.submitted(folder, None)
+                raise
+            time.sleep(2.0 * (attempt + 1))  # SLURM may still be at it
+            if identity := submissions.settle(folder):
+                return identity
+            failure = error
+            continue
+        identity = said.strip().partition(";")[0]
+        if attempt:  # an earlier attempt may have gone through since it was looked up
+            return submissions.settle(folder) or identity
+        submissions.submitted(folder, identity)
+        return identity
+    raise failure
+
+
+class _Script:
+    """An array's sbatch script, as submitit writes it."""
+
+    def __init__(self, folder: Path, site: Site, tree: Path, side_by_side: int) -> None:
+        self.folder, self.site, self.tree, self.side_by_side = folder, site, tree, side_by_side
+
+    def write(self, tasks: int, throttle: int | None, after: str | None) -> Path:
+        from submitit import SlurmExecutor
+
+        executor = SlurmExecutor(self.folder)
+        options = {key: value for key, value in self.site.sbatch.items() if value is not False}
+        if after:
+            options["dependency"] = f"afterany:{after}"
+        executor.update_parameters(**self._resources(), array_parallelism=throttle or tasks)
+        # submitit never asks for it, and without it preemption and lost nodes end a job
+        executor.parameters["additional_parameters"] = {"requeue": True, **options}
+        executor.parameters["map_count"] = tasks
+        path = self.folder / "submission.sh"
+        path.write_text(executor._make_submission_file_text(self._command(), ""), encoding="utf-8")
+        return path
+
+    def _resources(self) -> dict[str, Any]:
+        """The script's options under submitit's names."""
+        site = self.site
+        cpus = site.cpus_per_gpu * max(1, site.gpus_per_trial)
+        warning = min(WARNING_SECONDS, site.seconds // 2) if site.seconds else WARNING_SECONDS
+        return {
+            "job_name": self.folder.name,
+            "wckey": None,  # submitit would ask for one that the site does not know
+            "partition": site.partition,
+            "account": site.account,
+            "qos": site.qos,
+            "constraint": site.constraint,
+            "time": site.time,
+            "mem": site.mem,
+            "nodes": site.nodes,
+            "ntasks_per_node": 1,
+            "gpus_per_node": site.gpus_per_trial or None,
+            "cpus_per_task": cpus,
+            "signal_delay_s": warning,
+            "stderr_to_stdout": True,
+            "setup": [
+                *site.setup,
+                f"export PYTHONPATH={shlex.quote(str(self.tree))}",
+                f"cd {shlex.quote(str(self.tree))}",
+            ],
+            "srun_args": [f"--cpus-per-task={cpus}"],  # since 22.05 srun does not take it from sbatch
+        }
+
+    def _command(self) -> str:
+        words = [sys.executable, "-u", "-m", "launch.slurm.task", str(self.folder), str(self.side_by_side)]
+        return shlex.join(words)

@@ -1,0 +1,284 @@
+"""A real SLURM on this machine: munge, a controller, three nodes of two pretend GPUs, and an accounting database if wanted.
+
+    python -m tests.slurm.cluster [--accounting] [--max-array-size 1001] -- COMMAND ...        run a command on one
+
+Everything lives in one folder and on free ports, and is stopped by process number.
+"""
+
+import argparse
+import contextlib
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+NODES = ("n1", "n2", "n3")
+GPUS_PER_NODE = 2
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "srun")
+ACCOUNTING_PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacctmgr", "sacct")
+INSTALL = "apt-get install slurm-wlm munge slurmdbd mariadb-server (make slurm-test does it)"
+
+CONF = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool.%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+ReturnToService=2
+SlurmdParameters=config_overrides
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
+GresTypes=gpu
+MaxArraySize={max_array_size}
+MaxJobCount=20000
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+KillWait=30
+MessageTimeout=10
+SlurmdTimeout=10
+SlurmctldTimeout=10
+MinJobAge={min_job_age}
+InactiveLimit=0
+JobCompType=jobcomp/none
+{accounting}
+NodeName=n[1-3] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{node_ports}] CPUs=8 RealMemory=4000 Gres=gpu:2
+PartitionName=main Nodes=ALL Default=YES PriorityTier=1 MaxTime=INFINITE State=UP
+PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=off State=UP
+"""
+
+DBD_CONF = """\
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={dbd_port}
+SlurmUser={user}
+PidFile={folder}/slurmdbd.pid
+LogFile={folder}/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database_port}
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm_acct
+"""
+
+
+def missing(accounting: bool = False) -> list[str]:
+    """Programs that this machine lacks."""
+    return [each for each in PROGRAMS + ACCOUNTING_PROGRAMS * accounting if _find(each) is None]
+
+
+def _find(program: str) -> str | None:
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+def free_ports(count: int) -> list[int]:
+    """Consecutive ports that nobody listens on."""
+    for first in range(21000 + os.getpid() % 4000 * 2, 60000, count):
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return list(range(first, first + count))
+    raise RuntimeError("no free ports")
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+    """Poll until a condition holds; fails with what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {seconds:.0f} s still not: {what}")
+        time.sleep(0.2)
+
+
+class Cluster:
+    """Start it, use `environment` for commands that talk to it, stop it."""
+
+    def __init__(
+        self, folder: Path, *, accounting: bool = False, max_array_size: int = 1001, min_job_age: int = 300
+    ) -> None:
+        self.folder, self.accounting = folder, accounting
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
+        ports = free_ports(6)
+        node_ports = ",".join(map(str, ports[1:4]))
+        self.values = {
+            "folder": folder, "host": platform.node(), "user": _user(), "controller_port": ports[0],
+            "node_ports": node_ports, "dbd_port": ports[4], "database_port": ports[5],
+            "max_array_size": max_array_size, "min_job_age": min_job_age,
+        }  # fmt: skip
+
+    def start(self) -> None:
+        self.folder.chmod(0o755)  # munged insists that everyone can reach its socket
+        for name in ("munge", "state", *(f"spool.{node}" for node in NODES)):
+            (self.folder / name).mkdir(parents=True)
+        storage = "AccountingStorageType=accounting_storage/none"
+        if self.accounting:
+            storage = "AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=127.0.0.1\n"
+            storage += f"AccountingStoragePort={self.values['dbd_port']}\nJobAcctGatherType=jobacct_gather/none"
+        (self.folder / "slurm.conf").write_text(CONF.format(**self.values, accounting=storage))
+        (self.folder / "gres.conf").write_text(f"Name=gpu File=/dev/tty[0-{GPUS_PER_NODE - 1}]\n")
+        self._start_munge()
+        if self.accounting:
+            self._start_accounting()
+        self.start_controller()
+        for node in NODES:
+            self.start_node(node)
+        wait_until(lambda: self.node_states() == {"idle"}, "all nodes idle")
+
+    def stop(self) -> None:
+        """Jobs first, then the daemons in the reverse order of their start."""
+        with contextlib.suppress(subprocess.SubprocessError):
+            self.ask("scancel", "--full", "--signal=KILL", f"--user={_user()}")
+            wait_until(lambda: not self.ask("squeue", "-h", "--states=R,CG"), "no job running", 20)
+        for name in list(self.daemons)[::-1]:
+            self.end(name)
+
+    def ask(self, *words: str) -> str:
+        """What a SLURM command prints."""
+        have = {**os.environ, **self.environment}
+        done = subprocess.run(words, env=have, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout
+
+    def node_states(self) -> set[str]:
+        """What sinfo calls the nodes."""
+        try:
+            return {line.rstrip("*~#!%$@^-") for line in self.ask("sinfo", "-h", "-N", "-o", "%t").split()}
+        except subprocess.SubprocessError:
+            return set()
+
+    def start_controller(self) -> None:
+        self._daemon("slurmctld", "slurmctld", "-D", "-f", self.environment["SLURM_CONF"])
+        wait_until(lambda: self.answers("scontrol", "ping"), "the controller answers")
+
+    def start_node(self, node: str) -> None:
+        self._daemon(node, "slurmd", "-D", "-N", node, "-f", self.environment["SLURM_CONF"])
+
+    def end(self, name: str, *, kill: bool = False) -> None:
+        """Stop a daemon (`slurmctld`, or a node's name) by its process number."""
+        process = self.daemons.pop(name)
+        if kill:
+            process.kill()
+        else:
+            process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def answers(self, *words: str) -> bool:
+        try:
+            return "DOWN" not in self.ask(*words)
+        except subprocess.SubprocessError:
+            return False
+
+    def log(self) -> str:
+        """The ends of the daemons' logs, for a test that failed."""
+        files = sorted([*self.folder.glob("*.log"), *self.folder.glob("*.out")])
+        return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in files)
+
+    def _daemon(self, name: str, program: str, *words: str) -> None:
+        with (self.folder / f"{name}.out").open("ab") as out:
+            self.daemons[name] = subprocess.Popen(
+                [_find(program) or program, *words],
+                stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+                env={**os.environ, **self.environment}, start_new_session=True,
+            )  # fmt: skip
+
+    def _start_munge(self) -> None:
+        folder = self.folder / "munge"
+        folder.chmod(0o755)
+        (folder / "key").write_bytes(os.urandom(128))
+        (folder / "key").chmod(0o400)
+        files = ("key-file", "socket", "pid-file", "log-file", "seed-file")
+        words = [f"--{each}={folder / each.removesuffix('-file')}" for each in files]
+        self._daemon("munged", "munged", "--foreground", *words)
+        wait_until((folder / "socket").exists, "munged's socket")
+
+    def _start_accounting(self) -> None:
+        data = self.folder / "database"
+        options = ["--no-defaults", f"--datadir={data}", f"--user={_user()}"]
+        install = [*options, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        subprocess.run([_find("mariadb-install-db") or "", *install], check=True, capture_output=True, timeout=300)
+        (self.folder / "init.sql").write_text(
+            "CREATE USER IF NOT EXISTS slurm@'%' IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_acct.* TO slurm@'%'; "
+            "CREATE DATABASE IF NOT EXISTS slurm_acct;".replace("; ", ";\n")
+        )
+        port = self.values["database_port"]
+        words = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={self.folder / 'database.socket'}"]
+        words += [f"--init-file={self.folder / 'init.sql'}", "--innodb-buffer-pool-size=64M", "--skip-name-resolve"]
+        self._daemon("mariadbd", "mariadbd", *options, *words, f"--pid-file={self.folder / 'database.pid'}")
+        wait_until(lambda: _listens(int(str(port))), "the database listens", 180)
+        conf = self.folder / "slurmdbd.conf"
+        conf.write_text(DBD_CONF.format(**self.values))
+        conf.chmod(0o600)
+        self._daemon("slurmdbd", "slurmdbd", "-D")
+        wait_until(lambda: self.answers("sacctmgr", "-i", "show", "cluster"), "slurmdbd answers", 180)
+        self.ask("sacctmgr", "-i", "add", "cluster", "test")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _user() -> str:
+    import pwd
+
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+@contextlib.contextmanager
+def running(**options: object) -> Iterator[Cluster]:
+    """A cluster in a temporary folder (a short path: sockets have short names) while the block runs."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
+    cluster = Cluster(folder, **options)  # type: ignore[arg-type]
+    try:
+        cluster.start()
+        yield cluster
+    except BaseException:
+        print(cluster.log(), file=sys.stderr)
+        raise
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--accounting", action="store_true")
+    parser.add_argument("--max-array-size", type=int, default=1001)
+    parser.add_argument("command", nargs="+")
+    given = parser.parse_args()
+    if lacking := missing(given.accounting):
+        parser.exit(2, f"{', '.join(lacking)} not found: {INSTALL}\n")
+    with running(accounting=given.accounting, max_array_size=given.max_array_size) as cluster:
+        return subprocess.run(given.command, env={**os.environ, **cluster.environment}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
