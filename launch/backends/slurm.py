@@ -93,7 +93,7 @@ def withdraw(run_dirs: Sequence[Path]) -> None:
             theirs = {entry.run_dir for entry in task}
             if theirs & wanted and theirs <= wanted | set(filter(rundir.cancelled, theirs)):
                 ids.append(f"{submissions.identity(folder)}_{index}")
-    commands.withdraw(ids)
+    commands.cancel([each for each, job in commands.states(ids).items() if job.state == "pending"])
 
 
 def _without_job(run_dirs: Sequence[Path]) -> list[Path]:

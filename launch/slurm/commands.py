@@ -118,11 +118,10 @@ def by_name(name: str) -> list[str]:
     return sorted(found, key=int)
 
 
-def withdraw(ids: Sequence[str], *, started_too: bool = False) -> None:
-    """scancel of these, by default only of those that have not started."""
-    only = [] if started_too else ["--state=PENDING"]
+def cancel(ids: Sequence[str]) -> None:
+    """scancel of exactly these. (Its --state takes whole arrays for their tasks, in SLURM 22.05.)"""
     for start in range(0, len(ids), _MOST_WORDS):
-        ask("scancel", "--quiet", *only, *ids[start : start + _MOST_WORDS])
+        ask("scancel", "--quiet", *ids[start : start + _MOST_WORDS])
 
 
 class Here(NamedTuple):

@@ -116,6 +116,6 @@ def settle(folder: Path) -> str | None:
     """Look an intent up by its name: the id under which SLURM has it, or None. Later doubles of it are withdrawn."""
     ids = commands.by_name(folder.name)
     if len(ids) > 1:
-        commands.withdraw(ids[1:], started_too=True)
+        commands.cancel(ids[1:])
     submitted(folder, ids[0] if ids else None)
     return ids[0] if ids else None
