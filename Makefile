@@ -30,8 +30,9 @@ smoke: .venv/ready  ## run the smoke profile of every spec: each method and netw
 report: .venv/ready  ## render the report of SPEC (default: quickstart)
 	$(BIN)/python analysis/report.py $(SPEC)
 
-mlflow: .venv/ready  ## browse the records at http://127.0.0.1:5000
-	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_BACKEND_STORE_URI:-sqlite:///$(CURDIR)/results/mlflow.db}"
+PORT ?= 5000
+mlflow: .venv/ready  ## browse the records at http://127.0.0.1:5000 (PORT=...; MLFLOW_BACKEND_STORE_URI=postgresql://... for another store)
+	$(BIN)/python launch/run.py serve --port $(PORT)
 
 clean:  ## remove the environment and caches; results stay
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis *.egg-info build

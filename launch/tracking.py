@@ -1,255 +1,278 @@
-"""Mirrors journals into MLflow: one MLflow run a trial, in batches, idempotent, from where it left off.
+"""Mirrors journals into MLflow: one MLflow run a trial, every point once, whoever is killed at whatever moment.
 
-What was mirrored stands in the MLflow run itself, as tags written in the same call as the points, so a lost or new store is
-filled again from the run directories, and a mirror that was killed goes on without doubling anything.
+How far a run is mirrored stands in the store itself, as the metric `epoch`, which MLflow writes in one transaction with the
+points it counts. A mirror that is killed, or whose server is, therefore finds out from the store what is missing; a store that
+is lost is filled again from the run directories. This module and analysis/records.py alone import mlflow.
 """
 
 import fcntl
-import json
-import logging
-import os
-from collections.abc import Iterable, Iterator, Sequence
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from launch import rundir
-from launch.paths import results_dir, tracking_uri
-from launch.trial import flatten
+from launch import record
+from launch.marks import Marks, mark
+from launch.paths import ROOT, results_dir
+from launch.record import Record
+from launch.store import EXPERIMENT, TrackingError, connect, experiment, local_file, look_up, reaches_artifacts
+
+__all__ = ["Progress", "TrackingError", "attach_weights", "initialise", "mirror"]
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Run
 
-EXPERIMENT = "recursivemix"
-MOST_METRICS = 1000
-"""Metrics that MLflow takes in one call."""
+MOST_AT_ONCE = 1000
+"""Metrics, params and tags together that MLflow takes in one call."""
 
-_STATUS = {
-    "finished": "FINISHED",
-    "failed": "FAILED",
-    "interrupted": "KILLED",
-    "running": "RUNNING",
-    "waiting": "SCHEDULED",
-}
-_NOT_METRICS = {"event", "time", "epoch"}
+ATTEMPTS = 3
+REMEMBER_SECONDS = 5.0
+
+Progress = Callable[[int, int], None]
+"""Called with how many run directories are done, and how many there are to do."""
 
 
-class TrackingError(RuntimeError):
-    """The tracking store could not be written; nothing is lost, as `sync` mirrors at any later time."""
-
-
-def mirror(run_dirs: Iterable[Path]) -> int:
+def mirror(run_dirs: Iterable[Path], *, full: bool = False, progress: Progress | None = None) -> int:
     """Bring the store up to date with these run directories; returns how many of them had something new.
 
-    Does not even load MLflow where the stamp of the last mirroring says that nothing is new.
+    Does not even load MLflow where the marks of the last mirroring say that nothing is new; `full` trusts the store alone.
+    Raises TrackingError, after all others are done, naming the run directories that could not be mirrored.
     """
-    behind = _Stamp.read().behind(run_dirs)
-    if not behind:
+    todo = list(run_dirs)
+    if not full and not (todo := Marks.read().behind(todo)):
         return 0
+    with _one_writer() as creations:
+        marks = Marks.read()
+        if not full:
+            todo = marks.behind(todo)
+        if todo:
+            with _Mirror(creations) as working:
+                working.mirror(todo, marks, progress or (lambda done, of: None))
+    return len(todo)
+
+
+def initialise() -> None:
+    """Make the store's tables, as the one writer: MLflow's migrations do not bear two at a time.
+
+    The experiment too where the store is this folder's own; in a shared one, the server's first client makes it.
+    """
     with _one_writer():
-        stamp = _Stamp.read()
-        behind = stamp.behind(behind)
-        marks = {run_dir: _mark(run_dir) for run_dir in behind}
-        if behind:
-            _Mirror().mirror(behind)
-            _Stamp.read().add(marks)
-    return len(behind)
+        client = connect()
+        experiment(client) if local_file() else client.get_experiment_by_name(EXPERIMENT)
+
+
+def attach_weights(run_dirs: Iterable[Path], progress: Progress | None = None) -> int:
+    """Export the weights of finished, mirrored runs and keep them as artifacts; returns of how many they are new."""
+    finished = [found for run_dir in run_dirs if (found := record.read(run_dir)) and found.state == "finished"]
+    count = 0
+    with _one_writer() as creations, _Mirror(creations) as working:
+        known = working.look_up([found.trial_id for found in finished])
+        for done, found in enumerate(finished, 1):
+            for run in known.get(found.trial_id, []):
+                if run.data.tags.get("journal") == found.journal and "weights" not in run.data.tags:
+                    working.attach_weights(run, found.run_dir)
+                    count += 1
+            if progress is not None:
+                progress(done, len(finished))
+    return count
+
+
+class _Creations:
+    """The trials for which a run was being created when a mirror was last heard of.
+
+    A server may carry out a request whose sender has died, after the next mirror has looked and found nothing. The next mirror
+    therefore looks again at its end. One line in the lock file; it holds more than one trial only after several deaths.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.doubtful = path.read_text(encoding="utf-8").split()[-8:]
+
+    def begin(self, trial_id: str) -> None:
+        self.path.write_text(" ".join([*self.doubtful, trial_id]), encoding="utf-8")
+
+    def settled(self) -> None:
+        self.doubtful = []
+        self.path.write_text("", encoding="utf-8")
 
 
 @contextmanager
-def _one_writer() -> Iterator[None]:
-    """The sqlite store has one writer at a time; a second launcher waits here."""
+def _one_writer() -> Iterator[_Creations]:
+    """The store has one writer at a time for these results; a second one waits here. The lock dies with its holder."""
     results_dir().mkdir(parents=True, exist_ok=True)
-    with (results_dir() / ".mlflow.lock").open("w") as lock:
+    path = results_dir() / ".mlflow.lock"
+    with path.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _mark(run_dir: Path) -> list[Any]:
-    """What changes whenever there is something to mirror: sizes of the journal and of the uses, and the state."""
-    sizes = []
-    for name in ("journal.jsonl", "uses.jsonl"):
-        try:
-            sizes.append((run_dir / name).stat().st_size)
-        except OSError:
-            sizes.append(-1)
-    return [*sizes, rundir.state(run_dir)]
-
-
-class _Stamp:
-    """results/mirrored.json: what the store was last known to hold. Only ever a short cut; without it all is looked up."""
-
-    def __init__(self, store: str, marks: dict[str, list[Any]]) -> None:
-        self.store, self.marks = store, marks
-
-    @staticmethod
-    def _file() -> Path:
-        return results_dir() / "mirrored.json"
-
-    @staticmethod
-    def _store() -> str:
-        """The store's address; for a file also its inode, so that a deleted one is noticed."""
-        uri = tracking_uri()
-        if uri.startswith("sqlite:///"):
-            try:
-                uri += f"#{Path(uri.removeprefix('sqlite:///')).stat().st_ino}"
-            except OSError:
-                uri += "#missing"
-        return uri
-
-    @classmethod
-    def read(cls) -> "_Stamp":
-        try:
-            data = json.loads(cls._file().read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            data = {"store": "", "marks": {}}
-        store = cls._store()
-        return cls(store, data["marks"] if data["store"] == store else {})
-
-    def behind(self, run_dirs: Iterable[Path]) -> list[Path]:
-        return [run_dir for run_dir in run_dirs if self.marks.get(run_dir.name) != _mark(run_dir)]
-
-    def add(self, marks: dict[Path, list[Any]]) -> None:
-        self.marks |= {run_dir.name: mark for run_dir, mark in marks.items()}
-        aside = self._file().with_suffix(f".{os.getpid()}.tmp")
-        aside.write_text(json.dumps({"store": self._store(), "marks": self.marks}), encoding="utf-8")
-        aside.replace(self._file())
+        yield _Creations(path)
 
 
 class _Mirror:
-    """The store through MLflow's client, and the MLflow run of each trial."""
+    """One mirroring, by the one writer."""
 
-    def __init__(self) -> None:
-        self.client = _connect()
-        self.experiment = self._experiment()
-        self.runs = {run.data.tags["trial_id"]: run for run in self._all_runs() if "trial_id" in run.data.tags}
+    def __init__(self, creations: _Creations) -> None:
+        self.creations = creations
+        self.client = connect()
+        self.experiment = experiment(self.client)
+        self.folder = _identity()
+        self.scratch = tempfile.TemporaryDirectory(prefix="rm-mirror-")
+        self.failures: list[tuple[Path, Exception]] = []
 
-    def _experiment(self) -> str:
-        found = self.client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
-        local = tracking_uri().startswith("sqlite:")
-        place = (results_dir() / "artifacts").as_uri() if local else None
-        return str(self.client.create_experiment(EXPERIMENT, artifact_location=place))
+    def __enter__(self) -> Self:
+        return self
 
-    def _all_runs(self) -> Iterator["Run"]:
-        token = None
-        while True:
-            page = self.client.search_runs([self.experiment], max_results=10_000, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+    def __exit__(self, *_: object) -> None:
+        self.scratch.cleanup()
 
-    def mirror(self, run_dirs: Sequence[Path]) -> None:
-        for run_dir in run_dirs:
-            if (run_dir / "trial.json").exists():
-                self._mirror_one(run_dir)
+    def look_up(self, trial_ids: Sequence[str]) -> "dict[str, list[Run]]":
+        return look_up(self.client, self.experiment, trial_ids)
 
-    def _mirror_one(self, run_dir: Path) -> None:
-        trial = json.loads((run_dir / "trial.json").read_text(encoding="utf-8"))
-        uses = _uses(run_dir)
-        events, _ = rundir.read_events(run_dir)
-        if not events:
-            return  # nothing has happened yet
-        begun = str(events[0]["time"])
-        run = self.runs.get(trial["id"])
-        if run is not None and run.data.tags.get("journal") != begun:
-            self.client.delete_run(run.info.run_id)  # run again with --force: the former record stays in MLflow's trash
-            run = None
-        if run is None:
-            run = self._create(trial, uses, begun, int(events[0]["time"] * 1000))
-            self.runs[trial["id"]] = run
-        self._log(run, run_dir, events, uses)
+    def mirror(self, run_dirs: Sequence[Path], marks: Marks, progress: Progress) -> None:
+        """One after another; what is done is remembered every few seconds, and a bad one does not stop the others."""
+        known = self.look_up([run_dir.name for run_dir in run_dirs])
+        done: dict[Path, Any] = {}
+        remembered = time.monotonic()
+        for count, run_dir in enumerate(run_dirs, 1):
+            found = mark(run_dir)
+            if self._mirror_one(run_dir, known.get(run_dir.name, [])):
+                done[run_dir] = found
+            if time.monotonic() - remembered > REMEMBER_SECONDS:
+                marks.add(done)
+                done, remembered = {}, time.monotonic()
+            progress(count, len(run_dirs))
+        for trial_id, runs in self.look_up(self.creations.doubtful).items() if self.creations.doubtful else ():
+            self._one_of(runs, {run.data.tags["journal"] for run in runs if run.data.tags.get("trial_id") == trial_id})
+        marks.add(done)
+        self.creations.settled()
+        if self.failures:
+            raise self._sum_up()
 
-    def _create(self, trial: dict[str, Any], uses: list[dict[str, Any]], begun: str, start: int) -> "Run":
-        name = uses[0]["label"] if uses else trial["id"]
-        tags = {"trial_id": trial["id"], "journal": begun, "seed": str(trial["seed"]), "mlflow.user": "recursivemix"}
-        run = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=name)
-        from mlflow.entities import Param
+    def _sum_up(self) -> TrackingError:
+        run_dir, error = self.failures[0]
+        more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+        return TrackingError(f"{run_dir}{more} could not be mirrored: {type(error).__name__}: {error}")
 
-        values = {key: value for key, value in trial.items() if key not in ("id", "numerics")}
-        params = [Param(key, json.dumps(v) if not isinstance(v, str) else v) for key, v in sorted(flatten(values))]
-        self.client.log_batch(run.info.run_id, params=params)
-        return run
+    def _mirror_one(self, run_dir: Path, runs: "list[Run]") -> bool:
+        """Whether it went well. A call that failed may have been carried out: look again before the next attempt."""
+        try:
+            found = record.read(run_dir)
+        except (ValueError, KeyError, TypeError) as error:  # a spoilt journal or result
+            self.failures.append((run_dir, error))
+            return False
+        if found is None:
+            return True
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                if attempt > 1 or found.trial_id != run_dir.name:
+                    runs = self.look_up([found.trial_id]).get(found.trial_id, [])
+                self._bring_up(found, runs)
+                return True
+            except Exception as error:  # whatever MLflow, its server or its database brings
+                failure = error
+                time.sleep(0.5 * attempt)
+        self.client.get_experiment(self.experiment)  # raises where the store is away: then the others need not be tried
+        self.failures.append((run_dir, failure))
+        return False
 
-    def _log(self, run: "Run", run_dir: Path, events: list[dict[str, Any]], uses: list[dict[str, Any]]) -> None:
-        """Send what is newer than the run's own tag says; tags and points of one epoch travel together."""
-        from mlflow.entities import RunTag
+    def _bring_up(self, found: Record, runs: "list[Run]") -> None:
+        for run in runs:
+            if self._is_former(run, found):
+                self.client.delete_run(run.info.run_id)  # run again with --force: it stays in MLflow's trash
+        kept = self._one_of(runs, {found.journal}) or self._create(found)
+        self._send(kept, found)
+        self._conclude(kept, found)
 
-        seen = int(run.data.tags.get("mirrored_epoch", 0))
-        tags = {f"spec.{use['spec']}": use["row"] for use in uses} | _provenance(run_dir) | {"run_dir": str(run_dir)}
-        new = {key: value for key, value in tags.items() if run.data.tags.get(key) != value}
-        metrics, epoch = _metrics(events, seen, _finals(run_dir))
-        for start in range(0, len(metrics), MOST_METRICS - 100):
-            self.client.log_batch(run.info.run_id, metrics=metrics[start : start + MOST_METRICS - 100])
-        if epoch > seen:
-            new["mirrored_epoch"] = str(epoch)
-        if new:
-            self.client.log_batch(run.info.run_id, tags=[RunTag(key, str(value)[:5000]) for key, value in new.items()])
-            run.data.tags.update(new)
-        status = _STATUS[rundir.state(run_dir)]
-        if status in ("RUNNING", "SCHEDULED"):
-            self.client.update_run(run.info.run_id, status="RUNNING")
+    def _is_former(self, run: "Run", found: Record) -> bool:
+        """Of the same trial in the same results folder, but of another journal; other people's runs are left alone."""
+        tags = run.data.tags
+        ours = tags["folder"] == self.folder if "folder" in tags else tags.get("run_dir") == str(found.run_dir)
+        return ours and tags.get("journal") != found.journal
+
+    def _one_of(self, runs: "list[Run]", journals: set[str]) -> "Run | None":
+        """The run of each journal that holds most; its doubles, which a killed mirror or server may leave, are deleted."""
+        kept = None
+        for journal in journals:
+            same = [run for run in runs if run.data.tags.get("journal") == journal]
+            same.sort(key=lambda run: (run.data.metrics.get(record.MARK, 0), len(run.data.params), run.info.run_id))
+            for double in same[:-1]:
+                self.client.delete_run(double.info.run_id)
+            kept = same[-1] if same else kept
+        return kept
+
+    def _create(self, found: Record) -> "Run":
+        self.creations.begin(found.trial_id)
+        tags = {**found.tags, "folder": self.folder}
+        return self.client.create_run(self.experiment, start_time=found.start, tags=tags, run_name=found.name)
+
+    def _send(self, run: "Run", found: Record) -> None:
+        """What the run does not hold yet, in as few calls as MLflow's limits allow; an epoch is never cut in two."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        data, run_id = run.data, run.info.run_id
+        params = [Param(key, value) for key, value in found.params if key not in data.params]
+        tags = [RunTag(key, value) for key, value in found.tags.items() if data.tags.get(key) != value]
+        groups = found.points(int(data.metrics.get(record.MARK, 0)))
+        if record.FINAL_MARK not in data.metrics and (finals := found.finals()):
+            groups = chain(groups, [finals])
+        for batch in record.batches(groups, MOST_AT_ONCE - len(params) - len(tags), MOST_AT_ONCE):
+            metrics = [Metric(*point) for point in batch]
+            self.client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
+            params, tags = [], []
+        if params or tags:
+            self.client.log_batch(run_id, params=params, tags=tags)
+        if "error" in data.tags and "error" not in found.tags:
+            self.client.delete_tag(run_id, "error")
+
+    def _conclude(self, run: "Run", found: Record) -> None:
+        """Artifacts first, then the status: a run that is over in the store has its artifacts there."""
+        run_id, info = run.info.run_id, run.info
+        if found.status == "RUNNING":
+            if info.status != "RUNNING":
+                self.client.update_run(run_id, status="RUNNING")
+            return
+        over = (info.status, info.end_time) == (found.status, found.end)
+        if over and "artifacts_error" not in run.data.tags:
+            return
+        try:
+            self._attach(run, found)
+        except Exception as error:  # another storage than the records': its absence must not make a status untrue
+            self.client.set_tag(run_id, "artifacts_error", f"{type(error).__name__}: {error}"[:1000])
         else:
-            self.client.set_terminated(run.info.run_id, status, end_time=int(events[-1]["time"] * 1000))
+            if "artifacts_error" in run.data.tags:
+                self.client.delete_tag(run_id, "artifacts_error")
+        self.client.set_terminated(run_id, found.status, end_time=found.end)
+
+    def _attach(self, run: "Run", found: Record) -> None:
+        place = run.info.artifact_uri or ""
+        if not reaches_artifacts(place):
+            raise TrackingError(f"the experiment keeps artifacts in {place}, a folder of the server's machine")
+        with tempfile.TemporaryDirectory(dir=self.scratch.name) as folder:
+            found.write_artifacts(Path(folder))
+            self.client.log_artifacts(run.info.run_id, folder)
+
+    def attach_weights(self, run: "Run", run_dir: Path) -> None:
+        """By `rm.export` in a process of its own, as this one imports no torch."""
+        weights = Path(self.scratch.name) / f"{run_dir.name}.pt"
+        command = [sys.executable, "-m", "rm.export", str(run_dir), str(weights)]
+        exported = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if exported.returncode:
+            reason = (exported.stderr.strip() or "no message").splitlines()[-1]
+            raise TrackingError(f"{run_dir}: the weights cannot be exported: {reason}")
+        self.client.log_artifact(run.info.run_id, str(weights), "weights")
+        self.client.set_tag(run.info.run_id, "weights", f"weights/{weights.name}")
+        weights.unlink()
 
 
-def _connect() -> "MlflowClient":
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault(
-        "MLFLOW_LOGGING_LEVEL", "CRITICAL"
-    )  # what fails is raised; its log would say it again, at length
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    from mlflow import MlflowClient
-
-    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
-    return MlflowClient(tracking_uri())
-
-
-def _finals(run_dir: Path) -> dict[str, float]:
-    """Best, last and median, once the run is finished; from result.json, which is what finished means."""
-    try:
-        result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return {**result["metrics"], "train_seconds": result["train_seconds"], "parameters": result["parameters"]}
-
-
-def _metrics(events: list[dict[str, Any]], seen: int, finals: dict[str, float]) -> tuple[list["Metric"], int]:
-    """The points of the epochs after `seen`, and of the end; a resumed run may journal an epoch again, the last one counts.
-
-    Their times are the journal's, so a point that is sent twice is the same point to MLflow.
-    """
-    from mlflow.entities import Metric
-
-    epochs = {event["epoch"]: event for event in events if event["event"] == "epoch"}
-    last = max(epochs, default=0)
-    points = [(step, epochs[step]) for step in sorted(epochs) if step > seen]
-    points += [(last, {**finals, "time": events[-1]["time"]})] if finals else []
-    return [
-        Metric(key, float(value), int(values["time"] * 1000), step)
-        for step, values in points
-        for key, value in values.items()
-        if key not in _NOT_METRICS
-    ], last
-
-
-def _uses(run_dir: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in (run_dir / "uses.jsonl").read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        return []
-
-
-def _provenance(run_dir: Path) -> dict[str, str]:
-    """Of the last attempt: host, device, commit (marked where the working tree differed from it)."""
-    try:
-        attempt = json.loads((run_dir / "provenance.json").read_text(encoding="utf-8"))[-1]
-    except (OSError, ValueError):
-        return {}
-    commit = (
-        f"{attempt['git_commit']}{'+changes' if attempt['git_diff'] else ''}" if attempt["git_commit"] else "unknown"
-    )
-    return {"host": attempt["host"], "device": attempt["device"], "git_commit": commit}
+def _identity() -> str:
+    """A name of this results folder that a copy of it elsewhere shares: it tells our former runs from other people's."""
+    path = results_dir() / ".identity"
+    if not path.exists():
+        aside = path.with_suffix(".tmp")
+        aside.write_text(uuid.uuid4().hex, encoding="utf-8")
+        aside.replace(path)
+    return path.read_text(encoding="utf-8")

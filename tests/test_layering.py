@@ -40,7 +40,7 @@ def test_launch_leaves_the_libraries_to_their_owners(path):
     owners = {
         "rm": {"worker.py"},
         "torch": {"worker.py"},
-        "mlflow": {"tracking.py"},
+        "mlflow": {"tracking.py", "store.py"},
         "ray": {"ray.py"},
         "submitit": {"slurm.py"},
         "analysis": set(),

@@ -8,6 +8,7 @@ import functools
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from launch.paths import ROOT, tracking_uri
 from launch.plan import Plan
@@ -105,12 +106,12 @@ def _summary(plan: Plan) -> str:
     return f"{len(unique)} trials{reuse}: {counts or 'none'}; {epochs} epochs to train"
 
 
-def mirror_quietly(run_dirs: list[Path]) -> int | None:
-    """None where the store cannot be reached: training goes on, and `sync` mirrors later."""
+def mirror_quietly(run_dirs: list[Path], **options: Any) -> int | None:
+    """None where the store cannot be reached: training goes on, and `sync` mirrors later. Options as of `tracking.mirror`."""
     from launch.tracking import mirror
 
     try:
-        return mirror(run_dirs)
+        return mirror(run_dirs, **options)
     except Exception as error:  # whatever MLflow, its server or its database throws
         _say_once(
             f"the tracking store {tracking_uri()} cannot be written ({_root(error)}); "

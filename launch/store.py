@@ -1,0 +1,126 @@
+"""MLflow's client, made ready for one writer: the experiment, and the runs of given trials."""
+
+import functools
+import logging
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from launch.paths import results_dir, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+EXPERIMENT = "recursivemix"
+FEW = 30
+"""Up to so many trials are looked up one by one; beyond that, reading the whole experiment is quicker."""
+
+_PAGE = 2000
+_LOCAL_DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"}
+
+
+class TrackingError(RuntimeError):
+    """The tracking store could not be written; nothing is lost, as `sync` mirrors at any later time."""
+
+
+def connect() -> "MlflowClient":
+    """A client of the store that `tracking_uri` names; only the one writer may ask for it, as it may make the store."""
+    file = local_file()
+    if file is not None and not file.exists():
+        # Left by whoever still has a deleted store open; a new store that took them over would be spoilt.
+        for leftover in ("-wal", "-shm", "-journal"):
+            file.with_name(file.name + leftover).unlink(missing_ok=True)
+    return _connect(tracking_uri())
+
+
+def local_file() -> Path | None:
+    """The sqlite file, where the store is one."""
+    uri = tracking_uri()
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+@functools.cache
+def _connect(uri: str) -> "MlflowClient":
+    """A client that neither reports home nor prints, and that sends no request twice by itself.
+
+    A repeated `create_run` whose first answer got lost would make a second run; the mirror looks before it tries again.
+    """
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault(
+        "MLFLOW_LOGGING_LEVEL", "CRITICAL"
+    )  # what fails is raised; its log would repeat it, at length
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    return MlflowClient(uri)
+
+
+def experiment(client: "MlflowClient") -> str:
+    """The id of our experiment, made where it is not there yet; a server decides itself where it keeps artifacts."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"the experiment '{EXPERIMENT}' is in MLflow's trash; "
+            f"take it out with `mlflow experiments restore --experiment-id {found.experiment_id}`"
+        )
+    if found is not None:
+        return str(found.experiment_id)
+    if (file := local_file()) is not None:
+        _write_ahead(file)
+    place = None if is_server() else (results_dir() / "artifacts").as_uri()
+    return str(client.create_experiment(EXPERIMENT, artifact_location=place))
+
+
+def is_server() -> bool:
+    return tracking_uri().startswith(("http://", "https://"))
+
+
+def reaches_artifacts(place: str) -> bool:
+    """Whether files sent to a run's place end where the server reads them: not in a folder of the server's, seen from elsewhere."""
+    host = urlsplit(tracking_uri()).hostname
+    return not place.startswith(("file:", "/")) or not is_server() or host in ("localhost", "127.0.0.1", "::1")
+
+
+def _write_ahead(file: Path) -> None:
+    """Switch a new store to sqlite's write-ahead log: a fifth of the time per commit, and readers do not hold up the mirror.
+
+    The file remembers it, and two more stand beside it while it is in use: copy all three. Not on a network file system,
+    where the log cannot be shared between machines.
+    """
+    if _file_system(file.parent) in _LOCAL_DISKS:
+        with suppress(sqlite3.Error), closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+
+
+def _file_system(folder: Path) -> str:
+    """The type of the mount that a folder lies on, as Linux names it; "" elsewhere."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    mounts = {Path(line.split()[4]): line.partition(" - ")[2].split()[0] for line in lines}
+    return next((mounts[place] for place in (folder, *folder.parents) if place in mounts), "")
+
+
+def look_up(client: "MlflowClient", experiment_id: str, trial_ids: Sequence[str]) -> "dict[str, list[Run]]":
+    """The runs of these trials, by trial id; usually one each."""
+    found: dict[str, list[Run]] = {}
+    conditions = [f"tags.trial_id = '{trial_id}'" for trial_id in trial_ids] if len(trial_ids) <= FEW else [""]
+    for condition in conditions:
+        token = None
+        while True:
+            page = client.search_runs([experiment_id], condition, max_results=_PAGE, page_token=token)
+            for run in page:
+                found.setdefault(run.data.tags.get("trial_id", ""), []).append(run)
+            token = page.token
+            if not token:
+                break
+    return found
