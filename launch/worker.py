@@ -88,7 +88,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     threading.Thread(target=_read_requests, args=(requests, stopped), daemon=True).start()
-    _warm_up()
+    warm_up()
     while not stopped.is_set() and (request := requests.get()) is not None:
         answer = {"run_dir": request, **run_one(Path(request), stopped.is_set)}
         try:
@@ -98,7 +98,7 @@ def main() -> int:
     return 0
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Import what every trial needs, and take the thread share that the launcher gave."""
     import torch
 
