@@ -96,7 +96,7 @@ def main() -> int:
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):  # USR2: SLURM's warning reaches every process of a job
         signal.signal(each, on_signal)
     threading.Thread(target=_read_requests, args=(requests, stopped), daemon=True).start()
-    _warm_up()
+    warm_up()
     while not stopped.is_set() and (request := requests.get()) is not None:
         answer = {"run_dir": request, **run_one(Path(request), stopped.is_set)}
         try:
@@ -106,7 +106,7 @@ def main() -> int:
     return 0
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Import what every trial needs, and take the thread share that the launcher gave."""
     import torch
 

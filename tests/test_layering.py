@@ -41,7 +41,7 @@ def test_launch_leaves_the_libraries_to_their_owners(path):
         "rm": {"worker.py"},
         "torch": {"worker.py"},
         "mlflow": {"tracking.py", "store.py"},
-        "ray": {"ray.py"},
+        "ray": {"ray.py", "_ray_cluster.py", "_ray_memory.py", "_ray_pool.py", "_ray_slurm.py"},
         "submitit": {"slurm.py"},
         "analysis": set(),
         "pandas": set(),

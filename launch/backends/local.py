@@ -8,18 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from launch import rundir
 from launch.backends import Ended, Watcher
+from launch.backends._trials import Trials, on_signals
 from launch.paths import ROOT
-
-MOST_DEATHS = 3
-"""A trial whose worker dies this often without an answer is failed instead of being given to another worker."""
 
 
 def slots(workers: int | None, trials_per_gpu: int, trials: int) -> list[dict[str, str]]:
@@ -55,20 +50,8 @@ def run(
 ) -> dict[Path, Ended]:
     """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and stop; twice: kill."""
     pool = Pool(run_dirs, watcher, slots(workers, trials_per_gpu, len(run_dirs)))
-    with _signals(pool):
+    with on_signals(pool.stop):
         return pool.run()
-
-
-@contextmanager
-def _signals(pool: "Pool") -> Iterator[None]:
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    heard = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores the hangup
-    before = {number: signal.signal(number, lambda number, frame: pool.stop()) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Worker:
@@ -123,14 +106,10 @@ class _Worker:
 
 class Pool:
     def __init__(self, run_dirs: Sequence[Path], watcher: Watcher, environments: Sequence[Mapping[str, str]]) -> None:
-        self.queue = deque(run_dirs)
-        self.elsewhere: list[Path] = []
-        self.watcher = watcher
+        self.trials = Trials(run_dirs, watcher)
         self.environments = environments
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
-        self.deaths: dict[Path, int] = {}
-        self.ended: dict[Path, Ended] = {}
         self.stops = 0
 
     def stop(self) -> None:
@@ -148,20 +127,18 @@ class Pool:
                 for key, _ in self.selector.select(timeout=1.0):
                     self._listen(key.data)
                 self._look_elsewhere()
-                self.watcher.tick()
+                self.trials.watcher.tick()
         finally:
             for worker in list(self.workers):
                 if self._unfinished() and not self.stops:
                     worker.process.terminate()  # an error of ours: leave nothing running
                 self._dismiss(worker)
             self.selector.close()
-        for run_dir in (*self.queue, *self.elsewhere):
-            self._end(run_dir, Ended("interrupted", "not started"))
-        return self.ended
+        return self.trials.close()
 
     def _unfinished(self) -> bool:
         working = any(worker.run_dir for worker in self.workers)
-        return working or (not self.stops and bool(self.queue or self.elsewhere))
+        return working or (not self.stops and self.trials.left)
 
     def _hire(self, environment: Mapping[str, str]) -> None:
         worker = _Worker(environment)
@@ -176,56 +153,32 @@ class Pool:
 
     def _give_next(self, worker: _Worker) -> None:
         worker.run_dir = None
-        if self.queue and not self.stops:
-            worker.give(self.queue.popleft())
+        if self.trials.queue and not self.stops:
+            worker.give(self.trials.queue.popleft())
             if worker.run_dir:
-                self.watcher.started(worker.run_dir)
+                self.trials.watcher.started(worker.run_dir)
 
     def _listen(self, worker: _Worker) -> None:
         for answer in worker.answers():
             run_dir = worker.run_dir
             if answer is None:
                 self._bury(worker)
-            elif answer["outcome"] == "busy" and run_dir:
-                self.elsewhere.append(run_dir)
-                self._give_next(worker)
             elif run_dir:
-                self._end(run_dir, Ended(answer["outcome"], answer["error"]))
+                self.trials.answered(run_dir, answer)
                 self._give_next(worker)
 
     def _bury(self, worker: _Worker) -> None:
-        """A worker died: its trial goes to a new one, unless workers keep dying of it."""
         how, run_dir = self._dismiss(worker), worker.run_dir
-        if run_dir is None and (self.stops or not (self.queue or self.elsewhere)):
+        if run_dir is None and (self.stops or not self.trials.left):
             return  # an idle one, and nothing is left that could still need it
         if run_dir is not None:
-            self.deaths[run_dir] = self.deaths.get(run_dir, 0) + 1
-            if self.stops:
-                self._end(run_dir, Ended("interrupted", how))
-            elif self.deaths[run_dir] >= MOST_DEATHS:
-                self._end(run_dir, Ended("failed", f"{how}, {MOST_DEATHS} times; see {run_dir / 'log.txt'}"))
-            else:
-                self.watcher.died(run_dir, how)
-                self.queue.appendleft(run_dir)
+            self.trials.died(run_dir, how, stopping=bool(self.stops))
         if not self.stops:
             time.sleep(0.2)  # a worker that cannot even start must not spin
             self._hire(worker.environment)
 
     def _look_elsewhere(self) -> None:
-        """Run directories that another launcher works on: done when it is done, ours when it let go."""
-        for run_dir in list(self.elsewhere):
-            state = rundir.state(run_dir)
-            if state == "running":
-                continue
-            self.elsewhere.remove(run_dir)
-            if state == "finished":
-                self._end(run_dir, Ended("finished", None))
-            else:
-                self.queue.append(run_dir)
+        self.trials.look_elsewhere()
         for worker in self.workers:
             if worker.run_dir is None:
                 self._give_next(worker)
-
-    def _end(self, run_dir: Path, ended: Ended) -> None:
-        self.ended[run_dir] = ended
-        self.watcher.ended(run_dir, ended)

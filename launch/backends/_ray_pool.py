@@ -1,0 +1,183 @@
+"""Warm Ray actors, fed with one run directory after another; those that die, or whose node does, are replaced."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.backends import Ended, Watcher
+from launch.backends._ray_cluster import Slots, capacity, environment, library, nodes
+from launch.backends._ray_worker import Worker
+from launch.backends._trials import Trials
+from launch.commands import UsageError, say
+
+MOST_FAILED_STARTS = 3
+PATIENCE_SECONDS = 60.0
+GROW_SECONDS = 5.0
+
+
+class _Hand:
+    """One actor: on its way (no `place` yet), idle, or at work on `run_dir`."""
+
+    def __init__(self, actor: Any, arriving: Any) -> None:
+        self.actor, self.call = actor, arriving
+        self.place: dict[str, Any] | None = None
+        self.run_dir: Path | None = None
+
+
+class Pool:
+    """At most `slots.wanted` actors; with `grows`, more where nodes join the cluster."""
+
+    def __init__(
+        self, run_dirs: Sequence[Path], watcher: Watcher, slots: Slots, stops: Callable[[], int], *, grows: bool
+    ) -> None:
+        ray = library()
+
+        self.trials, self.slots, self.stops, self.grows = Trials(run_dirs, watcher), slots, stops, grows
+        self.hands: list[_Hand] = []
+        self.example = str(run_dirs[0])
+        self.asked = 0
+        self.failed_starts: list[str] = []
+        self.began = self.grown = self.looked = time.monotonic()
+        self.told = False
+        self.actor_class = ray.remote(Worker).options(
+            num_cpus=slots.cpus,
+            num_gpus=slots.gpus,
+            max_concurrency=2,
+            max_restarts=0,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": environment(slots)},
+        )
+
+    def run(self) -> dict[Path, Ended]:
+        """Until every trial has ended, or has stopped after Ctrl-C."""
+        ray = library()
+
+        try:
+            while self._unfinished():
+                self._hire()
+                self._listen()
+                self._obey()
+                self._give()
+                self._look_around()
+        finally:
+            for hand in self.hands:
+                ray.kill(hand.actor)
+        return self.trials.close()
+
+    def _unfinished(self) -> bool:
+        return any(hand.run_dir for hand in self.hands) or (not self.stops() and self.trials.left)
+
+    def _look_around(self) -> None:
+        """Once a second: on disk, and at the cluster."""
+        if time.monotonic() - self.looked >= 1.0:
+            self.looked = time.monotonic()
+            self.trials.look_elsewhere()
+            self.trials.watcher.tick()
+            self._explain()
+
+    def _hire(self) -> None:
+        """As many actors as there are slots and trials; the share of each stays what it was."""
+        if self.grows and time.monotonic() - self.grown >= GROW_SECONDS:
+            self.grown = time.monotonic()
+            self.slots = self.slots._replace(wanted=max(self.slots.wanted, capacity(nodes(), self.slots)))
+        busy = sum(hand.run_dir is not None for hand in self.hands)
+        needed = busy + len(self.trials.queue) + len(self.trials.elsewhere)
+        while not self.stops() and len(self.hands) < min(self.slots.wanted, needed):
+            actor = self.actor_class.remote()
+            self.hands.append(_Hand(actor, actor.arrive.remote(self.example)))
+
+    def _listen(self) -> None:
+        """Hear at most a second for answers."""
+        ray = library()
+
+        calls = {hand.call: hand for hand in self.hands if hand.call is not None}
+        if not calls:
+            time.sleep(1.0)
+            return
+        answered, _ = ray.wait(list(calls), timeout=1.0)
+        for call in answered:
+            hand = calls[call]
+            try:
+                answer = ray.get(call)
+            except ray.exceptions.RayError as error:
+                self._bury(hand, error)
+                continue
+            hand.call = None
+            if hand.run_dir is not None:
+                run_dir, hand.run_dir = hand.run_dir, None
+                self.trials.answered(run_dir, answer)
+            elif answer["problem"]:
+                self._refuse(hand, answer["problem"])
+            else:
+                hand.place, self.failed_starts = answer, []
+
+    def _give(self) -> None:
+        for hand in self.hands:
+            if hand.place and hand.run_dir is None and self.trials.queue and not self.stops():
+                hand.run_dir = self.trials.queue.popleft()
+                hand.call = hand.actor.run_one.remote(str(hand.run_dir))
+                self.trials.watcher.started(hand.run_dir)
+
+    def _obey(self) -> None:
+        """Ctrl-C once: every actor checkpoints; twice: it is killed."""
+        ray = library()
+
+        stops = min(self.stops(), 2)
+        if stops == self.asked:
+            return
+        self.asked = stops
+        for hand in self.hands:
+            if stops == 1:
+                hand.actor.stop.remote()
+            else:
+                ray.kill(hand.actor)
+
+    def _bury(self, hand: _Hand, error: Exception) -> None:
+        ray = library()
+
+        how = _how(hand, error)
+        self.hands.remove(hand)
+        ray.kill(hand.actor)  # one that is only out of reach must not go on beside its replacement
+        if hand.run_dir is not None:
+            gone = isinstance(error, ray.exceptions.ActorUnavailableError) or "node" in how
+            self.trials.died(hand.run_dir, how, stopping=bool(self.stops()), blame=not gone)
+        elif hand.place is None and not self.stops():
+            self._refuse(None, how)
+
+    def _refuse(self, hand: _Hand | None, why: str) -> None:
+        """A worker that did not get to work; several in a row end the command."""
+        ray = library()
+
+        if hand is not None:
+            self.hands.remove(hand)
+            ray.kill(hand.actor)
+        self.failed_starts.append(why)
+        if len(self.failed_starts) >= MOST_FAILED_STARTS and not any(each.run_dir for each in self.hands):
+            raise UsageError(f"no worker can start on the Ray cluster: {why}")
+
+    def _explain(self) -> None:
+        """Why nothing happens, once: others may hold what the cluster has."""
+        ray = library()
+
+        if any(hand.place for hand in self.hands) or self.told or time.monotonic() - self.began < PATIENCE_SECONDS:
+            return
+        self.told = True
+        free = ray.available_resources()
+        need = f"{self.slots.cpus:g} CPU" + (f" and {self.slots.gpus:g} GPU" if self.slots.gpus else "")
+        has = f"{free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU"
+        say(f"no worker has started yet: each needs {need}, the Ray cluster has {has} free; waiting")
+
+
+def _how(hand: _Hand, error: Exception) -> str:
+    """Ray's report of a death in one line."""
+    said = str(error)
+    place = f" on {hand.place['host']} (process {hand.place['pid']})" if hand.place else ""
+    if (
+        "node" in said and ("died" in said or "dead" in said) and "node failure" in said
+    ) or "its node has died" in said:
+        return f"its worker process{place} ended with its node"
+    if "process has died" in said or "process is dead" in said:
+        return f"its worker process{place} ended, as after SIGKILL or a crash"
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return f"its worker process{place} is lost: {lines[-1] if lines else type(error).__name__}"

@@ -1,0 +1,70 @@
+"""Ray: the same worker on the same run directories, on this machine, a Ray cluster, or inside a SLURM allocation.
+
+The driver feeds warm actors with run directories itself instead of handing them to Ray Tune's controller. Measured side by
+side with `python -m benchmarks.launch_cost` on trials that do nothing, a call to a warm actor costs some 15 ms, a trial of Tune
+two seconds on a quiet machine, and its `reuse_actors` saves only the start of the process. What Tune's controller adds beyond
+that, its experiment state, would be a second opinion on what is finished; here the run directories alone decide. Tune serves
+where it has something to choose: in a search.
+
+An actor is a process with two threads, one for the training and one for being told to stop; the lease in the run directory keeps
+it out of what another launcher works on, whatever Ray believes. Actors live as long as their driver. A private cluster (no
+--address) has its own folder, listens on loopback, keeps no dashboard, reports nothing to anybody, and ends with the command.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.backends import Ended, Watcher
+from launch.backends._ray_cluster import check_installed, divide, joined, nodes
+from launch.backends._ray_memory import check_memory
+from launch.backends._ray_pool import Pool
+from launch.backends._trials import on_signals
+from launch.commands import UsageError
+
+
+def add_arguments(group: Any) -> None:
+    group.add_argument(
+        "--address",
+        metavar="auto|HOST:PORT",
+        help="a running Ray cluster with a node on this machine (default: a private one, for this command only)",
+    )
+
+
+def settings(given: argparse.Namespace) -> dict[str, Any]:
+    """Checked, as far as it goes without asking anybody."""
+    if given.backend != "ray":
+        return {}
+    check_installed()
+    return {"address": _checked(given.address)}
+
+
+def _checked(address: str | None) -> str | None:
+    if address is None or address == "auto":
+        return address
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"--address takes auto or HOST:PORT, such as 10.0.0.1:6379; found '{address}'")
+    return address
+
+
+def run(
+    run_dirs: Sequence[Path],
+    watcher: Watcher,
+    *,
+    workers: int | None = None,
+    trials_per_gpu: int = 1,
+    address: str | None = None,
+) -> dict[Path, Ended]:
+    """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and stop; twice: kill."""
+    stops: list[None] = []
+
+    def stop() -> None:
+        stops.append(None)
+
+    # Ray sets a SIGTERM handler of its own as it starts: ours goes over it again.
+    with on_signals(stop), joined(address), on_signals(stop):
+        slots = divide(nodes(), workers, trials_per_gpu)
+        check_memory(run_dirs, slots)
+        return Pool(run_dirs, watcher, slots, lambda: len(stops), grows=workers is None).run()
