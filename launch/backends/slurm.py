@@ -20,7 +20,7 @@ from launch.paths import ROOT, results_dir
 from launch.site import Site, load_site
 from launch.slurm import commands, submissions
 from launch.slurm.commands import SlurmError
-from launch.slurm.waiting import wait_for
+from launch.slurm.waiting import failure, wait_for
 
 WARNING_SECONDS = 120
 """How long before the time limit a task is told to checkpoint."""
@@ -102,8 +102,19 @@ def _without_job(run_dirs: Sequence[Path]) -> list[Path]:
     for job in known.values():
         if job.state == "unknown":
             raise SlurmError(job.where)
-    alive = {run_dir for run_dir, job in known.items() if job.state in ("pending", "running")}
+    alive = {
+        run_dir for run_dir, job in known.items() if job.state in ("pending", "running") and not _is_done_with(run_dir)
+    }
     return [each for each in run_dirs if each not in alive and rundir.state(each) not in ("running", "finished")]
+
+
+def _is_done_with(run_dir: Path) -> bool:
+    """Whether its job, which may have other trials to run, has failed with this one."""
+    if rundir.state(run_dir) != "failed":
+        return False
+    newest = submissions.noted(run_dir)[-1]
+    entries = (entry for task in submissions.tasks(results_dir() / "slurm" / newest["name"]) for entry in task)
+    return any(failure(run_dir, entry.journal) is not None for entry in entries if entry.run_dir == run_dir)
 
 
 def _submit_all(run_dirs: Sequence[Path], site: Site, workers: int | None, side_by_side: int) -> dict[Path, Ended]:

@@ -128,7 +128,11 @@ class _Mirroring:
 
     def _loop(self) -> None:
         while not self.done.wait(MIRROR_SECONDS):
-            mirror_quietly(self.run_dirs)
+            self._mirror()
+
+    def _mirror(self) -> None:
+        """Those that have begun: submitting many trials need not load MLflow to learn that there is nothing yet."""
+        mirror_quietly([run_dir for run_dir in self.run_dirs if (run_dir / "journal.jsonl").exists()])
 
     def __enter__(self) -> None:
         self.thread.start()
@@ -136,4 +140,4 @@ class _Mirroring:
     def __exit__(self, *_: object) -> None:
         self.done.set()
         self.thread.join()
-        mirror_quietly(self.run_dirs)
+        self._mirror()

@@ -38,34 +38,32 @@ class Task:
     def __init__(self, folder: Path, side_by_side: int, here: Here) -> None:
         self.folder, self.side_by_side, self.here = folder, side_by_side, here
         self.entries = submissions.tasks(folder)[here.task]
-        self.failed = False
+        self.failed = self.stopped = False
+        self.pool: Pool | None = None
 
     def run(self) -> int:
         """Work until all has ended or a signal comes; returns the exit status."""
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
-        self.stopped = False
-        self.pool: Pool | None = None
-        todo = [entry.run_dir for entry in self.entries if self._is_open(entry) and not self._is_stuck(entry.run_dir)]
-        for run_dir in todo:
-            start = {
-                "restart": self.here.restarts,
-                "node": self.here.node,
-                "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-            }
-            submissions.note(run_dir, self.here.id, self.folder.name, {**start, "position": position(run_dir)})
-        if todo and not self.stopped:
-            self.pool = Pool(todo, self, self._environments(len(todo)))
-            if self.stopped:
-                self.pool.stop()
-            for run_dir, ended in self.pool.run().items():
-                if ended.outcome == "failed":
-                    self._fail(run_dir, ended.error or "no reason given")
-        left = [entry.run_dir for entry in self.entries if self._is_open(entry)]
-        left = [run_dir for run_dir in left if not self._is_stuck(run_dir)]
-        if left and self.stopped:
+        while (left := self._left()) and not self.stopped:
+            self._work(left)
+        if left:
             self._requeue(left)
-        return INTERRUPTED if left else int(self.failed)
+            return INTERRUPTED
+        return int(self.failed)
+
+    def _left(self) -> list[Path]:
+        """What is still to be run; failing what has been started in vain too often."""
+        return [entry.run_dir for entry in self.entries if self._is_open(entry) and not self._is_stuck(entry.run_dir)]
+
+    def _work(self, todo: Sequence[Path]) -> None:
+        """Run these until they have ended or a signal comes; more than once where a cancelled one is wanted again."""
+        self.pool = Pool(todo, self, self._environments(len(todo)))
+        if self.stopped:
+            self.pool.stop()
+        for run_dir, ended in self.pool.run().items():
+            if ended.outcome == "failed":
+                self._fail(run_dir, ended.error or "no reason given")
 
     def _on_signal(self, number: int, frame: object) -> None:
         """Once: the local backend takes a second call for impatience, but SLURM warns and terminates in turn."""
@@ -128,9 +126,13 @@ class Task:
                     return
             time.sleep(5)
 
-    # what the pool tells: into the job's log
+    # what the pool tells, into the job's log
 
     def started(self, run_dir: Path) -> None:
+        """A start is noted with where it begins: three from the same place are too many."""
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        here = {"restart": self.here.restarts, "node": self.here.node, "gpus": gpus, "position": position(run_dir)}
+        submissions.note(run_dir, self.here.id, self.folder.name, here)
         print(f"{run_dir.name}: on {self.here.node}, start {self.here.restarts + 1}", flush=True)
 
     def died(self, run_dir: Path, how: str) -> None:

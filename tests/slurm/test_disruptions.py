@@ -1,0 +1,166 @@
+"""What clusters do to jobs: preemption, time limits, lost nodes, dead workers, restarted controllers. Nothing is lost or doubled.
+
+Every trial must end with the numbers, bit for bit, of one that nothing disturbed.
+"""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from launch.backends import slurm
+from launch.slurm import commands
+from rm.options import load_trial
+from rm.train import fit
+from tests.conftest import deterministic
+from tests.slurm.conftest import Launcher, journal, starts, worker_pid
+
+pytestmark = pytest.mark.slow
+EPOCHS = 60
+
+
+@pytest.fixture(autouse=True)
+def _ask_this_cluster(launcher, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", launcher.environment["SLURM_CONF"])
+    monkeypatch.setenv("RM_RESULTS_DIR", str(launcher.results))
+    commands.configuration.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The numbers of a run directory's trial when it is trained in this process, each trial once."""
+    known = {}
+
+    def numbers(run_dir: Path) -> list[dict]:
+        if run_dir.name not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            (folder / "trial.json").write_text((run_dir / "trial.json").read_text())
+            fit(load_trial(folder / "trial.json"), folder)
+            known[run_dir.name] = deterministic(folder)
+        return known[run_dir.name]
+
+    return numbers
+
+
+def states(run_dirs) -> list[str]:
+    return [job.state for job in slurm.jobs(run_dirs).values()]
+
+
+def freeze(launcher: Launcher, run_dir: Path, epochs: int = 2) -> int:
+    """Stop a worker (SIGSTOP) once it is in the midst of training, however fast this machine is; returns its process."""
+    before = journal(run_dir).count("epoch")
+    launcher.wait_until(
+        lambda: worker_pid(run_dir) is not None and journal(run_dir).count("epoch") >= before + epochs, "it trains"
+    )
+    pid = worker_pid(run_dir)
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    assert not (run_dir / "result.json").exists()
+    return pid
+
+
+def thaw(pid: int) -> None:
+    os.kill(pid, signal.SIGCONT)
+
+
+def trained_once(run_dir: Path) -> None:
+    """One start, one end, each epoch in order: no second job ever trained it from the beginning."""
+    events = journal(run_dir)
+    assert events.count("started") == events.count("finished") == 1
+    ids = {json.loads(line)["id"] for line in (run_dir / "jobs.jsonl").read_text().splitlines()}
+    assert len(ids) == 1, "always the same job"
+
+
+def test_preempted_trials_are_requeued_and_end_as_undisturbed_ones(launcher: Launcher, undisturbed):
+    """A job of a higher partition takes all nodes; SLURM requeues ours, which had checkpointed."""
+    launcher.submit(launcher.spec(seeds=[0, 1], epochs=EPOCHS))
+    both = launcher.run_dirs
+    pids = [freeze(launcher, run_dir) for run_dir in both]
+    launcher.cluster.ask(
+        "sbatch", "--partition=urgent", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=true"
+    )
+    launcher.wait_until(lambda: "PREEMPT" in launcher.cluster.log(), "preempted")
+    for pid in pids:
+        thaw(pid)
+    launcher.wait_finished(both)
+    for run_dir in both:
+        trained_once(run_dir)
+        assert "interrupted" in journal(run_dir), "it was given the time to checkpoint"
+        assert [start["restart"] for start in starts(run_dir)] == [0, 1]
+        assert deterministic(run_dir) == undisturbed(run_dir)
+    launcher.wait_until(lambda: states(both) == ["gone", "gone"], "their jobs are done")
+
+
+def test_a_restarted_controller_a_killed_worker_a_cancelled_task_and_a_lost_node(launcher: Launcher, undisturbed):
+    """One after another to four trials in one array."""
+    spec = launcher.spec(seeds=[0, 1, 2, 3], epochs=EPOCHS)
+    launcher.submit(spec)
+    bystander, killed, ended, on_lost_node = run_dirs = launcher.run_dirs
+    pids = {run_dir: freeze(launcher, run_dir) for run_dir in run_dirs}
+
+    launcher.cluster.end("slurmctld")
+    assert states(run_dirs) == ["unknown"] * 4
+    thaw(pids[bystander])
+    freeze(launcher, bystander)  # after more epochs, without a controller
+    launcher.cluster.start_controller()
+    launcher.wait_until(lambda: states(run_dirs) == ["running"] * 4, "the new controller knows the jobs")
+    thaw(pids[bystander])
+
+    os.kill(pids[killed], signal.SIGKILL)
+    launcher.wait_until(lambda: worker_pid(killed) not in (None, pids[killed]), "another worker goes on")
+
+    commands.cancel([slurm.jobs([ended])[ended].id])
+    thaw(pids[ended])
+    launcher.wait_until(lambda: states([ended]) == ["gone"], "the job that was ended is gone")
+    launcher.wait_until(lambda: journal(ended)[-1] == "interrupted", "it had checkpointed")
+
+    node = starts(on_lost_node)[-1]["node"]
+    launcher.cluster.end(node, kill=True)
+    launcher.wait_until(lambda: len(starts(on_lost_node)) == 2, "the lost node's task starts on another")
+    assert starts(on_lost_node)[-1]["node"] != node
+    assert journal(on_lost_node).count("resumed") == 0, "not while its first worker is alive"
+    launcher.cluster.start_node(node)
+    thaw(pids[on_lost_node])
+
+    launcher.wait_finished([bystander, killed, on_lost_node])
+    assert not (ended / "result.json").exists(), "nobody restarts what someone ended"
+    for run_dir in (bystander, killed, on_lost_node):
+        trained_once(run_dir)
+        assert deterministic(run_dir) == undisturbed(run_dir)
+    launcher.wait_until(lambda: set(states(run_dirs)) == {"gone"}, "their jobs are done")
+    launcher.submit(spec)
+    launcher.wait_finished([ended])
+    assert deterministic(ended) == undisturbed(ended)
+    assert journal(ended).count("started") == 1
+
+
+def test_a_time_limit_shorter_than_the_training(launcher: Launcher, undisturbed):
+    """One minute, and a training that is held up until SLURM's warning comes: checkpoint, requeue, go on; twice."""
+    launcher.submit(launcher.spec(seeds=[0], epochs=EPOCHS), "--slurm", "time=00:01:00")
+    (run_dir,) = launcher.run_dirs
+
+    def warnings() -> int:
+        return sum(path.read_text().count("USR2: checkpointing") for path in launcher.results.glob("slurm/*/*.out"))
+
+    for times in (1, 2):
+        pid = freeze(launcher, run_dir)
+        launcher.wait_until(lambda times=times: warnings() == times, "SLURM warns of the limit")
+        thaw(pid)
+        launcher.wait_until(lambda times=times: len(starts(run_dir)) == times + 1, "it starts again")
+    launcher.wait_finished([run_dir])
+    trained_once(run_dir)
+    positions = [start["position"] for start in starts(run_dir)]
+    assert positions[0] < positions[1] < positions[2]
+    assert deterministic(run_dir) == undisturbed(run_dir)
+    launcher.wait_until(lambda: states([run_dir]) == ["gone"], "its job is done")
+
+
+def test_a_trial_that_never_gets_further_is_failed_after_three_starts(launcher: Launcher):
+    """Its worker dies each time before it has saved anything; the task says so in the journal, and does not go round forever."""
+    launcher.submit(launcher.spec(seeds=[0], epochs=EPOCHS), "--slurm", "setup=export RM_THREADS=none")
+    (run_dir,) = launcher.run_dirs
+    launcher.wait_until(lambda: journal(run_dir) == ["failed"], "failed")
+    assert "invalid literal for int" in json.loads((run_dir / "journal.jsonl").read_text())["error"]
+    launcher.wait_until(lambda: states([run_dir]) == ["gone"], "its job is done")

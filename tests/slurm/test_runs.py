@@ -1,0 +1,74 @@
+"""Trials on the cluster against the local backend: the same numbers, the right devices, failures told, nothing lost."""
+
+import json
+import sqlite3
+
+import pytest
+
+from tests.conftest import ROOT, deterministic
+from tests.slurm.cluster import GPUS_PER_NODE, NODES
+from tests.slurm.conftest import Launcher, journal, starts
+
+pytestmark = pytest.mark.slow
+NOWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+
+
+def test_the_quickstart_over_three_nodes_with_the_tracking_store_away(launcher: Launcher, tmp_path):
+    """18 trials, two a job, on six GPUs: records equal the local backend's; sync brings them all, each once."""
+    spec = ROOT / "experiments" / "quickstart.yaml"
+    words = ("--slurm", "trials_per_job=2", "--wait")
+    err = launcher.submit(spec, *words, **NOWHERE)
+    assert "18 finished" in err
+    assert "nothing is lost" in err
+    local = Launcher(launcher.cluster, tmp_path / "local")
+    code, _, err = local.run(spec, "--workers", "2", **NOWHERE)
+    assert code == 0, err
+    ours, theirs = ({d.name: deterministic(d) for d in each.run_dirs} for each in (launcher, local))
+    assert len(ours) == 18
+    assert ours == theirs
+
+    assert_gpus_were_not_shared(launcher)
+    code, _, err = launcher.run("sync")
+    assert code == 0, err
+    with sqlite3.connect(launcher.results / "mlflow.db") as store:
+        found = [value for (value,) in store.execute("select value from tags where key = 'trial_id'")]
+    assert sorted(found) == sorted(ours)
+
+
+def assert_gpus_were_not_shared(launcher: Launcher) -> None:
+    """Each task saw one GPU of its node, by its number there, and no two at a time the same."""
+    spans = []
+    for run_dir in launcher.run_dirs:
+        (start,) = starts(run_dir)
+        times = [json.loads(line)["time"] for line in (run_dir / "journal.jsonl").read_text().splitlines()]
+        spans.append((start["node"], start["gpus"], min(times), max(times)))
+    assert {node for node, *_ in spans} == set(NODES)
+    assert {gpu for _, gpu, *_ in spans} <= {str(i) for i in range(GPUS_PER_NODE)}
+    for i, (node, gpu, begin, end) in enumerate(spans):
+        for other_node, other_gpu, other_begin, other_end in spans[:i]:
+            overlap = begin < other_end and other_begin < end
+            assert not (overlap and (node, gpu) == (other_node, other_gpu))
+
+
+def test_a_trial_that_raises_is_told_and_the_others_finish(launcher: Launcher):
+    """A learning rate of 1e30 diverges; exit status 1; the same command tries it again, and it alone."""
+    spec = launcher.spec(seeds=[0, 1], epochs=3)
+    text = spec.read_text().replace(
+        "  - {row: RM,", "  - {row: Wild, optimizer.lr: 1.0e+30, method: baseline}\n  - {row: RM,"
+    )
+    spec.write_text(text)
+    words = (spec, "--backend", "slurm", "--slurm", "cpus_per_gpu=4", "--slurm", "trials_per_job=4", "--wait")
+    code, _, err = launcher.run(*words)
+    assert code == 1, err
+    assert "the loss is not finite at step" in err
+    assert "2 failed, 2 finished" in err or "2 finished, 2 failed" in err
+    failed = [run_dir for run_dir in launcher.run_dirs if not (run_dir / "result.json").exists()]
+    assert all(journal(run_dir)[-1] == "failed" for run_dir in failed)
+    assert all(
+        "Diverged" in json.loads((d / "journal.jsonl").read_text().splitlines()[-1])["traceback"] for d in failed
+    )
+    code, _, err = launcher.run(*words)
+    assert code == 1
+    assert "running 2 of 4 trials; 2 finished already" in err
+    assert [len(starts(run_dir)) for run_dir in failed] == [2, 2]
+    assert sum(len(starts(run_dir)) for run_dir in launcher.run_dirs) == 6
