@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,6 +96,9 @@ def joined(address: str | None) -> Iterator[None]:
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # we say which devices; Ray would warn
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+    if address is None and "RAY_AUTH_MODE" not in os.environ:  # else Ray would leave a token in the home folder
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
     ray = library()
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what matters is raised, and said in our words
@@ -167,7 +171,8 @@ def _clear(address: str, said: str) -> str:
     if address == "auto" and "Could not find any running Ray" in said:
         return "--address auto finds no Ray cluster on this machine; name it as HOST:PORT, or leave --address out"
     first = said.strip().splitlines()[0] if said.strip() else "no reason given"
-    return f"the Ray cluster at {address} cannot be joined: {first}"
+    token = "" if "RAY_AUTH_MODE" in os.environ else "; does it want a token? RAY_AUTH_MODE=token sends it"
+    return f"the Ray cluster at {address} cannot be joined: {first.rstrip('.')}{token}"
 
 
 def environment(slots: Slots) -> dict[str, str]:

@@ -1,0 +1,151 @@
+"""What can die dies: worker, node, driver. Finished trials are not run again, the others end with the same numbers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch.spec import load_spec
+from tests.backends.conftest import DEADLINE, Backend
+from tests.conftest import ROOT
+from tests.ray.cluster import Cluster, children
+
+LONG = {"epochs: 2": "epochs: 60", "[0, 1]": "[0]"}
+EVERY_STEP = {"RM_CHECKPOINT_SECONDS": "0"}
+WORKERS = ("--workers", 2)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, undisturbed):
+    """Two nodes of one CPU each. A worker dies, then a whole node; one that joins takes its place."""
+    path = write_spec(**LONG)
+    with Cluster(cpus=1) as cluster:
+        second = cluster.add(cpus=1)
+        backend = Backend("ray", results, ["--backend", "ray", "--address", cluster.address])
+        process = backend.start(path, *WORKERS, environment=EVERY_STEP)
+        backend.wait_for_epochs(process, trials=2)
+        below = {pid for pid, _ in children(second.process.pid)}
+        there = next(trial for trial, pid in backend.leased().items() if pid in below)
+        here = next(trial for trial, pid in backend.leased().items() if pid not in below)
+        os.kill(backend.leased()[here], signal.SIGKILL)
+        backend.wait(lambda: "resumed" in backend.events(here), process)
+        os.kill(second.raylet(), signal.SIGKILL)
+        third = cluster.add(cpus=1)
+        backend.wait(lambda: "resumed" in backend.events(there), process)
+        assert backend.leased().get(there) in {pid for pid, _ in children(third.process.pid)}
+        _, err = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0, err
+        assert err.count("another worker goes on with it") >= 2
+    assert undisturbed.run(path, *WORKERS)[0] == 0
+    assert backend.numbers() == undisturbed.numbers()
+
+
+def gone(pids, seconds=90):
+    """The processes that are still there after a while; none, if all is well."""
+    deadline = time.monotonic() + seconds
+    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists() and not zombie(pid)]:
+        if time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)
+    return []
+
+
+def zombie(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def private(path, results):
+    """The command with a private cluster, in a process group of its own, as a shell starts it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "launch" / "run.py"), str(path), "--backend", "ray", *map(str, WORKERS)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**environment, **EVERY_STEP, "CUDA_VISIBLE_DEVICES": "", "RM_RESULTS_DIR": str(results)},
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_private_cluster_ends_with_its_command(write_spec, results, undisturbed):
+    """The driver is killed; run again, and stopped by Ctrl-C, which a terminal sends to the whole group; run again."""
+    path = write_spec(**LONG)
+    backend = Backend("ray", results, ["--backend", "ray"])
+    process = private(path, results)
+    backend.wait_for_epochs(process, trials=2)
+    below = [pid for pid, _ in children(process.pid)]
+    assert set(backend.leased().values()) <= set(below)
+    process.kill()
+    process.communicate()
+    assert gone(below) == []
+    assert not backend_finished(backend)
+
+    process = private(path, results)
+    backend.wait(lambda: all("resumed" in backend.events(trial.id) for trial in load_spec(path).trials), process)
+    below = [pid for pid, _ in children(process.pid)]
+    folders = {word.split("=")[1] for _, words in children(process.pid) for word in words if "--session-dir=" in word}
+    assert folders
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130, err
+    assert "the same command goes on from here" in err
+    assert "Traceback" not in err
+    assert gone(below, seconds=10) == []
+    assert not any(Path(folder).exists() for folder in folders)
+    assert {backend.events(trial.id)[-1] for trial in load_spec(path).trials} == {"interrupted"}
+
+    code, _, err = backend.run(path, *WORKERS)
+    assert code == 0, err
+    assert "(raylet)" not in err
+    assert len(err.splitlines()) <= 3, "Ray's own noise stays away from our lines"
+    assert undisturbed.run(path, *WORKERS)[0] == 0
+    assert backend.numbers() == undisturbed.numbers()
+
+
+def backend_finished(backend):
+    return [trial for trial in backend.numbers() if (backend.results / "runs" / trial / "result.json").exists()]
+
+
+@pytest.mark.slow
+def test_actors_on_a_cluster_that_stays_let_go_when_their_driver_is_killed(
+    write_spec, results, ray_cluster, undisturbed
+):
+    path = write_spec(**LONG)
+    backend = Backend("ray", results, ["--backend", "ray", "--address", ray_cluster.address])
+    process = backend.start(path, *WORKERS, environment=EVERY_STEP)
+    backend.wait_for_epochs(process, trials=2)
+    workers = list(backend.leased().values())
+    process.kill()
+    process.communicate()
+    assert gone(workers) == []
+    code, _, err = backend.run(path, *WORKERS)
+    assert code == 0, err
+    assert all("resumed" in backend.events(trial.id) for trial in load_spec(path).trials)
+    assert undisturbed.run(path, *WORKERS)[0] == 0
+    assert backend.numbers() == undisturbed.numbers()
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_kills(write_spec, results, ray_cluster):
+    """A step that takes long is not waited for the second time; the last checkpoint counts."""
+    path = write_spec(**{**LONG, "epochs: 60": "epochs: 2000"})
+    backend = Backend("ray", results, ["--backend", "ray", "--address", ray_cluster.address])
+    process = backend.start(path, *WORKERS, environment=EVERY_STEP)
+    backend.wait_for_epochs(process, trials=2)
+    workers = list(backend.leased().values())
+    os.kill(workers[0], signal.SIGSTOP)  # hears nothing
+    process.send_signal(signal.SIGINT)
+    other = next(trial for trial, pid in backend.leased().items() if pid != workers[0])
+    backend.wait(lambda: backend.events(other)[-1] == "interrupted", process)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130, err
+    assert gone(workers) == []

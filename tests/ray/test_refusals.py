@@ -1,0 +1,117 @@
+"""What cannot be is said in one sentence, and the command ends with 2."""
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import threading
+from pathlib import Path
+
+import pytest
+
+from launch.backends import ray as backend_module
+from launch.commands import UsageError
+from tests.backends.conftest import Backend
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.usefixtures("results")
+
+
+def refusal(path, results, *words, environment=None):
+    """The one line that the command adds to `running ...`."""
+    code, out, err = Backend("ray", results, ["--backend", "ray", *words]).run(path, environment=environment)
+    lines = [line for line in err.splitlines() if not line.startswith("running ")]
+    assert (code, out, len(lines)) == (2, "", 1), err
+    return lines[0]
+
+
+def test_an_address_that_cannot_be_one(write_spec, results):
+    for address in ("localhost", "http://a:1", "here:0", "here:99999", ":6379"):
+        said = refusal(write_spec(), results, "--address", address)
+        assert said == f"error: --address takes auto or HOST:PORT, such as 10.0.0.1:6379; found '{address}'"
+    assert not results.exists()
+
+
+def test_nobody_answers(write_spec, results):
+    said = refusal(write_spec(), results, "--address", "127.0.0.1:9")
+    assert said == "error: no Ray cluster answers at 127.0.0.1:9 (Connection refused)"
+
+
+def test_something_else_answers(write_spec, results):
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"127.0.0.1:{server.server_port}"
+        said = refusal(write_spec(), results, "--address", address)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert said == f"error: what listens at {address} is not the head of a Ray cluster"
+
+
+def test_auto_without_a_cluster(write_spec, results, tmp_path):
+    """In a process namespace's /tmp of its own there is no cluster; Ray looks for one in its folder and among processes."""
+    said = refusal(write_spec(), results, "--address", "auto", environment={"RAY_TMPDIR": str(tmp_path)})
+    assert said.startswith("error: --address auto finds no Ray cluster on this machine")
+
+
+def test_ray_is_not_installed(write_spec, results, tmp_path):
+    """An environment with every package of this one but ray; the other backends and --help work there."""
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if entry.name != "ray":
+            (tmp_path / entry.name).symlink_to(entry)
+    words = [sys.executable, "-S", str(ROOT / "launch" / "run.py")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "RM_RESULTS_DIR": str(results)}
+    spec = [str(write_spec()), "--backend", "ray"]
+    done = subprocess.run([*words, *spec], env=environment, capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "--backend ray needs the package ray, which " in done.stderr
+    helped = subprocess.run([*words, "run", "--help"], env=environment, capture_output=True, text=True)
+    assert helped.returncode == 0, helped.stderr
+    assert "--address auto|HOST:PORT" in helped.stdout
+
+
+def test_another_version_on_the_cluster(write_spec, results, ray_cluster):
+    """What the cluster says of itself is changed, in its own store, for a while."""
+    from ray._common.usage import usage_constants
+    from ray._raylet import GcsClient
+
+    where = usage_constants.CLUSTER_METADATA_KEY, b"cluster"
+    store = GcsClient(address=ray_cluster.address)
+    said_before = store.internal_kv_get(*where)
+    told = json.loads(said_before)
+    try:
+        for changed in ({"ray_version": "2.9.0"}, {"python_version": "3.12.1"}):
+            store.internal_kv_put(where[0], json.dumps({**told, **changed}).encode(), True, where[1])
+            said = refusal(write_spec(), results, "--address", ray_cluster.address)
+            theirs = {**told, **changed}
+            assert said == (
+                f"error: the Ray cluster at {ray_cluster.address} runs Ray {theirs['ray_version']} on Python "
+                f"{theirs['python_version']}, this command Ray {told['ray_version']} on Python {told['python_version']}; "
+                "both must be the same"
+            )
+    finally:
+        store.internal_kv_put(where[0], said_before, True, where[1])
+
+
+class Silent:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told = []
+
+    def started(self, run_dir): ...
+
+    def died(self, run_dir, how): ...
+
+    def tick(self): ...
+
+    def ended(self, run_dir, ended):
+        self.told.append((run_dir, ended))
+
+
+def test_a_run_directory_that_the_nodes_do_not_see(ray_cluster, tmp_path):
+    with pytest.raises(UsageError, match=r"does not see .*/trial.json: run directories must lie on a file system that"):
+        backend_module.run([tmp_path / "nowhere"], Silent(), workers=1, address=ray_cluster.address)

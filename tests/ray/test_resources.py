@@ -1,0 +1,118 @@
+"""How nodes are divided into slots, and whether trials fit on a GPU together."""
+
+import copy
+import json
+import os
+
+import pytest
+
+from launch import trial
+from launch.backends import _ray_memory as memory
+from launch.backends import local
+from launch.backends._ray_cluster import Slots, capacity, divide, joined
+from launch.backends._ray_worker import Worker
+from launch.commands import UsageError
+from tests.backends.conftest import Backend
+from tests.conftest import TINY, write_trial
+from tests.ray.cluster import Cluster
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2, 3, 5, 200])
+def test_on_one_node_threads_are_those_of_the_local_backend(workers, monkeypatch):
+    """Sums on a CPU depend on the number of threads: the numbers of a trial would depend on what ran it."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    cores = len(os.sched_getaffinity(0))
+    slots = divide([{"CPU": cores}], workers, 1)
+    theirs = local.slots(workers, 1, 1000)
+    assert str(slots.threads) == theirs[0]["RM_THREADS"]
+    assert slots.wanted == len(theirs)
+    assert capacity([{"CPU": cores}], slots) >= slots.wanted
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    slots = divide([{"CPU": cores, "GPU": 2}], workers, 2)
+    theirs = local.slots(workers, 2, 1000)
+    assert (slots.wanted, str(slots.threads)) == (len(theirs), theirs[0]["RM_THREADS"])
+
+
+def test_workers_share_several_nodes_evenly():
+    assert divide([{"CPU": 4}, {"CPU": 8}], None, 1) == Slots(12, 1, 0)
+    assert divide([{"CPU": 4}, {"CPU": 8}], 3, 1) == Slots(3, 4, 0)
+    assert divide([{"CPU": 4}, {"CPU": 8}], 4, 1) == Slots(4, 2, 0), "of 3 CPUs each, only 1 + 2 would fit"
+    assert divide([{"CPU": 16, "GPU": 4}, {"CPU": 8, "GPU": 4}, {"CPU": 64}], None, 2) == Slots(16, 1, 0.5)
+    assert divide([{"CPU": 16, "GPU": 4}], None, 1) == Slots(4, 4, 1)
+    assert divide([{"CPU": 1, "GPU": 3}], None, 1) == Slots(3, 0.3333, 1)
+    assert divide([{"CPU": 1, "GPU": 1}], None, 3) == Slots(3, 0.3333, 0.3333)
+    assert divide([{"CPU": 12, "GPU": 2}], 6, 1) == Slots(6, 2, 0.3333), "more workers than slots are packed"
+    with pytest.raises(UsageError, match="has no CPUs"):
+        divide([{"GPU": 2}], None, 1)
+
+
+def test_too_many_trials_for_a_gpu_are_refused():
+    memory.refuse_if_too_much(3000, 8000, 2, "GPU 0 of n1")
+    with pytest.raises(
+        UsageError, match=r"3 trials do not fit on GPU 0 of n1: each needs 3900 MiB .* --trials-per-gpu 2"
+    ):
+        memory.refuse_if_too_much(3000, 8000, 3, "GPU 0 of n1")
+    with pytest.raises(UsageError, match="not even one would fit"):
+        memory.refuse_if_too_much(8000, 8000, 2, "GPU 0 of n1")
+
+
+def test_trials_alike_need_the_same_memory():
+    longer = copy.deepcopy(TINY)
+    longer["seed"], longer["train"]["epochs"], longer["optimizer"]["lr"] = 5, 300, 0.7
+    assert memory.footprint(longer) == memory.footprint(TINY)
+    for section, option, value in (("train", "batch_size", 17), ("backbone", "width", 5), ("method", "alpha", 0.1)):
+        other = copy.deepcopy(TINY)
+        other[section][option] = value
+        assert memory.footprint(other) != memory.footprint(TINY)
+
+
+@pytest.mark.slow
+def test_packing_on_a_node_with_a_gpu(write_spec, results, tmp_path, monkeypatch):
+    """This machine may have none: Ray is told of one, and of its memory by a program that answers as nvidia-smi would."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "nvidia-smi").write_text(
+        '#!/bin/sh\ncase "$*" in *memory.free*) echo 8000;; *) echo "GPU 0: none";; esac\n'
+    )
+    (tools / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    path = write_spec(**{"[0, 1]": "[0]", "RM: {": "Other: {"})
+    with Cluster(cpus=2, gpus=1) as cluster:
+        backend = Backend("ray", results, ["--backend", "ray", "--address", cluster.address, "--trials-per-gpu", "2"])
+        code, _, err = backend.run(path)
+        assert code == 2, "a trial that leaves no peak behind has not been on a GPU"
+        assert "cannot be told: it did not run on a GPU; leave --trials-per-gpu out" in err
+        assert len(list((results / "probes").iterdir())) == 1
+        run_dirs = sorted((results / "runs").iterdir())
+        for seed, (run_dir, peak) in enumerate(zip(run_dirs, (500.0, 3500.0), strict=True)):
+            values = json.loads((run_dir / "trial.json").read_text())
+            values = {key: value for key, value in values.items() if key not in ("id", "numerics")} | {
+                "seed": 90 + seed
+            }
+            twin = results / "runs" / trial.trial_id(values)
+            write_trial(twin, values)
+            (twin / "journal.jsonl").write_text(
+                json.dumps({"event": "epoch", "epoch": 1, "peak_memory_mib": peak}) + "\n"
+            )
+        code, _, err = backend.run(path)
+        assert code == 2
+        assert "2 trials do not fit on GPU 0 of " in err
+        assert "each needs 4450 MiB (3500 at its peak, and CUDA's own), 8000 MiB are free; --trials-per-gpu 1" in err
+        (twin / "journal.jsonl").unlink()
+        (twin / "trial.json").unlink()
+        twin.rmdir()
+        assert devices(cluster, 0.5, 2) == ["0", "0"], "two share the GPU"
+        assert devices(cluster, 1.0, 1) == ["0"]
+
+
+def devices(cluster, gpus, count):
+    """What actors side by side, with that much of a GPU each, may use."""
+    with joined(cluster.address):
+        import ray
+
+        options = {"num_cpus": 1, "num_gpus": gpus, "max_concurrency": 2}
+        actors = [ray.remote(Worker).options(**options).remote() for _ in range(count)]
+        answers = ray.get([actor.arrive.remote("/nowhere") for actor in actors])
+        for actor in actors:
+            ray.kill(actor)
+    return [answer["devices"] for answer in answers]
