@@ -111,16 +111,19 @@ def _file_system(folder: Path) -> str:
 
 
 def look_up(client: "MlflowClient", experiment_id: str, trial_ids: Sequence[str]) -> "dict[str, list[Run]]":
-    """The runs of these trials, by trial id; usually one each."""
-    found: dict[str, list[Run]] = {}
-    conditions = [f"tags.trial_id = '{trial_id}'" for trial_id in trial_ids] if len(trial_ids) <= FEW else [""]
-    for condition in conditions:
+    """The runs of these trials, by trial id; usually one each.
+
+    A run may come twice, on two pages between which another folder's mirror made a run; it counts once.
+    """
+    found: dict[str, dict[str, Run]] = {}
+    each = [f"tags.trial_id = '{trial_id}'" for trial_id in dict.fromkeys(trial_ids)]
+    for condition in each if len(each) <= FEW else [""]:
         token = None
         while True:
             page = client.search_runs([experiment_id], condition, max_results=_PAGE, page_token=token)
             for run in page:
-                found.setdefault(run.data.tags.get("trial_id", ""), []).append(run)
+                found.setdefault(run.data.tags.get("trial_id", ""), {})[run.info.run_id] = run
             token = page.token
             if not token:
                 break
-    return found
+    return {trial_id: list(runs.values()) for trial_id, runs in found.items()}

@@ -95,7 +95,7 @@ class _Creations:
         self.doubtful = path.read_text(encoding="utf-8").split()[-8:]
 
     def begin(self, trial_id: str) -> None:
-        self.path.write_text(" ".join([*self.doubtful, trial_id]), encoding="utf-8")
+        self.path.write_text(" ".join(dict.fromkeys([*self.doubtful, trial_id])), encoding="utf-8")
 
     def settled(self) -> None:
         self.doubtful = []
