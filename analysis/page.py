@@ -69,7 +69,7 @@ def to_html(table: Table, figures: list[Drawing], curves: Drawing | None, *, fol
         scale=Scale(table),
         other=other_selection(select),
         others=[name for name in SELECTION_NAMES if name not in (select, other_selection(select))],
-        inflation=_inflation(table),
+        inflation=table.inflation.mean if table.inflation else None,
         figures=[(figure, Markup(figure.svg)) for figure in figures],
         curves=(curves, Markup(curves.svg)) if curves else None,
         assumptions=assumptions(table),
@@ -127,11 +127,6 @@ def _run_link(seed: SeedResult, folder: Path, results: Path) -> Mapping[str, str
     if path.is_relative_to(results):
         return {"text": seed.trial_id, "href": quote(Path(os.path.relpath(path, folder)).as_posix()) + "/"}
     return {"text": seed.run_dir, "href": None}
-
-
-def _inflation(table: Table) -> float | None:
-    values = [cell.inflation for cell in table.cells if cell.inflation is not None]
-    return sum(values) / len(values) if values else None
 
 
 def _covered(table: Table, where: list[tuple[str, ...]]) -> str:

@@ -1,11 +1,13 @@
 """What MLflow knows about trials, as data frames. The only importer of mlflow in this package.
 
-Reading never writes: a store that does not exist yet is an empty frame, and no database file appears.
+Reading never writes to the store: one that does not exist yet is an empty frame, and no database file appears. With a
+`Cache`, what was read is kept beside the reports, and only what has changed since is read again.
 """
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
+from analysis.cache import Cache, Kept, Rows
 from analysis.paths import tracking_uri as default_tracking_uri
 from analysis.paths import without_secrets
 
@@ -24,66 +27,153 @@ EXPERIMENT = "recursivemix"
 METRICS = ("top1_error", "top5_error")
 SELECTIONS = ("best", "last", "median_last_10")
 FINALS = tuple(f"{selection}_{metric}" for metric in METRICS for selection in SELECTIONS)
-TAGS = ("run_dir", "host", "device", "git_commit")
-COLUMNS = ("trial_id", "seed", "status", "run_id", *TAGS, *FINALS, "best_epoch", "train_seconds", "ended", "link")
+TAGS = ("run_dir", "host", "device", "git_commit", "origin", "versions")
+COLUMNS = (
+    "trial_id", "seed", "status", "run_id", "experiment_id", *TAGS, *FINALS, "best_epoch", "train_seconds", "ended", "link",
+)  # fmt: skip
 
 _PAGE = 1000
+_QUICK = 2.0
+"""Seconds within which a store is read whole each time, so that nothing in it can be overlooked."""
+_COMPLETE_AFTER = 3600.0
+"""A larger store is read whole once an hour, in between only where something can have changed."""
+_SINGLE = 100
+"""At most so many trials without a record are looked up one by one."""
 
 
 class RecordsError(Exception):
     """The tracking store cannot be read: the message names it and says why."""
 
 
-def load_records(trial_ids: Iterable[str], tracking_uri: str | None = None) -> pd.DataFrame:
+def load_records(
+    trial_ids: Iterable[str], tracking_uri: str | None = None, cache: Cache | None = None, *, fresh: bool = False
+) -> pd.DataFrame:
     """One row per trial that has a record, with the columns COLUMNS, sorted by trial id.
 
     Of several runs of one trial a finished one is preferred, then the latest. status is MLflow's (FINISHED, RUNNING…),
     ended an ISO time in UTC or None, link the run's page where the tracking server has one, errors are in percent.
-    Raises RecordsError for a store that exists and cannot be read.
+    fresh reads the whole store, whatever the cache says. Raises RecordsError for a store that exists and cannot be read.
     """
     wanted = set(trial_ids)
     uri = default_tracking_uri(tracking_uri)
     best: dict[str, dict[str, Any]] = {}
     if wanted and _exists(uri):
         try:
-            for run in _runs(_client(uri)):
-                row = _row(run, uri)
-                trial = row["trial_id"]
-                if trial in wanted and (trial not in best or _rank(row) > _rank(best[trial])):
-                    best[trial] = row
-                    if len(best) == len(wanted) and all(found["status"] == "FINISHED" for found in best.values()):
-                        break
+            rows = _rows(uri, wanted, cache, fresh)
         except Exception as error:  # MLflow, SQLAlchemy and requests each bring their own
             raise RecordsError(_explain(uri, error)) from error
-    rows = [best[trial] for trial in sorted(best)]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+        for row in rows.values():
+            trial = row["trial_id"]
+            if trial in wanted and (trial not in best or _rank(row) > _rank(best[trial])):
+                best[trial] = row
+    return pd.DataFrame([best[trial] for trial in sorted(best)], columns=list(COLUMNS))
 
 
-def load_curves(run_ids: Sequence[str], metric: str, tracking_uri: str | None = None) -> pd.DataFrame:
+def _rows(uri: str, wanted: set[str], cache: Cache | None, fresh: bool) -> Rows:
+    """Every run of the store, by its id: from the cache as far as that is still true."""
+    stamp = _stamp(uri)  # before reading: what is written meanwhile makes another stamp
+    kept = cache.read(uri) if cache and not fresh else None
+    if kept and stamp is not None and kept.stamp == stamp:
+        return kept.rows
+    client, begun, now = _client(uri), time.monotonic(), time.time()
+    if kept is None or kept.seconds < _QUICK or now - kept.complete > _COMPLETE_AFTER:
+        rows = {row["run_id"]: row for row in (_row(run, uri) for run in _runs(client))}
+        kept = Kept(stamp, now, time.monotonic() - begun, rows)
+    else:
+        kept = Kept(stamp, kept.complete, kept.seconds, _refreshed(client, uri, kept.rows, wanted))
+    if cache:
+        cache.write(uri, kept)
+    return kept.rows
+
+
+def _refreshed(client: "MlflowClient", uri: str, rows: Rows, wanted: set[str]) -> Rows:
+    """Read again what can have changed: runs begun or ended since, unfinished ones, trials without any.
+
+    What this cannot see, a run that was mirrored long after it ended or one that was deleted, the next complete reading does.
+    """
+
+    def found(condition: str) -> Rows:
+        return {row["run_id"]: row for row in (_row(run, uri) for run in _runs(client, condition))}
+
+    started = max((row["started"] for row in rows.values()), default=0)
+    ended = max((row["end"] or 0 for row in rows.values()), default=0)
+    new = found(f"attributes.start_time > {started}") | found(f"attributes.end_time > {ended}")
+    rows = rows | new
+    missing = wanted - {row["trial_id"] for row in rows.values()}
+    for trial in sorted(missing)[:_SINGLE] if len(missing) <= _SINGLE else []:
+        rows |= found(f"tags.trial_id = '{trial}'")
+    again = {row["trial_id"] for row in new.values()}
+    doubtful = [
+        run for run, row in rows.items() if run not in new and (row["status"] != "FINISHED" or row["trial_id"] in again)
+    ]
+    for start in range(0, len(doubtful), _PAGE // 4):
+        some = doubtful[start : start + _PAGE // 4]
+        here = found("attributes.run_id IN ({})".format(", ".join(f"'{run}'" for run in some)))
+        rows = {run: row for run, row in rows.items() if run not in some or run in here} | here
+    return rows
+
+
+def load_curves(
+    run_ids: Sequence[str],
+    metric: str,
+    tracking_uri: str | None = None,
+    cache: Cache | None = None,
+    finished: Callable[[str], bool] = lambda run_id: False,
+) -> pd.DataFrame:
     """One metric of some runs over their epochs: columns run_id, epoch, value, sorted by the first two.
 
-    An epoch logged twice, as after a resumption, keeps its latest value.
+    An epoch logged twice, as after a resumption, keeps its latest value. The curve of a finished run is read once and kept.
     """
     uri = default_tracking_uri(tracking_uri)
-    points: dict[tuple[str, int], float] = {}
+    points: list[tuple[str, int, float]] = []
     if run_ids and _exists(uri):
+        kept = cache.curves(uri, metric) if cache else {}
+        unknown = [run_id for run_id in run_ids if run_id not in kept]
         try:
-            client = _client(uri)
-            for run_id in run_ids:
-                for point in sorted(client.get_metric_history(run_id, metric), key=lambda point: point.timestamp):
-                    points[run_id, point.step] = point.value
+            read = _histories(uri, unknown, metric)
         except Exception as error:  # as above
             raise RecordsError(_explain(uri, error)) from error
-    rows = [(run_id, epoch, value) for (run_id, epoch), value in sorted(points.items())]
-    return pd.DataFrame(rows, columns=["run_id", "epoch", "value"])
+        if cache and any(finished(run_id) for run_id in unknown):
+            cache.keep_curves(uri, metric, kept | {run: curve for run, curve in read.items() if finished(run)})
+        found = kept | read
+        points = [(run, int(epoch), value) for run in sorted(set(run_ids)) for epoch, value in found[run]]
+    return pd.DataFrame(points, columns=["run_id", "epoch", "value"])
+
+
+def _histories(uri: str, run_ids: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
+    if not run_ids:
+        return {}
+    client = _client(uri)
+    histories = {}
+    for run_id in run_ids:
+        points = sorted(client.get_metric_history(run_id, metric), key=lambda point: point.timestamp)
+        histories[run_id] = sorted({point.step: point.value for point in points}.items())
+    return histories
+
+
+def _stamp(uri: str) -> list[int] | None:
+    """What changes with every write to a database file; None where that cannot be told from outside."""
+    if not urlsplit(uri).scheme.startswith("sqlite"):
+        return None
+    stamp = []
+    for suffix in ("", "-wal", "-journal"):
+        try:
+            found = _file(uri).with_name(_file(uri).name + suffix).stat()
+        except FileNotFoundError:
+            continue
+        stamp += [found.st_ino, found.st_size, found.st_mtime_ns]
+    return stamp
+
+
+def _file(uri: str) -> Path:
+    return Path(unquote(uri.split("///", 1)[-1].split("?")[0]))
 
 
 def _exists(uri: str) -> bool:
     """Whether a store is there to be read; MLflow would create a missing local one."""
     parts = urlsplit(uri)
     if parts.scheme.startswith("sqlite"):
-        file = Path(unquote(uri.split("///", 1)[-1].split("?")[0]))
-        return file.is_file() and file.stat().st_size > 0
+        return _file(uri).is_file() and _file(uri).stat().st_size > 0
     if parts.scheme in ("", "file"):
         return Path(unquote(parts.path)).is_dir()
     return True
@@ -102,14 +192,14 @@ def _client(uri: str) -> "MlflowClient":
     return MlflowClient(tracking_uri=uri)
 
 
-def _runs(client: "MlflowClient") -> "Iterator[Run]":
-    """All runs of the experiment, newest first, page by page."""
+def _runs(client: "MlflowClient", condition: str = "") -> "Iterator[Run]":
+    """The runs of the experiment, all or those of a condition, newest first, page by page."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return
     token = None
     while True:
-        page = client.search_runs([experiment.experiment_id], max_results=_PAGE, page_token=token)
+        page = client.search_runs([experiment.experiment_id], condition, max_results=_PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:
@@ -125,16 +215,18 @@ def _row(run: "Run", uri: str) -> dict[str, Any]:
         "seed": int(seed) if seed.lstrip("-").isdigit() else None,
         "status": run.info.status,
         "run_id": run.info.run_id,
+        "experiment_id": run.info.experiment_id,
         **{tag: tags.get(tag) for tag in TAGS},
         **{name: metrics.get(name) for name in (*FINALS, "best_epoch", "train_seconds")},
         "ended": datetime.fromtimestamp(end / 1000, UTC).isoformat(timespec="seconds") if end else None,
         "link": _link(run, uri),
-        "_started": run.info.start_time or 0,
+        "started": run.info.start_time or 0,
+        "end": end,
     }
 
 
 def _rank(row: dict[str, Any]) -> tuple[bool, int]:
-    return row["status"] == "FINISHED", row["_started"]
+    return row["status"] == "FINISHED", row["started"]
 
 
 def _link(run: "Run", uri: str) -> str | None:

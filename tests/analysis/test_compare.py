@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import compare
+from analysis import claims, compare
 
 
 def normal(seed: int, n: int, mean: float, std: float = 0.15) -> list[float]:
@@ -111,7 +111,7 @@ def test_a_true_and_large_difference_is_found():
 @pytest.mark.parametrize("seed", range(4))
 def test_a_claim_is_scipys_paired_and_welchs_test(seed):
     left, right = normal(seed, 4, 18.6), normal(seed + 100, 4, 18.8, 0.3)
-    result = compare.test_claim(by_seed(left), by_seed(right))
+    result = claims.test_claim(by_seed(left), by_seed(right))
     assert result.p == pytest.approx(stats.ttest_rel(left, right, alternative="less").pvalue)
     assert result.p_opposite == pytest.approx(stats.ttest_rel(left, right, alternative="greater").pvalue)
     assert result.welch_p == pytest.approx(stats.ttest_ind(left, right, equal_var=False, alternative="less").pvalue)
@@ -122,47 +122,47 @@ def test_students_sleep_data():
     """Student (1908): ten patients, extra hours of sleep under two drugs; t = -4.0621, two-sided p = 0.00283."""
     first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
     second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
-    result = compare.test_claim(by_seed(first), by_seed(second))
+    result = claims.test_claim(by_seed(first), by_seed(second))
     assert (result.word, result.n) == ("holds", 10)
     assert result.p == pytest.approx(0.002833 / 2, abs=1e-6)
 
 
 def test_claims_pair_by_seed_and_use_only_shared_ones():
-    result = compare.test_claim({0: 18.0, 1: 18.5, 2: 18.2, 7: 99.0}, {0: 19.0, 1: 19.6, 2: 19.1, 8: 0.0})
+    result = claims.test_claim({0: 18.0, 1: 18.5, 2: 18.2, 7: 99.0}, {0: 19.0, 1: 19.6, 2: 19.1, 8: 0.0})
     assert (result.word, result.n, result.difference) == ("holds", 3, pytest.approx(-1.0))
 
 
 def test_the_opposite_of_a_claim_is_reversed():
-    assert compare.test_claim({0: 19.0, 1: 19.6, 2: 19.1}, {0: 18.0, 1: 18.5, 2: 18.2}).word == "reversed"
+    assert claims.test_claim({0: 19.0, 1: 19.6, 2: 19.1}, {0: 18.0, 1: 18.5, 2: 18.2}).word == "reversed"
 
 
 def test_claims_without_two_pairs_are_missing():
-    assert compare.test_claim({}, {}).word == "missing"
-    alone = compare.test_claim({0: 18.0}, {0: 19.0, 1: 19.1})
+    assert claims.test_claim({}, {}).word == "missing"
+    alone = claims.test_claim({0: 18.0}, {0: 19.0, 1: 19.1})
     assert (alone.word, alone.difference, alone.p) == ("missing", -1.0, None)
 
 
 def test_equal_differences_fall_back_on_the_sign_test():
     """18.7 - 18.6 and 19.7 - 19.6 differ by rounding only; a t-test would take that for certainty."""
-    three = compare.test_claim({0: 18.6, 1: 19.6, 2: 20.6}, {0: 18.7, 1: 19.7, 2: 20.7})
+    three = claims.test_claim({0: 18.6, 1: 19.6, 2: 20.6}, {0: 18.7, 1: 19.7, 2: 20.7})
     assert (three.word, three.p) == ("undecided", 0.125)
-    five = compare.test_claim(by_seed([18.0] * 5), by_seed([19.0] * 5))
+    five = claims.test_claim(by_seed([18.0] * 5), by_seed([19.0] * 5))
     assert (five.word, five.p, five.welch_p) == ("holds", 1 / 32, None)
-    assert compare.test_claim(by_seed([18.0] * 5), by_seed([18.0] * 5)).word == "undecided"
+    assert claims.test_claim(by_seed([18.0] * 5), by_seed([18.0] * 5)).word == "undecided"
 
 
 def test_holm_by_hand():
     """p = 0.01, 0.04, 0.03 of three: 3·0.01, then 2·0.03, then the maximum so far."""
-    claims = [compare.ClaimResult("holds", 3, -1.0, p, 1 - p) for p in (0.01, 0.04, 0.03)]
-    missing = compare.ClaimResult("missing", 1)
-    corrected = compare.holm([claims[0], missing, *claims[1:]])
+    tested = [claims.ClaimResult("holds", 3, -1.0, p, 1 - p) for p in (0.01, 0.04, 0.03)]
+    missing = claims.ClaimResult("missing", 1)
+    corrected = claims.holm([tested[0], missing, *tested[1:]])
     assert [c.holm_p for c in corrected] == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
     assert [c.word for c in corrected] == ["holds", "missing", "undecided", "undecided"]
     assert "alone it would be `holds`" in corrected[2].reason
 
 
 def test_a_reversed_claim_gives_the_p_value_of_its_opposite():
-    (result,) = compare.holm([compare.ClaimResult("reversed", 3, 1.0, 0.998, 0.002, 0.9)])
+    (result,) = claims.holm([claims.ClaimResult("reversed", 3, 1.0, 0.998, 0.002, 0.9)])
     assert (result.word, result.holm_p_opposite) == ("reversed", 0.002)
     assert "the opposite has p = 0.002" in result.reason
 
@@ -172,6 +172,54 @@ def test_no_claim_holds_by_chance_more_than_5_percent_of_tables():
     false = 0
     for table in range(400):
         pairs = [(normal(table * 20 + i, 3, 18.0), normal(90_000 + table * 20 + i, 3, 18.0)) for i in range(10)]
-        results = compare.holm([compare.test_claim(by_seed(a), by_seed(b)) for a, b in pairs])
+        results = claims.holm([claims.test_claim(by_seed(a), by_seed(b)) for a, b in pairs])
         false += any(result.word == "holds" for result in results)
     assert false / 400 <= 0.05 + 0.025
+
+
+def test_what_the_best_epoch_flatters_by_is_a_paired_mean():
+    """The authors' three logs: 2.40, 2.38, 2.28 at their best epochs, 2.68, 2.51, 2.58 at the last."""
+    found = compare.inflation({0: 2.40, 1: 2.38, 2: 2.28, 3: 9.0}, {0: 2.68, 1: 2.51, 2: 2.58, 4: 9.0})
+    low, high = stats.t.interval(0.95, 2, 0.71 / 3, stats.sem([0.28, 0.13, 0.30]))
+    assert (found.n, found.mean) == (3, pytest.approx(0.71 / 3))
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    assert compare.inflation({0: 2.4}, {1: 2.5}) is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_range_is_the_worst_pairs_equivalence_test_by_scipy(seed):
+    cells = [normal(seed * 10 + i, 5, 18.6, 0.1) for i in range(3)]
+    result = claims.test_range([by_seed(values) for values in cells], 0.3)
+    p, outside = [], []
+    for a, b in [(0, 1), (0, 2), (1, 2)]:
+        differences = np.subtract(cells[a], cells[b])
+        below = stats.ttest_1samp(differences, 0.3, alternative="less").pvalue
+        above = stats.ttest_1samp(differences, -0.3, alternative="greater").pvalue
+        p.append(max(below, above))
+        outside += [1 - below, 1 - above]
+    assert (result.n, result.p) == (5, pytest.approx(max(p)))
+    assert result.p_opposite == pytest.approx(min(1, 6 * min(outside)))
+    assert result.difference == pytest.approx(
+        max(abs(np.mean(np.subtract(cells[a], cells[b]))) for a, b in [(0, 1), (0, 2), (1, 2)])
+    )
+
+
+def test_a_range_holds_turns_out_wider_or_stays_undecided():
+    close, far = {0: 18.60, 1: 18.62, 2: 18.64}, {0: 19.60, 1: 19.62, 2: 19.65}
+    near = {0: 18.61, 1: 18.62, 2: 18.66}
+    assert claims.test_range([close, near], 0.3).word == "holds"
+    assert claims.test_range([close, near, far], 0.3).word == "reversed"
+    assert claims.test_range([close, {0: 18.3, 1: 19.0, 2: 18.6}], 0.3).word == "undecided"
+    assert claims.test_range([close, {0: 18.6}], 0.3).word == "missing"
+    assert (
+        claims.test_range([close, close], 0.3).word == "undecided"
+    )  # equal differences: three seeds are too few for a sign test
+
+
+def test_a_range_that_is_just_exceeded_is_said_to_hold_in_at_most_5_percent():
+    words = [
+        claims.test_range([by_seed(normal(i, 4, 18.0)), by_seed(normal(50_000 + i, 4, 18.3))], 0.3).word
+        for i in range(2000)
+    ]
+    assert words.count("holds") / 2000 <= 0.05 + 0.01
+    assert words.count("reversed") / 2000 <= 0.05 + 0.01

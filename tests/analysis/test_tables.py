@@ -67,7 +67,8 @@ def test_a_cell_is_mean_and_deviation_of_the_specs_selection_beside_the_other(ro
     assert cell.ours.mean == pytest.approx(sum(last) / 3)
     best = [records.loc[seed.trial_id, "best_top1_error"] for seed in cell.seeds]
     assert cell.other.mean == pytest.approx(sum(best) / 3)
-    assert cell.inflation == pytest.approx((sum(last) - sum(best)) / 3)
+    assert cell.inflation.mean == pytest.approx((sum(last) - sum(best)) / 3)
+    assert (cell.inflation.n, rows.inflation.n) == (3, 15)
 
 
 def test_claims_are_tested_in_every_row_and_pair_by_pair(grid):

@@ -1,0 +1,159 @@
+"""Tests of what a paper claims of its own numbers: "A < B", paired by seed, and "A, B, C within w"; Holm over a table."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import stdtr
+
+from analysis.compare import ALPHA, ROUNDING, Estimate, join, std_of, tost
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """A test of "left is smaller than right", or of "no two differ by more than within".
+
+    difference is the mean of left - right over the shared seeds, for a range the widest such mean without its sign;
+    p and p_opposite are the paired one-sided p-values of the claim and of its opposite; welch_p tests the claim without pairing.
+    Holm's corrections are equal to p and p_opposite until `holm` has seen the whole table.
+    """
+
+    word: str
+    n: int
+    difference: float | None = None
+    p: float | None = None
+    p_opposite: float | None = None
+    welch_p: float | None = None
+    holm_p: float | None = None
+    holm_p_opposite: float | None = None
+    reason: str = ""
+
+
+def test_claim(left: Mapping[int, float], right: Mapping[int, float]) -> ClaimResult:
+    """Test that left is smaller than right, each given as {seed: value}.
+
+    Paired one-sided t-test over the shared seeds: t = mean(d)/(std(d)/√n), d = left - right, n - 1 degrees of freedom.
+    Where all differences are equal there is no t; the sign test's p = 2^-n stands in (1 if they are all zero).
+
+    holds      p < 0.05, and the sign is the claim's
+    reversed   the opposite one-sided p < 0.05
+    undecided  neither
+    missing    fewer than two shared seeds
+    """
+    shared = sorted(left.keys() & right.keys())
+    differences = [left[seed] - right[seed] for seed in shared]
+    if len(shared) < 2:
+        mean = float(np.mean(differences)) if differences else None
+        count = f"{len(shared) or 'no'} seed{'s' if len(shared) != 1 else ''}"
+        return ClaimResult("missing", len(shared), mean, reason=f"{count} in common, a paired test needs two")
+    scale = max(abs(value) for side in (left, right) for value in side.values())
+    mean, std = float(np.mean(differences)), std_of(differences, scale)
+    if std:
+        t = mean / (std / math.sqrt(len(shared)))
+        p, p_opposite = float(stdtr(len(shared) - 1, t)), float(stdtr(len(shared) - 1, -t))
+        reason = ""
+    else:
+        p, p_opposite = _sign_test(mean, len(shared), scale)
+        reason = "all differences are equal: p is the sign test's"
+    welch_p = welch(list(left.values()), list(right.values()))
+    result = ClaimResult("undecided", len(shared), mean, p, p_opposite, welch_p, p, p_opposite, reason)
+    return replace(result, word=_claim_word(p, p_opposite))
+
+
+def test_range(cells: Sequence[Mapping[int, float]], within: float) -> ClaimResult:
+    """Test that no two of these cells, each {seed: value}, differ by more than `within`.
+
+    Each pair has a paired equivalence test (TOST, as `compare.tost`) of its mean difference against ± within. The claim is
+    about all pairs at once, so its p is the largest of theirs and needs no correction (intersection-union test; Berger 1982,
+    Technometrics 24:295). The opposite, that some pair differs by more, is one-sided to both sides of every pair:
+    its p is the smallest of theirs times twice the number of pairs (Bonferroni).
+    """
+    pairs = [(a, b) for i, a in enumerate(cells) for b in cells[i + 1 :]]
+    tested = [_pair_within(a, b, within) for a, b in pairs]
+    n = min(pair.n for pair in tested)
+    if n < 2:
+        return ClaimResult("missing", n, reason="some two cells have fewer than two seeds in common")
+    widest = max(abs(pair.difference or 0.0) for pair in tested)
+    p = max(pair.p or 0.0 for pair in tested)
+    p_opposite = min(1.0, 2 * len(pairs) * min(pair.p_opposite or 0.0 for pair in tested))
+    reason = "; ".join(dict.fromkeys(pair.reason for pair in tested if pair.reason))
+    return ClaimResult(_claim_word(p, p_opposite), n, widest, p, p_opposite, None, p, p_opposite, reason)
+
+
+def _pair_within(left: Mapping[int, float], right: Mapping[int, float], within: float) -> ClaimResult:
+    """The equivalence test of one pair; p_opposite is the smaller of the two one-sided ones."""
+    shared = sorted(left.keys() & right.keys())
+    if len(shared) < 2:
+        return ClaimResult("missing", len(shared))
+    differences = [left[seed] - right[seed] for seed in shared]
+    scale = max(abs(value) for side in (left, right) for value in side.values())
+    mean, std = float(np.mean(differences)), std_of(differences, scale)
+    if not std:
+        p, p_opposite = (0.5 ** len(shared), 1.0) if abs(mean) <= within else (1.0, 0.5 ** len(shared))
+        return ClaimResult("", len(shared), mean, p, p_opposite, reason="equal differences: p is the sign test's")
+    p = tost(Estimate(len(shared), mean, std, None, None), 0.0, within)
+    return ClaimResult("", len(shared), mean, p, float(stdtr(len(shared) - 1, _t(within, mean, std, len(shared)))))
+
+
+def _t(within: float, mean: float, std: float, n: int) -> float:
+    return (within - abs(mean)) / (std / math.sqrt(n))
+
+
+def welch(left: Sequence[float], right: Sequence[float]) -> float | None:
+    """One-sided p-value of Welch's t-test that left has the smaller mean.
+
+    None without any spread, or with one value on a side.
+    t = (m1 - m2)/√(v1 + v2) with v = std²/n; degrees of freedom (v1 + v2)²/(v1²/(n1-1) + v2²/(n2-1))  (Welch 1947,
+    Biometrika 34:28, with Satterthwaite's degrees of freedom).
+    """
+    if len(left) < 2 or len(right) < 2:
+        return None
+    v1, v2 = std_of(left) ** 2 / len(left), std_of(right) ** 2 / len(right)
+    if v1 + v2 == 0:
+        return None
+    degrees = (v1 + v2) ** 2 / (v1**2 / (len(left) - 1) + v2**2 / (len(right) - 1))
+    return float(stdtr(degrees, (np.mean(left) - np.mean(right)) / math.sqrt(v1 + v2)))
+
+
+def holm(results: Sequence[ClaimResult]) -> list[ClaimResult]:
+    """The claims of one table with words that hold for all of them together, in the order given.
+
+    Holm's step-down correction (1979, Scand. J. Stat. 6:65): the i-th smallest of m p-values becomes
+    max over j <= i of min(1, (m - j + 1)·p_j). Claims and their opposites are one family each.
+    """
+    tested = [i for i, result in enumerate(results) if result.p is not None]
+    corrected = list(results)
+    for_claim = _holm([results[i].p or 0.0 for i in tested])
+    for_opposite = _holm([results[i].p_opposite or 0.0 for i in tested])
+    for i, p, p_opposite in zip(tested, for_claim, for_opposite, strict=True):
+        word = _claim_word(p, p_opposite)
+        reason = results[i].reason
+        if word != results[i].word:
+            reason = join(reason, f"alone it would be `{results[i].word}`, not among {len(tested)} claims")
+        if word == "reversed":
+            reason = join(reason, f"the opposite has p = {p_opposite:.2g} after Holm's correction")
+        corrected[i] = replace(results[i], word=word, holm_p=p, holm_p_opposite=p_opposite, reason=reason)
+    return corrected
+
+
+def _holm(p_values: Sequence[float]) -> list[float]:
+    order = np.argsort(p_values, kind="stable")
+    corrected = [0.0] * len(p_values)
+    running = 0.0
+    for rank, i in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = running
+    return corrected
+
+
+def _sign_test(mean: float, n: int, scale: float) -> tuple[float, float]:
+    if abs(mean) <= ROUNDING * scale:
+        return 1.0, 1.0
+    return (0.5**n, 1.0) if mean < 0 else (1.0, 0.5**n)
+
+
+def _claim_word(p: float, p_opposite: float) -> str:
+    if p < ALPHA:
+        return "holds"
+    return "reversed" if p_opposite < ALPHA else "undecided"
