@@ -25,6 +25,8 @@ METRICS = ("top1_error", "top5_error")
 SELECTIONS = ("best", "last", "median_last_10")
 FINALS = tuple(f"{selection}_{metric}" for metric in METRICS for selection in SELECTIONS)
 TAGS = ("run_dir", "host", "device", "git_commit")
+MEASURED = "measured_"
+"""What probes measured: a column for each such number that any of the records has, after COLUMNS."""
 COLUMNS = ("trial_id", "seed", "status", "run_id", *TAGS, *FINALS, "best_epoch", "train_seconds", "ended", "link")
 
 _PAGE = 1000
@@ -56,7 +58,8 @@ def load_records(trial_ids: Iterable[str], tracking_uri: str | None = None) -> p
         except Exception as error:  # MLflow, SQLAlchemy and requests each bring their own
             raise RecordsError(_explain(uri, error)) from error
     rows = [best[trial] for trial in sorted(best)]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    measured = sorted({name for row in rows for name in row if name.startswith(MEASURED)})
+    return pd.DataFrame(rows, columns=[*COLUMNS, *measured])
 
 
 def load_curves(run_ids: Sequence[str], metric: str, tracking_uri: str | None = None) -> pd.DataFrame:
@@ -127,6 +130,7 @@ def _row(run: "Run", uri: str) -> dict[str, Any]:
         "run_id": run.info.run_id,
         **{tag: tags.get(tag) for tag in TAGS},
         **{name: metrics.get(name) for name in (*FINALS, "best_epoch", "train_seconds")},
+        **{name: value for name, value in metrics.items() if name.startswith(MEASURED)},
         "ended": datetime.fromtimestamp(end / 1000, UTC).isoformat(timespec="seconds") if end else None,
         "link": _link(run, uri),
         "_started": run.info.start_time or 0,

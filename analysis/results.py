@@ -17,7 +17,12 @@ from launch.spec import Cell, Spec
 from launch.trial import Trial
 
 VERDICTS = ("reproduced", "consistent", "differs", "missing", "not comparable")
-SELECTION_NAMES = {"best": "best epoch", "last": "last epoch", "median_last_10": "median of last 10"}
+SELECTION_NAMES = {
+    "best": "best epoch",
+    "last": "last epoch",
+    "median_last_10": "median of last 10",
+    "measured": "measured",
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class CellResult:
     @property
     def other(self) -> Estimate | None:
         """The estimate that stands beside ours: the last epoch's, or the best one's where ours is the last."""
-        return self.estimates.get(other_selection(self.select))
+        return None if self.select == "measured" else self.estimates.get(other_selection(self.select))
 
     @property
     def inflation(self) -> float | None:
@@ -166,7 +171,7 @@ def other_selection(select: str) -> str:
 def _cell(spec: Spec, cell: Cell, found: Mapping[str, Mapping[Any, Any]]) -> CellResult:
     seeds = tuple(_seed(trial, found.get(trial.id), spec.metric.name) for trial in cell.trials)
     estimates = {}
-    for selection in SELECTIONS:
+    for selection in (*SELECTIONS, "measured"):
         estimated = estimate([seed.values[selection] for seed in seeds if selection in seed.values])
         if estimated is not None:
             estimates[selection] = estimated
@@ -183,7 +188,7 @@ def _seed(trial: Trial, record: Mapping[Any, Any] | None, metric: str) -> SeedRe
     state = str(record["status"]).lower()
     values = {}
     if state == "finished":  # an unfinished run has no result, whatever it has logged so far
-        finals = {selection: record.get(f"{selection}_{metric}") for selection in SELECTIONS}
+        finals = {selection: record.get(f"{selection}_{metric}") for selection in (*SELECTIONS, "measured")}
         values = {selection: float(value) for selection, value in finals.items() if value is not None}
         values = {selection: value for selection, value in values.items() if math.isfinite(value)}
     run_dir, link = (record[key] if isinstance(record[key], str) else None for key in ("run_dir", "link"))
