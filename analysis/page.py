@@ -53,12 +53,12 @@ def to_html(table: Table, figures: list[Drawing], curves: Drawing | None, *, fol
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    for function in (tables.number, tables.signed, tables.mean_std, tables.p_value, tables.seed_count):
+    shown = (tables.metric_name, tables.unit, tables.number, tables.signed, tables.mean_std, tables.p_value)
+    for function in (*shown, tables.seed_count):
         environment.globals[function.__name__] = function
     select = table.spec.metric.select
     return environment.get_template("page.html.jinja").render(
         marks={**tables.MARKS, **tables.CLAIM_MARKS},
-        metric_names=tables.METRIC_NAMES,
         selection_names=SELECTION_NAMES,
         run_link=lambda seed: _run_link(seed, folder, results),
         table=table,
@@ -68,7 +68,7 @@ def to_html(table: Table, figures: list[Drawing], curves: Drawing | None, *, fol
         legend={word: MEANINGS[word] for word in VERDICTS if word in table.verdicts} if table.has_published else {},
         scale=Scale(table),
         other=other_selection(select),
-        others=[name for name in SELECTION_NAMES if name not in (select, other_selection(select))],
+        others=[name for name in SELECTION_NAMES if name not in (select, other_selection(select), "measured")],
         inflation=table.inflation.mean if table.inflation else None,
         figures=[(figure, Markup(figure.svg)) for figure in figures],
         curves=(curves, Markup(curves.svg)) if curves else None,

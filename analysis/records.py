@@ -28,6 +28,8 @@ METRICS = ("top1_error", "top5_error")
 SELECTIONS = ("best", "last", "median_last_10")
 FINALS = tuple(f"{selection}_{metric}" for metric in METRICS for selection in SELECTIONS)
 TAGS = ("run_dir", "host", "device", "git_commit", "origin", "versions")
+MEASURED = "measured_"
+"""What probes measured: a column for each such number that any of the records has, after COLUMNS."""
 COLUMNS = (
     "trial_id", "seed", "status", "run_id", "experiment_id", *TAGS, *FINALS, "best_epoch", "train_seconds", "ended", "link",
 )  # fmt: skip
@@ -66,7 +68,9 @@ def load_records(
             trial = row["trial_id"]
             if trial in wanted and (trial not in best or _rank(row) > _rank(best[trial])):
                 best[trial] = row
-    return pd.DataFrame([best[trial] for trial in sorted(best)], columns=list(COLUMNS))
+    found = [best[trial] for trial in sorted(best)]
+    measured = sorted({name for row in found for name in row if name.startswith(MEASURED)})
+    return pd.DataFrame(found, columns=[*COLUMNS, *measured])
 
 
 def _rows(uri: str, wanted: set[str], cache: Cache | None, fresh: bool) -> Rows:
@@ -218,6 +222,7 @@ def _row(run: "Run", uri: str) -> dict[str, Any]:
         "experiment_id": run.info.experiment_id,
         **{tag: tags.get(tag) for tag in TAGS},
         **{name: metrics.get(name) for name in (*FINALS, "best_epoch", "train_seconds")},
+        **{name: value for name, value in metrics.items() if name.startswith(MEASURED)},
         "ended": datetime.fromtimestamp(end / 1000, UTC).isoformat(timespec="seconds") if end else None,
         "link": _link(run, uri),
         "started": run.info.start_time or 0,

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.compare import Estimate
 from analysis.records import SELECTIONS
 from analysis.results import SELECTION_NAMES, CellResult, ClaimTest, Table, other_selection
+from launch.spec import Spec
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -18,7 +19,24 @@ MARKS = {"reproduced": "✓", "consistent": "≈", "differs": "≠", "missing": 
 CLAIM_MARKS = {"holds": "✓", "reversed": "✗", "undecided": "?", "missing": "○"}
 COLOURS = {"reproduced": "green", "consistent": "cyan", "differs": "red", "holds": "green", "reversed": "red"}
 _TEXTS = ("spec", "profile", "metric", "select", "verdict", "note", "trials")
-METRIC_NAMES = {"top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)"}
+METRIC_NAMES = {
+    "top1_error": "top-1 error (%)",
+    "top5_error": "top-5 error (%)",
+    "overhead": "overhead over the baseline (%)",
+    "samples": "share of pixels changed (%)",
+}
+_COUNTS = ("effective_classes",)
+"""Metrics that are no percentages."""
+
+
+def metric_name(name: str) -> str:
+    """A metric as axes and captions call it; one without a name of its own is called what it is."""
+    return METRIC_NAMES.get(name, name.replace("_", " "))
+
+
+def unit(spec: Spec) -> str:
+    """What differences and margins are in, with a space before it: " percentage points", or nothing for a count."""
+    return "" if spec.metric.name in _COUNTS else " percentage points"
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -55,12 +73,8 @@ def headings(table: Table) -> list[str]:
     """The column heads of one line per cell, after its labels."""
     select = table.spec.metric.select
     compared = ["Published", "Difference", "Verdict"] if table.has_published else []
-    return [
-        f"Ours, {SELECTION_NAMES[select]}",
-        *compared,
-        SELECTION_NAMES[other_selection(select)].capitalize(),
-        "Seeds",
-    ]
+    other = [] if table.spec.metric.is_measured else [SELECTION_NAMES[other_selection(select)].capitalize()]
+    return [f"Ours, {SELECTION_NAMES[select]}", *compared, *other, "Seeds"]
 
 
 def entries(cell: CellResult, table: Table) -> list[str]:
@@ -68,17 +82,16 @@ def entries(cell: CellResult, table: Table) -> list[str]:
     compared = (
         [number(cell.published), signed(cell.verdict.difference), cell.verdict.word] if table.has_published else []
     )
-    return [mean_std(cell.ours), *compared, mean_std(cell.other), seed_count(cell)]
+    other = [] if table.spec.metric.is_measured else [mean_std(cell.other)]
+    return [mean_std(cell.ours), *compared, *other, seed_count(cell)]
 
 
 def caption(table: Table) -> str:
     """The sentence under a table: what its numbers are."""
     spec = table.spec
-    parts = [f"{METRIC_NAMES.get(spec.metric.name, spec.metric.name)}, mean ± standard deviation over seeds (n − 1)"]
+    parts = [f"{metric_name(spec.metric.name)}, mean ± standard deviation over seeds (n − 1)"]
     if table.has_published:
-        parts.append(
-            f"margin ±{spec.margin:g} percentage points; published numbers without spread are treated as exact"
-        )
+        parts.append(f"margin ±{spec.margin:g}{unit(spec)}; published numbers without spread are treated as exact")
     if table.inflation is not None:
         by = f"choosing the best epoch on the test set lowers the error by {number(table.inflation.mean)} points on average"
         parts.append(f"{by} (last epoch − best epoch, {table.inflation.n} runs)")
@@ -139,7 +152,8 @@ def to_latex(table: Table) -> str:
             labels = [row if j == 0 else "", cell.column] if table.is_grid else [row]
             body.append(" & ".join(latex_text(text) for text in (*labels, *entries(cell, table))) + r" \\")
     title = latex_text(" ".join(part for part in (table.banner, table.spec.title + ":", caption(table)) if part))
-    columns = "l" * (2 if table.is_grid else 1) + "r" + ("rrl" if table.has_published else "") + "rr"
+    others = "r" if table.spec.metric.is_measured else "rr"
+    columns = "l" * (2 if table.is_grid else 1) + "r" + ("rrl" if table.has_published else "") + others
     head = " & ".join(latex_text(text) for text in heads) + r" \\"
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -278,12 +292,13 @@ def _md_cell(table: Table, row: str, column: str) -> str:
     cell = next((cell for cell in table.in_row(row) if cell.column == column), None)
     if cell is None:
         return ""
-    other = SELECTION_NAMES[other_selection(cell.select)].split()[0]
     lines = [f"**{mean_std(cell.ours)}** (n={seed_count(cell)})"]
     if table.has_published:
         word = f"{MARKS[cell.verdict.word]} {cell.verdict.word}"
         lines += [f"paper {number(cell.published)}, {signed(cell.verdict.difference)}", word]
-    return "<br>".join([*lines, f"{other} {mean_std(cell.other)}"])
+    if not table.spec.metric.is_measured:
+        lines.append(f"{SELECTION_NAMES[other_selection(cell.select)].split()[0]} {mean_std(cell.other)}")
+    return "<br>".join(lines)
 
 
 def _marked(cell: CellResult, table: Table) -> list[str]:

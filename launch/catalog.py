@@ -26,6 +26,7 @@ SECTIONS = {
     "method": "methods",
     "optimizer": "optimizers",
     "schedule": "schedules",
+    "probe": "probes",
 }
 """Section of a trial -> where in `rm` its choices live."""
 

@@ -48,7 +48,7 @@ class ProgressWatcher:
 
     def started(self, run_dir: Path) -> None:
         if run_dir not in self.running:
-            self.running[run_dir] = self.bars.add_task(f"  {self.labels[run_dir]}", total=self.epochs[run_dir])
+            self.running[run_dir] = self.bars.add_task(f"  {self.labels[run_dir]}", total=self.epochs[run_dir] or None)
 
     def died(self, run_dir: Path, how: str) -> None:
         memory = " (killed by the system, if memory ran out: try fewer --workers)" if "SIGKILL" in how else ""
@@ -77,5 +77,9 @@ class ProgressWatcher:
 
     def _plain_line(self) -> str:
         minutes = (time.monotonic() - self.began) / 60
-        parts = [f"{task.description.strip()} epoch {int(task.completed)}/{task.total}" for task in self.bars.tasks[1:]]
+        # What is measured only has no epochs.
+        tasks = [
+            (task, f" epoch {int(task.completed)}/{task.total}" if task.total else "") for task in self.bars.tasks[1:]
+        ]
+        parts = [f"{task.description.strip()}{reached}" for task, reached in tasks]
         return f"[{minutes:.0f} min] {self.done} of {len(self.labels)} trials finished; running: {'; '.join(parts) or 'none'}"

@@ -116,11 +116,9 @@ class Record:
             return []
         last = max(self.epochs, default=0)
         time = _ms(self.epochs[last]) if last else self.start
-        named = {
-            **self.result["metrics"],
-            FINAL_MARK: self.result["train_seconds"],
-            "parameters": self.result["parameters"],
-        }
+        named = {**self.result["metrics"], FINAL_MARK: self.result["train_seconds"]}
+        if "parameters" in self.result:  # a measurement has trained no network
+            named["parameters"] = self.result["parameters"]
         return [Point(key, float(value), time, last) for key, value in named.items()]
 
     def write_artifacts(self, folder: Path) -> None:

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from launch import catalog
 from launch.document import Document, Mark, Place, Problem
-from launch.trial import SECTIONS
+from launch.trial import OPTIONAL, SECTIONS
 
 
 class Setting(NamedTuple):
@@ -127,7 +127,8 @@ class Resolver:
         sections: dict[str, dict[str, Setting]] = {section: {} for section in SECTIONS}
         for (section, option), setting in settings.items():
             sections[section][option] = setting
-        resolved = {section: self._section(section, given, where) for section, given in sections.items()}
+        wanted = {section: given for section, given in sections.items() if given or section not in OPTIONAL}
+        resolved = {section: self._section(section, given, where) for section, given in wanted.items()}
         method, backbone = resolved["method"], resolved["backbone"]
         if method is not None and backbone is not None:
             self._check_fit(method["name"], backbone["name"], sections["method"]["name"].mark)

@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from launch.claims import Claim, read_claims
 from launch.document import Document, Place, Problem, SpecError, read
+from launch.metric import Metric, misfit
 from launch.published import read_published
 from launch.resolve import Resolver, Written, merge, near, reason, set_value, settings_at
 from launch.trial import SECTIONS, Trial
@@ -31,20 +32,6 @@ class Paper(_Strict):
 
     key: str
     table: str
-
-
-MetricName = Literal["top1_error", "top5_error"]
-
-
-class Metric(_Strict):
-    """What a cell shows: an error in percent, at the best test epoch, the last, or the median of the last ten.
-
-    also: further metrics that the paper prints for the same trainings, each a table of its own in the report.
-    """
-
-    name: MetricName = "top1_error"
-    select: Literal["best", "last", "median_last_10"] = "best"
-    also: list[MetricName] = []
 
 
 def _distinct(seeds: list[int]) -> list[int]:
@@ -167,6 +154,8 @@ def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int]
             names = tuple(choice.label for choice in combination)
             numbers = published.get(names, {})
             cells.append(Cell(names, numbers.pop(file.metric.name, None), trials, written.assumed, numbers))
+    if why := misfit(file.metric, {cell.labels: cell.trials[0].values for cell in cells}):
+        problems.append(Problem(document.mark(("metric",) if "metric" in document.data else (), key=True), why))
     claims = read_claims(document, file.claims, labels, problems)
     figures = _figures(document, file, problems)
     if problems:
@@ -206,7 +195,7 @@ def _complaint(at: Place, detail: Any) -> str:
     if detail["type"] == "missing":
         return f"'{name}' is required"
     if detail["type"] == "extra_forbidden":
-        models: dict[str, type[_Strict]] = {"paper": Paper, "metric": Metric}
+        models: dict[str, type[BaseModel]] = {"paper": Paper, "metric": Metric}
         valid = _File if len(at) == 1 else models[str(at[0])]
         return f"unknown key '{at[-1]}'{near(str(at[-1]), valid.model_fields)}"
     return f"{name}: {reason(detail)}, found {detail['input']!r}"

@@ -9,7 +9,9 @@ from typing import Any
 
 from launch import catalog
 
-SECTIONS = ("dataset", "backbone", "method", "train", "optimizer", "schedule")
+SECTIONS = ("dataset", "backbone", "method", "train", "optimizer", "schedule", "probe")
+OPTIONAL = ("probe",)
+"""Sections that a trial may be without, and its values then are: without a probe it is trained."""
 
 
 def canonical(values: Mapping[str, Any]) -> str:
@@ -24,7 +26,7 @@ def trial_id(values: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """Every resolved value of one training, defaults included: six sections and the seed.
+    """Every resolved value of one training, or of one measurement (`probe`), defaults included: its sections and the seed.
 
     Labels, published numbers, backends and machines are not part of it.
     """
@@ -38,6 +40,11 @@ class Trial:
     @property
     def seed(self) -> int:
         return int(self.values["seed"])
+
+    @property
+    def epochs(self) -> int:
+        """How many it trains for; none where it is measured only."""
+        return 0 if "probe" in self.values else int(self.values["train"]["epochs"])
 
     def to_json(self) -> str:
         """The content of `trial.json`: the values, with id and numerics for whoever reads it alone."""

@@ -24,7 +24,10 @@ SECTIONS = {
     "method": "methods",
     "optimizer": "optimizers",
     "schedule": "schedules",
+    "probe": "probes",
 }
+OPTIONAL = ("probe",)
+"""Sections that a trial may be without: without a probe it is trained."""
 
 
 class TrialError(ValueError):
@@ -63,6 +66,11 @@ class Trial:
     train: Train
     choices: Mapping[str, Mapping[str, Any]]
 
+    @property
+    def probe(self) -> str | None:
+        """What is measured of this trial instead of training it."""
+        return self.name("probe") if "probe" in self.choices else None
+
     def name(self, section: str) -> str:
         return str(self.choices[section]["name"])
 
@@ -93,13 +101,13 @@ def load_trial(path: Path) -> Trial:
 def parse_trial(data: Mapping[str, Any]) -> Trial:
     """A trial from plain values; raises TrialError for unknown sections, choices, options, and values out of range."""
     unknown = set(data) - {"id", "seed", "train", *SECTIONS}
-    missing = {"seed", "train", *SECTIONS} - set(data)
+    missing = {"seed", "train", *SECTIONS} - set(data) - set(OPTIONAL)
     if unknown or missing:
         raise TrialError(f"unknown sections {sorted(unknown)}, missing sections {sorted(missing)}")
     if type(data["seed"]) is not int or data["seed"] < 0:
         raise TrialError(f"seed must be a whole number >= 0, found {data['seed']!r}")
     choices = {}
-    for section in SECTIONS:
+    for section in (section for section in SECTIONS if section in data):
         given = dict(data[section])
         choice = find(section, str(given.pop("name", None)))
         choices[section] = {"name": data[section]["name"], **_checked(section, choice, given)}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rm.backbones import Backbone
-from rm.datasets import load
+from rm.datasets import Dataset, load
 from rm.distributed import Processes
 from rm.ghost_norm import group_batch_norm
 from rm.methods import Method
@@ -24,14 +24,19 @@ _STREAMS = {"views": 0, "method": 1}
 
 
 class Run:
-    """A trial in training: at `step` of `epoch` (from 1), with the metrics of the epochs behind it."""
+    """A trial in training: at `step` of `epoch` (from 1), with the metrics of the epochs behind it.
 
-    def __init__(self, trial: Trial, device: torch.device, processes: Processes | None = None) -> None:
+    data   other images than those of the trial's data set, which is not looked for then
+    """
+
+    def __init__(
+        self, trial: Trial, device: torch.device, processes: Processes | None = None, data: Dataset | None = None
+    ) -> None:
         self.trial, self.device, self.options = trial, device, trial.train
         self.processes = processes or Processes()
         limits = {key: trial.choices["dataset"][key] for key in ("limit", "test_limit", "held_out")}
         others = {key: value for key, value in trial.options("dataset").items() if key not in limits}
-        self.data = load(trial.name("dataset"), others, **limits)
+        self.data = load(trial.name("dataset"), others, **limits) if data is None else data
         self.train, self.test = open_images(self.data, device, self.processes.count)
         self.method: Method = find("method", trial.name("method"))(**trial.options("method"))
         self.model = self._build_model()

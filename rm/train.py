@@ -69,9 +69,12 @@ def fit(
             device = device or default_device()
             if processes.is_first:
                 record_attempt(run_dir, device)
-            with closing(Run(trial, device, processes)) as run:
-                train(run, run_dir, journal, stop, every)
-                result = _result(run)
+            if trial.probe is None:
+                with closing(Run(trial, device, processes)) as run:
+                    train(run, run_dir, journal, stop, every)
+                    result = _result(run)
+            else:
+                result = _measured(trial, device, processes, journal, stop)
         except Interrupted:
             raise
         except Exception as error:
@@ -82,6 +85,25 @@ def fit(
             (run_dir / "checkpoint.prev.pt").unlink(missing_ok=True)
         journal.append("finished", **result["metrics"])
         return result
+
+
+def _measured(
+    trial: Trial, device: torch.device, processes: Processes, journal: Journal, stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """The result of a trial with a probe, which is measured and not trained."""
+    from rm.probe import measure
+
+    if processes.count > 1:
+        raise TrialError(
+            f"trial {trial.id} is a measurement ({trial.probe}) and takes one process, not {processes.count}"
+        )
+
+    def check() -> None:
+        if stop():
+            journal.append("interrupted", epoch=0, step=0)
+            raise Interrupted(f"stopped while measuring {trial.probe}")
+
+    return measure(trial, device, journal, check)
 
 
 def default_device() -> torch.device:

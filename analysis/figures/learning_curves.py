@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures import LINES, PALETTE, Curves
 from analysis.results import CellResult, Table, collect
-from analysis.tables import METRIC_NAMES
+from analysis.tables import metric_name
 from launch.spec import Spec
 
 METRIC = "test_top1_error"
@@ -50,7 +50,7 @@ def draw(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = MET
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
     for axes in grid[:, 0]:
-        axes.set_ylabel(METRIC_NAMES.get(metric.removeprefix("test_"), metric))
+        axes.set_ylabel(metric_name(metric.removeprefix("test_")))
     handles: dict[str, Any] = {}
     for axes in grid.flat:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures import GRID, INK, MUTED, PALETTE, PAPER, FigureError
 from analysis.results import CellResult, collect
-from analysis.tables import METRIC_NAMES
+from analysis.tables import metric_name
 from launch.spec import Spec
 from launch.trial import Trial
 
@@ -79,7 +79,7 @@ def draw(
     axes.margins(x=0.08)
     axes.grid(axis="x", visible=False)
     axes.set_xlabel(name)
-    axes.set_ylabel(METRIC_NAMES.get(spec.metric.name, spec.metric.name))
+    axes.set_ylabel(metric_name(spec.metric.name))
     missing = [f"{value:g}" for value in points[points["n"] == 0]["x"]]
     if missing:
         figure.supxlabel(f"no finished seed yet: {name} = {', '.join(missing)}", fontsize=8, color=MUTED)

@@ -101,7 +101,7 @@ def _execute(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, End
         return {}
     watcher = ProgressWatcher(
         {path: use.label for path, use in to_run.items()},
-        {path: use.trial.values["train"]["epochs"] for path, use in to_run.items()},
+        {path: use.trial.epochs for path, use in to_run.items()},
     )
     say(f"running {len(to_run)} of {len(everything)} trials; {len(everything) - len(to_run)} finished already")
     ended: dict[Path, Ended]

@@ -1,0 +1,183 @@
+"""What a method costs over the plain training of the same network: the paper's Table 11, on this machine.
+
+The images are noise: nothing is read from disk. Time: single steps of the method and of the baseline in turn, the median of their
+ratios, so that a machine that slows down slows both. Memory: the peak while training, of the GPU's allocator, or of a process of
+its own on a CPU, less what it held before. FLOPs are multiply-adds of a step's forward pass (torch's counter counts each twice).
+"""
+
+import dataclasses
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from rm.backbones import Backbone
+from rm.datasets import Dataset, Split
+from rm.methods import Method
+from rm.options import Trial, TrialError, find
+from rm.probes import Log
+from rm.run import Run
+
+_WARM_UP = 2
+_MEMORY_STEPS = 3
+"""The second step is the first that has a history; the third begins with all that is ever held."""
+_MIB = 2**20
+
+
+def overhead(
+    trial: Trial,
+    device: torch.device,
+    log: Log,
+    *,
+    of: Literal["parameters", "deployed_parameters", "flops", "memory", "time"] = "time",
+    steps: Annotated[int, "steps >= 1"] = 20,
+    classes: Annotated[int, "classes >= 2"] = 1000,
+    size: Annotated[int, "size >= 2"] = 224,
+) -> dict[str, float]:
+    """Percent over the baseline; `value` and `reference` are the method's and the baseline's own numbers.
+
+    of      parameters: millions, with whatever the method adds for training; deployed_parameters: without it;
+            flops: billions of multiply-adds an image; memory: MiB; time: ms a step
+    steps   pairs of steps, for time; points: value and reference of each pair
+    """
+    plain = _with_method(trial, {"name": "baseline"})
+    if of == "time":
+        return _time(trial, plain, device, log, steps, classes, size)
+    count: Callable[[Trial], float]
+    if of == "flops":
+        count = lambda each: _multiply_adds(each, classes, size)  # noqa: E731
+    elif of == "memory":
+        count = lambda each: _memory(each, device, classes, size)  # noqa: E731
+    else:
+        count = lambda each: _parameters(each, classes, deployed=of == "deployed_parameters")  # noqa: E731
+    reference = count(plain)
+    log.check()
+    value = count(trial)
+    return {"overhead": 100 * (value / reference - 1), "value": value, "reference": reference}
+
+
+def _with_method(trial: Trial, method: dict[str, object]) -> Trial:
+    return dataclasses.replace(trial, choices={**trial.choices, "method": method})
+
+
+def _time(
+    trial: Trial, plain: Trial, device: torch.device, log: Log, steps: int, classes: int, size: int
+) -> dict[str, float]:
+    noise = _noise(trial, _WARM_UP + steps, classes, size)
+    runs = [Run(each, device, data=noise) for each in (plain, trial)]
+    pairs = []
+    for number in range(_WARM_UP + steps):
+        log.check()
+        # Who goes first changes, as the second finds the caches warm.
+        order = (0, 1) if number % 2 else (1, 0)
+        seconds = {which: _seconds(runs[which].take_step, device) for which in order}
+        if number >= _WARM_UP:
+            pairs.append((1000 * seconds[1], 1000 * seconds[0]))
+            log.point(value=pairs[-1][0], reference=pairs[-1][1])
+    ratio = statistics.median(value / reference for value, reference in pairs)
+    value, reference = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return {"overhead": 100 * (ratio - 1), "value": value, "reference": reference}
+
+
+def _seconds(call: Callable[[], None], device: torch.device) -> float:
+    _wait(device)
+    began = time.perf_counter()
+    call()
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _noise(trial: Trial, steps: int, classes: int, size: int) -> Dataset:
+    """As many batches as there are steps, of one batch of noise: its images are shown again and again."""
+    generator = np.random.default_rng(trial.seed)
+    batch = trial.train.batch_size
+    images = torch.from_numpy(generator.integers(256, size=(batch, size, size, 3), dtype=np.uint8))
+    labels = torch.from_numpy(generator.integers(classes, size=batch))
+    whole = Split(images.repeat(steps, 1, 1, 1), labels.repeat(steps))
+    third = (0.5, 0.5, 0.5)
+    return Dataset(whole, whole, classes, mean=third, std=third, padding=0, flip=True)
+
+
+def _parameters(trial: Trial, classes: int, *, deployed: bool) -> float:
+    """Millions."""
+    with torch.device("meta"):
+        backbone: Backbone = find("backbone", trial.name("backbone"))(classes, 3, **trial.options("backbone"))
+        network = backbone if deployed else _method(trial).network(backbone)
+    return sum(p.numel() for p in network.parameters()) / 1e6
+
+
+def _method(trial: Trial) -> Method:
+    method: Method = find("method", trial.name("method"))(**trial.options("method"))
+    return method
+
+
+def _multiply_adds(trial: Trial, classes: int, size: int) -> float:
+    """Billions an image, of the second step's forward pass and loss; on torch's meta device, where nothing is computed."""
+    count = 2
+    with torch.device("meta"):
+        method = _method(trial)
+        model = method.network(find("backbone", trial.name("backbone"))(classes, 3, **trial.options("backbone")))
+        images, targets = torch.empty(count, 3, size, size), torch.empty(count, classes)
+    generator = np.random.default_rng(trial.seed)
+    method.start_epoch()
+    try:
+        method.loss(model, images, targets, generator)
+        with FlopCounterMode(display=False) as counter:
+            method.loss(model, images, targets, generator)
+    except (NotImplementedError, RuntimeError) as error:
+        raise TrialError(
+            f"{trial.name('method')} looks at its images, so its FLOPs cannot be counted: {error}"
+        ) from None
+    return float(counter.get_total_flops()) / 2 / count / 1e9
+
+
+def _memory(trial: Trial, device: torch.device, classes: int, size: int) -> float:
+    """MiB at the peak of three steps, over what was held before them."""
+    if device.type == "cuda":
+        return _gpu_peak(trial, device, classes, size)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+        return alone.submit(_cpu_peak, trial, classes, size, torch.get_num_threads()).result()
+
+
+def _gpu_peak(trial: Trial, device: torch.device, classes: int, size: int) -> float:
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    _train(trial, device, classes, size)
+    return (torch.cuda.max_memory_allocated(device) - before) / _MIB
+
+
+def _cpu_peak(trial: Trial, classes: int, size: int, threads: int) -> float:
+    torch.set_num_threads(threads)
+    before = _peak()
+    _train(trial, torch.device("cpu"), classes, size)
+    return _peak() - before
+
+
+def _train(trial: Trial, device: torch.device, classes: int, size: int) -> None:
+    run = Run(trial, device, data=_noise(trial, _MEMORY_STEPS, classes, size))
+    for _ in range(_MEMORY_STEPS):
+        run.take_step()
+    run.close()
+
+
+def _peak() -> float:
+    """MiB that this process has held at most. The kernel's ru_maxrss would count its parent's too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
