@@ -210,7 +210,7 @@ def seconds_left(events: Iterable[Mapping[str, Any]], epochs: int) -> float | No
 
 def describe(counts: Mapping[str, int]) -> str:
     """`3 finished, 1 running`, in the order in which a trial passes through them."""
-    order = ("finished", "running", "waiting", "interrupted", "failed", "lost", "refused")
+    order = dict.fromkeys(("finished", "running", "waiting", "interrupted", "failed", "lost", *counts))
     return ", ".join(f"{counts[state]} {state}" for state in order if counts.get(state)) or "none"
 
 

@@ -15,9 +15,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from launch import rundir
+
+if TYPE_CHECKING:
+    from rm.options import Trial
 
 
 def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
@@ -40,11 +43,10 @@ def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
 
 
 def _train(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
-    from rm.options import load_trial
     from rm.train import Interrupted, fit
 
     try:
-        fit(load_trial(run_dir / "trial.json"), run_dir, stop=stop)
+        fit(_load(run_dir), run_dir, stop=stop)
     except Interrupted as error:
         return {"outcome": "interrupted", "error": str(error)}
     except Exception as error:  # one failing trial never stops the others; its traceback is in the journal
@@ -53,6 +55,19 @@ def _train(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
         traceback.print_exc()
         return {"outcome": "failed", "error": f"{type(error).__name__}: {error}"}
     return {"outcome": "finished", "error": None}
+
+
+def _load(run_dir: Path) -> "Trial":
+    """The trial; where it cannot be read the journal says so, as `fit` does with what goes wrong later."""
+    from rm.journal import Journal
+    from rm.options import load_trial
+
+    try:
+        return load_trial(run_dir / "trial.json")
+    except Exception as error:
+        with Journal(run_dir / "journal.jsonl") as journal:
+            journal.append("failed", error=f"{type(error).__name__}: {error}", traceback=None)
+        raise
 
 
 @contextmanager

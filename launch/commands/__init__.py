@@ -14,14 +14,13 @@ from launch.paths import ROOT, tracking_uri
 from launch.plan import Plan
 from launch.spec import Spec, SpecError, load_spec
 
-COLOURS = {
+_COLOURS = {
     "finished": "green",
     "failed": "red",
     "interrupted": "yellow",
     "running": "cyan",
     "waiting": "dim",
     "refused": "red",
-    "lost": "red",
 }
 
 
@@ -30,8 +29,13 @@ class UsageError(Exception):
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """The arguments that choose trials: specs, profile, filters, seeds; and --json."""
+    """The arguments that choose trials: specs, and those of `add_filters`."""
     parser.add_argument("specs", nargs="+", metavar="SPEC.yaml")
+    add_filters(parser)
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """The arguments that choose among the trials of specs; and --json."""
     parser.add_argument("--profile", help="a smaller copy of the table that the spec describes, such as smoke")
     parser.add_argument(
         "--where", action="append", default=[], metavar="KEY=VALUE", help="only these, e.g. backbone=resnet18"
@@ -87,7 +91,7 @@ def show(plan: Plan, as_json: bool) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)  # a pipe gets whole lines
     table = Table("spec", "row", "seed", "trial", "state", box=None, header_style="bold")
     for use in plan.uses:
-        colour = COLOURS[use.state]
+        colour = _COLOURS[use.state]
         spec = f"{use.spec.name} ({use.spec.profile})" if use.spec.profile else use.spec.name
         table.add_row(spec, escape(use.row), str(use.trial.seed), use.trial.id, f"[{colour}]{use.state}[/]")
     console.print(table)

@@ -24,15 +24,20 @@ MIRROR_SECONDS = 5.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    parser.add_argument(
+        "--force", action="store_true", help="run finished trials again; the former runs are kept in results/replaced"
+    )
+    add_backend_arguments(parser)
+
+
+def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say where trials run and how many at a time."""
     parser.add_argument("--backend", default="local", help=f"one of {', '.join(_backends())} (default: local)")
     parser.add_argument(
         "--workers", type=positive, help="trials at a time (default: one a GPU slot, or one a CPU core)"
     )
     parser.add_argument(
         "--trials-per-gpu", type=positive, default=1, help="trials side by side on one GPU (default: 1)"
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="run finished trials again; the former runs are kept in results/replaced"
     )
     for name in _backends():
         backend = _backend(name)
@@ -49,10 +54,15 @@ def _backend(name: str) -> ModuleType:
     return importlib.import_module(f"launch.backends.{name}")
 
 
-def execute(given: argparse.Namespace) -> int:
+def chosen_backend(given: argparse.Namespace) -> ModuleType:
+    """The module that --backend names."""
     if given.backend not in _backends():
         raise UsageError(f"unknown backend '{given.backend}'{near(given.backend, _backends())}")
-    backend = _backend(given.backend)
+    return _backend(given.backend)
+
+
+def execute(given: argparse.Namespace) -> int:
+    backend = chosen_backend(given)
     specs = load_specs(given)
     plan = make_plan(specs, runs_dir(), given.where)
     settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
@@ -65,9 +75,7 @@ def execute(given: argparse.Namespace) -> int:
     for refusal in plan.refusals():
         say(f"refused: {refusal}")
     prepare([use for use in plan.uses if use.state != "refused"], runs_dir())
-    for use in plan.to_run():
-        rundir.clear_cancel(runs_dir() / use.trial.id)
-    ended = _execute(plan, backend, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings)
+    ended = run_plan(plan, backend, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings)
     if given.json:
         print(make_plan(specs, runs_dir(), given.where).to_json())
     outcomes = Counter(end.outcome for end in ended.values())
@@ -90,10 +98,12 @@ def _set_aside(plan: Plan) -> None:
             (runs_dir() / identity).rename(target)
 
 
-def _execute(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, Ended]:
-    """Run what is to run, mirroring as it goes; say at the end what happened and how to go on."""
+def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, Ended]:
+    """Run what is to run, cancelled or not, mirroring as it goes; say at the end what happened and how to go on."""
     began = time.monotonic()
     to_run = {runs_dir() / use.trial.id: use for use in plan.to_run()}
+    for run_dir in to_run:
+        rundir.clear_cancel(run_dir)
     everything = [runs_dir() / identity for identity, use in plan.unique.items() if use.state != "refused"]
     if not to_run:
         say(f"all {len(everything)} trials were finished already")
@@ -112,9 +122,9 @@ def _execute(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, End
     if outcomes["interrupted"]:
         say("stopped; nothing is lost: the same command goes on from here")
     elif outcomes["failed"]:
-        say("failed trials keep their log.txt and journal; the same command tries them again")
+        say("failed trials keep their log.txt and journal (see `logs TRIAL`); `retry SPEC.yaml` tries them again")
     elif outcomes["submitted"]:
-        say("`python launch/run.py status SPEC.yaml` shows how they do, and mirrors what is new into MLflow")
+        say("`python launch/run.py status SPEC.yaml` shows how they do; `sync` mirrors what is new into MLflow")
     return ended
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from launch.commands import COLOURS, add_selection, load_specs
+from launch.commands import add_selection, load_specs
 from launch.paths import runs_dir
 from launch.plan import Plan, Planned, make_plan
 from launch.state import Standing, Survey, describe
@@ -17,7 +17,17 @@ from launch.state import Standing, Survey, describe
 HELP = "print how every trial stands: where it runs, how far it is, why it failed"
 REFRESH_SECONDS = 2.0
 _HEADER = ("spec", "row", "seed", "trial", "state", "epoch", "left", "where")
-_ANSI = {"green": 32, "red": 31, "yellow": 33, "cyan": 36, "dim": 2}
+_STYLES = {
+    "finished": ("green", 32),
+    "failed": ("red", 31),
+    "lost": ("red", 31),
+    "refused": ("red", 31),
+    "interrupted": ("yellow", 33),
+    "running": ("cyan", 36),
+}
+_DIM = ("dim", 2)
+"""Of a state: what rich calls its style, and the terminal's code for it."""
+_LIVELY = ("waiting", "running", "interrupted", "failed")
 _URGENT = ("running", "failed", "lost", "interrupted", "refused", "waiting", "finished")
 """What --watch shows first where the screen is too small for all."""
 
@@ -35,8 +45,9 @@ class Row(NamedTuple):
 
     @property
     def state(self) -> str:
-        """What the table says: refused counts where there is nothing else to say."""
-        return "refused" if self.use.state == "refused" and self.standing.state == "waiting" else self.standing.state
+        """What the table says. What the plan knows better: what is refused, or was stopped for good, waits for nothing."""
+        idle = self.standing.state in ("waiting", "interrupted")
+        return self.use.state if idle and self.use.state not in _LIVELY else self.standing.state
 
     def cells(self) -> tuple[str, ...]:
         use, now = self.use, self.standing
@@ -85,10 +96,12 @@ def execute(given: argparse.Namespace) -> int:
 
 def rows_of(plan: Plan, survey: Survey) -> list[Row]:
     """Every use of every trial with its standing; each trial is looked at, and asked about, once."""
-    epochs = {runs_dir() / name: use.trial.values["train"]["epochs"] for name, use in plan.unique.items()}
-    standings = survey.standings(epochs)
-    by_id = {run_dir.name: standing for run_dir, standing in standings.items()}
-    return [Row(use, by_id[use.trial.id]) for use in plan.uses]
+    epochs = {name: use.trial.values["train"]["epochs"] for name, use in plan.unique.items()}
+    done = {name for name, use in plan.unique.items() if use.state == "finished"}
+    found = survey.standings({runs_dir() / name: count for name, count in epochs.items() if name not in done})
+    standings = {run_dir.name: standing for run_dir, standing in found.items()}
+    standings |= {name: Standing("finished", epoch=epochs[name]) for name in done}
+    return [Row(use, standings[use.trial.id]) for use in plan.uses]
 
 
 def to_json(rows: Sequence[Row]) -> str:
@@ -113,7 +126,7 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
     for i, cells in enumerate(table):
         text = "  ".join(cell.ljust(size) for cell, size in zip(cells, widths, strict=True)).rstrip()
         text = text if width is None or len(text) <= width else text[: width - 1] + "…"
-        code = _ANSI[COLOURS[rows[i - 1].state]] if terminal and i else None
+        code = _STYLES.get(rows[i - 1].state, _DIM)[1] if terminal and i else None
         yield text if code is None else f"\x1b[{code}m{text}\x1b[0m"
     yield summary(rows)
 
@@ -168,6 +181,10 @@ def _without(plan: Plan, ids: set[str]) -> Plan:
     return Plan(tuple(use for use in plan.uses if use.trial.id not in ids))
 
 
+def _urgency(row: Row) -> int:
+    return _URGENT.index(row.state) if row.state in _URGENT else len(_URGENT)
+
+
 def _watch_live(plan: Plan, rows: list[Row]) -> None:
     from rich.console import Console, Group
     from rich.live import Live
@@ -178,10 +195,10 @@ def _watch_live(plan: Plan, rows: list[Row]) -> None:
     with Live(console=console, auto_refresh=False) as live:
         for now in _looks(plan, rows):
             room = max(1, console.height - 4)
-            ordered = now if len(now) <= room else sorted(now, key=lambda row: _URGENT.index(row.state))
+            ordered = now if len(now) <= room else sorted(now, key=_urgency)
             table = Table(*_HEADER, box=None, header_style="bold", pad_edge=False)
             for row in ordered[:room]:
-                style = COLOURS[row.state]
+                style = _STYLES.get(row.state, _DIM)[0]
                 table.add_row(*(Text(cell, style, no_wrap=True, overflow="ellipsis") for cell in row.cells()))
             more = [Text(f"… and {describe(_counts(ordered[room:]))}")] if ordered[room:] else []
             live.update(Group(table, *more, Text(f"{time.strftime('%H:%M:%S')} {summary(now)}")), refresh=True)

@@ -1,0 +1,113 @@
+"""`cancel`: stop trials, running ones after a checkpoint; `run` goes on with them later."""
+
+import argparse
+import importlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from launch import rundir
+from launch.commands import add_filters, load_specs, say
+from launch.commands._targets import find_run, is_spec
+from launch.paths import runs_dir
+from launch.plan import make_plan
+from launch.state import Sight, Survey, ask_schedulers
+
+HELP = "stop trials: checkpoint those that run, take those that wait out of the queue"
+ANSWER_SECONDS = 20.0
+"""How long it waits for running trials to checkpoint and stop, to say so."""
+
+_WORDS = {
+    "finished": "finished already",
+    "never": "was not begun",
+    "stopped": "checkpointed and stopped",
+    "stopping": "asked to checkpoint and stop, which it does at its next step; `status` shows when it has",
+    "ended": "finished before it could stop",
+    "withdrawn": "taken out of the scheduler's queue",
+    "left": "asked not to begin: its job leaves it alone",
+    "unheard": "asked not to begin: its job leaves it alone when it starts; the scheduler could not be asked to drop it",
+    "waiting": "will not be begun by whoever has it in a queue",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "targets", nargs="+", metavar="SPEC.yaml|TRIAL", help="specs, or trials by the start of their ids"
+    )
+    add_filters(parser)
+
+
+def execute(given: argparse.Namespace) -> int:
+    run_dirs = _chosen(given)
+    done = cancel(run_dirs)
+    if given.json:
+        print(json.dumps({"trials": [{"id": name, "done": word} for name, word in done.items()]}, indent=1))
+        return 0
+    for name, word in done.items():
+        print(f"{name}: {_WORDS[word]}")
+    if set(done.values()) - {"finished", "never"}:
+        print("`python launch/run.py SPEC.yaml` goes on with what was cancelled, from its checkpoint")
+    return 0
+
+
+def _chosen(given: argparse.Namespace) -> list[Path]:
+    """The run directories of all targets, each once."""
+    specs = [target for target in given.targets if is_spec(target)]
+    chosen = [find_run(target) for target in given.targets if target not in specs]
+    if specs:
+        given.specs = specs
+        plan = make_plan(load_specs(given), runs_dir(), given.where, Survey(runs_dir()).state)
+        chosen += [runs_dir() / name for name in plan.unique]
+    return list(dict.fromkeys(chosen))
+
+
+def cancel(run_dirs: Iterable[Path]) -> dict[str, str]:
+    """Cancel what can be; returns trial id -> a word of `_WORDS`.
+
+    The request is written first: a job that starts while it is being withdrawn finds it.
+    """
+    survey = Survey(runs_dir())
+    states = {run_dir: survey.state(run_dir) for run_dir in run_dirs}
+    sights = {run_dir: survey.seen[run_dir] for run_dir in states if run_dir in survey.seen}
+    unfinished = [run_dir for run_dir, sight in sights.items() if sight.state != "finished"]
+    for run_dir in unfinished:
+        rundir.request_cancel(run_dir)
+    withdrawn = _withdraw({run_dir: sights[run_dir] for run_dir in unfinished})
+    done = {}
+    for run_dir, state in states.items():
+        if run_dir not in sights or state == "finished":
+            done[run_dir] = "finished" if state == "finished" else "never"
+        elif state == "running":
+            done[run_dir] = "stopping"
+        else:
+            done[run_dir] = withdrawn.get(run_dir, "waiting")
+    _await({run_dir for run_dir, word in done.items() if word == "stopping"}, done)
+    return {run_dir.name: word for run_dir, word in done.items()}
+
+
+def _withdraw(sights: Mapping[Path, Sight]) -> dict[Path, str]:
+    """Take jobs that wait out of their schedulers' queues; what starts meanwhile, or is shared with others, finds the request."""
+    words = {run_dir: "left" for run_dir, job in ask_schedulers(sights).items() if job.state != "gone"}
+    given: dict[str, list[Path]] = {}
+    for run_dir in words:
+        given.setdefault(str((sights[run_dir].job or {})["backend"]), []).append(run_dir)
+    for name, run_dirs in given.items():
+        try:
+            importlib.import_module(f"launch.backends.{name}").withdraw(run_dirs)
+        except RuntimeError as error:
+            say(f"{name}: {error}")
+    after = ask_schedulers({run_dir: sights[run_dir] for run_dir in words})
+    ends = {"gone": "withdrawn", "unknown": "unheard"}
+    return {run_dir: ends.get(job.state, "left") for run_dir, job in after.items()}
+
+
+def _await(stopping: set[Path], done: dict[Path, str]) -> None:
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while stopping and time.monotonic() < deadline:
+        time.sleep(0.2)
+        for run_dir in list(stopping):
+            state = rundir.state(run_dir)
+            if state != "running":
+                done[run_dir] = "ended" if state == "finished" else "stopped"
+                stopping.discard(run_dir)

@@ -1,0 +1,147 @@
+"""`logs`: what one trial printed, and what its journal tells: epochs, interruptions, failures with their tracebacks."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from launch import rundir
+from launch.commands import UsageError, say
+from launch.commands._targets import find_run
+from launch.paths import results_dir
+from launch.state import Standing, Survey, look, trial_of
+
+HELP = "print a trial's log and journal, with the tracebacks of its failures"
+POLL_SECONDS = 0.5
+LOOK_SECONDS = 3.0
+"""How often -f asks whether the trial still runs: that question may go to a scheduler."""
+
+_SHOWN = ("train_loss", "test_loss", "test_top1_error", "epoch_seconds")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("trial", metavar="TRIAL", help="a trial's id, or how it begins")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the trial ends")
+    parser.add_argument("--json", action="store_true", help="print log and journal as JSON")
+
+
+def execute(given: argparse.Namespace) -> int:
+    run_dir = find_run(given.trial)
+    if given.json and given.follow:
+        raise UsageError("--json prints what is there now; it does not go with -f")
+    if given.json:
+        print(_to_json(run_dir))
+        return 0
+    say(_in_words(run_dir))
+    try:
+        _Printer(run_dir).print(given.follow)
+    except KeyboardInterrupt:
+        return 0
+    if given.follow:
+        say(_in_words(run_dir))
+    return 0
+
+
+class _Printer:
+    """Prints log.txt and the journal from where it was the last time."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.log = ""
+        self.log_bytes = self.journal_bytes = 0
+        self.epochs = _epochs(run_dir)
+
+    def print(self, follow: bool) -> None:
+        ended, looked = not follow, -LOOK_SECONDS
+        while True:
+            self._print_new(whole_lines=not ended)
+            if ended:
+                break
+            if time.monotonic() - looked >= LOOK_SECONDS:
+                looked, ended = time.monotonic(), standing(self.run_dir).state not in ("running", "waiting")
+            if not ended:
+                time.sleep(POLL_SECONDS)
+        if not self.log and not self.journal_bytes:
+            for path in job_logs(self.run_dir):  # it never came as far as its own log
+                print(f"{path}:\n{path.read_text(encoding='utf-8', errors='replace').rstrip()}")
+
+    def _print_new(self, whole_lines: bool) -> None:
+        text = self._new_text(whole_lines)
+        self.log += text
+        sys.stdout.write(text if text.endswith("\n") or not text else text + "\n")
+        events, self.journal_bytes = rundir.read_events(self.run_dir, self.journal_bytes)
+        for event in events:
+            if event["event"] != "checkpoint":
+                print(self._line(event))
+        sys.stdout.flush()
+
+    def _new_text(self, whole_lines: bool) -> str:
+        try:
+            with (self.run_dir / "log.txt").open("rb") as file:
+                file.seek(self.log_bytes)
+                data = file.read()
+        except FileNotFoundError:
+            return ""
+        if whole_lines:
+            data = data[: data.rfind(b"\n") + 1]  # a line that is being written comes the next time
+        self.log_bytes += len(data)
+        return data.decode("utf-8", "replace")
+
+    def _line(self, event: dict[str, Any]) -> str:
+        """One event in words; a traceback where the log has it not: a worker prints it too, unless it was killed."""
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
+        kind = event["event"]
+        if kind == "epoch":
+            values = ", ".join(f"{name} {event[name]:.4g}" for name in _SHOWN if name in event)
+            return f"{when} epoch {event['epoch']}/{self.epochs}: {values}"
+        if kind == "failed":
+            trace = (event.get("traceback") or "").strip()
+            return f"{when} failed: {event['error']}" + (f"\n{trace}" if trace and trace not in self.log else "")
+        place = f" in epoch {event['epoch']}, before step {event['step'] + 1}" if "step" in event else ""
+        return f"{when} {kind}{place}"
+
+
+def standing(run_dir: Path) -> Standing:
+    """How this one trial stands."""
+    return Survey(run_dir.parent).standings({run_dir: _epochs(run_dir)})[run_dir]
+
+
+def _epochs(run_dir: Path) -> int:
+    try:
+        return int(trial_of(run_dir)["train"]["epochs"])
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def _in_words(run_dir: Path) -> str:
+    now = standing(run_dir)
+    epoch = f"epoch {now.epoch} of {_epochs(run_dir)}" if now.epoch else ""
+    said = [now.state, epoch, f"job {now.job}" if now.job else "", now.where, now.note]
+    return f"{run_dir.name}: {', '.join(filter(None, said))}"
+
+
+def job_logs(run_dir: Path) -> list[Path]:
+    """What its newest job printed: a scheduler's backend keeps it in results/<backend>/<job name>/<job id>_*.out."""
+    job = look(run_dir).job
+    if job is None or "name" not in job:
+        return []
+    return sorted((results_dir() / str(job["backend"]) / str(job["name"])).glob(f"{job['id']}_*.out"))
+
+
+def _to_json(run_dir: Path) -> str:
+    try:
+        log = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        log = ""
+    events, _ = rundir.read_events(run_dir)
+    found = {
+        "id": run_dir.name,
+        **standing(run_dir)._asdict(),
+        "log": log,
+        "events": events,
+        "failures": [event for event in events if event["event"] == "failed"],
+        "job_logs": [str(path) for path in job_logs(run_dir)],
+    }
+    return json.dumps(found, indent=1, ensure_ascii=False)

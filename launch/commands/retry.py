@@ -1,0 +1,46 @@
+"""`retry`: run what failed or was lost again, and nothing else; through any backend."""
+
+import argparse
+from collections import Counter
+from typing import Any
+
+from launch.commands import add_selection, load_specs, say
+from launch.commands.run import add_backend_arguments, chosen_backend, run_plan
+from launch.commands.status import Row, rows_of, to_json
+from launch.paths import runs_dir
+from launch.plan import Plan, make_plan, prepare
+from launch.state import Survey
+
+HELP = "run failed and lost trials again"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser)
+    add_backend_arguments(parser)
+
+
+def execute(given: argparse.Namespace) -> int:
+    backend = chosen_backend(given)
+    rows = _look(given)
+    settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
+    counts = Counter({row.use.trial.id: row.state for row in rows}.values())
+    chosen = [row.use for row in rows if row.state in ("failed", "lost") and row.use.state != "refused"]
+    if chosen:
+        say(f"{counts['failed']} failed and {counts['lost']} lost are tried again")
+        prepare(chosen, runs_dir())
+        ended = run_plan(
+            Plan(tuple(chosen)), backend, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings
+        )
+    else:
+        say("nothing has failed and nothing is lost; what is waiting or interrupted goes on with `run`")
+        ended = {}
+    if given.json:
+        again = {use.trial.id for use in chosen}
+        print(to_json([row for row in _look(given) if row.use.trial.id in again]))
+    outcomes = Counter(end.outcome for end in ended.values())
+    return 1 if outcomes["failed"] else 130 if outcomes["interrupted"] else 0
+
+
+def _look(given: argparse.Namespace) -> list[Row]:
+    survey = Survey(runs_dir())
+    return rows_of(make_plan(load_specs(given), runs_dir(), given.where, survey.state), survey)

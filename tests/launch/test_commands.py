@@ -1,0 +1,276 @@
+"""status, logs, cancel and retry, on real local runs."""
+
+import json
+import os
+import platform
+import pty
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launch import rundir
+from launch.backends import Job
+from launch.commands.status import duration
+from launch.spec import load_spec
+from launch.state import Sight, stand
+from tests.conftest import ROOT
+from tests.launch.test_run import command, journal, run, running_pids, trials, wait_for
+
+pytestmark = pytest.mark.usefixtures("results")
+
+LONG = {"epochs: 2": "epochs: 400"}
+
+
+def counts(out):
+    return json.loads(out)["counts"]
+
+
+def launched(path, results, *words):
+    """A launcher with two workers, both past their first epoch."""
+    process = command(path, "--workers", "2", *words)
+    wait_for(lambda: len(running_pids(results)) == 2, process)
+    wait_for(lambda: all(journal(results, t).count("epoch") >= 1 for t in running_pids(results)), process)
+    return process
+
+
+def test_status_and_cancel_while_trials_run(write_spec, results):
+    """Two run and two wait; one of each is cancelled, then all; `run` goes on with what was cancelled."""
+    path = write_spec(**LONG)
+    launcher = launched(path, results)
+    code, out, err = run("status", path, "--json")
+    assert code == 0, err
+    assert counts(out) == {"running": 2, "waiting": 2}
+    for trial in trials(out):
+        if trial["state"] == "running":
+            assert trial["where"] == platform.node()
+            assert 1 <= trial["epoch"] < trial["epochs"] == 400
+            assert trial["seconds_left"] > 0
+            assert trial["heartbeat_age"] < 3600
+        else:
+            assert (trial["epoch"], trial["seconds_left"], trial["job"]) == (0, None, None)
+    code, out, _ = run("status", path)
+    assert re.search(r"small +Baseline +0 +[0-9a-f]{12} +running +\d+/400 +\d+ (s|min) ", out)
+    assert "4 trials: 2 running, 2 waiting" in out
+    assert "\x1b" not in out
+
+    one, queued = next(iter(running_pids(results))), load_spec(path).trials[-1].id
+    code, out, err = run("cancel", one[:8], queued)
+    assert code == 0, err
+    assert f"{one}: checkpointed and stopped" in out
+    assert f"{queued}: will not be begun" in out
+    assert journal(results, one)[-2:] == ["checkpoint", "interrupted"]
+    code, out, _ = run("status", path, "--json")
+    states = {trial["id"]: (trial["state"], trial["note"]) for trial in trials(out)}
+    assert states[one] == states[queued] == ("interrupted", "cancelled")
+    assert launcher.poll() is None, "the others go on"
+
+    code, out, err = run("cancel", path, "--json")
+    assert code == 0, err
+    words = {trial["id"]: trial["done"] for trial in trials(out)}
+    assert words.pop(queued) == words.pop(one) == "waiting"
+    assert set(words.values()) <= {"stopped", "waiting"}
+    launcher.communicate(timeout=60)
+    assert launcher.returncode == 130
+    code, out, _ = run("status", path, "--json")
+    assert counts(out) == {"interrupted": 4}
+    assert journal(results, queued) == []
+
+    code, _, err = run(path, "--where", "method=Baseline", "--seeds", "0")
+    assert code == 0, err
+    assert "resumed" in journal(results, load_spec(path).trials[0].id)
+    code, out, _ = run("cancel", load_spec(path).trials[0].id)
+    assert "finished already" in out
+
+
+def test_a_failed_trial_its_logs_and_its_retry(write_spec, results):
+    """A trial.json that cannot be read: failed. The others finish; `retry` runs it alone, and once it is mended to the end."""
+    path = write_spec()
+    broken = load_spec(path).trials[1]
+    run_dir = results / "runs" / broken.id
+    run_dir.mkdir(parents=True)
+    (run_dir / "trial.json").write_text('{"seed": 1}')
+    code, _, err = run(path)
+    assert code == 1, err
+    code, out, _ = run("status", path, "--json")
+    assert counts(out) == {"finished": 3, "failed": 1}
+    failed = next(trial for trial in trials(out) if trial["id"] == broken.id)
+    assert failed["state"] == "failed"
+    assert "trial.json" in failed["note"]
+
+    code, out, err = run("logs", broken.id[:6])
+    assert code == 0, err
+    assert f"{broken.id}: failed" in err
+    assert "TrialError" in out
+    assert "Traceback (most recent call last)" in out
+    assert out.count("Traceback") == 1
+
+    before = {t.id: journal(results, t.id) for t in load_spec(path).trials}
+    code, _, err = run("retry", path)
+    assert code == 1
+    assert "1 failed and 0 lost are tried again" in err
+    (run_dir / "trial.json").write_text(broken.to_json())
+    code, out, err = run("retry", path, "--json")
+    assert code == 0, err
+    assert [(trial["id"], trial["state"]) for trial in trials(out)] == [(broken.id, "finished")]
+    after = {t.id: journal(results, t.id) for t in load_spec(path).trials}
+    assert before.pop(broken.id) == ["failed"]
+    assert after.pop(broken.id)[:2] == ["failed", "failed"]
+    assert after == before
+    code, _, err = run("retry", path)
+    assert code == 0
+    assert "nothing has failed and nothing is lost" in err
+
+
+def test_a_killed_workers_traceback_comes_from_the_journal(write_spec, results):
+    path = write_spec(**{"lr: 0.05": "lr: 1.0e30", "[0, 1]": "[0]"})
+    code, _, _ = run(path)
+    assert code == 1
+    trial = load_spec(path).trials[0].id
+    (results / "runs" / trial / "log.txt").unlink()
+    code, out, _ = run("logs", trial)
+    assert "failed: Diverged: the loss is not finite" in out
+    assert "Traceback (most recent call last)" in out
+    code, out, _ = run("logs", trial, "--json")
+    assert json.loads(out)["failures"][0]["traceback"].startswith("Traceback")
+    code, out, _ = run("status", path)
+    assert re.search(rf"{trial} +failed .*the loss is not finite", out)
+
+
+def test_logs_follow_until_the_trial_ends(write_spec, results):
+    path = write_spec(**{"epochs: 2": "epochs: 12"})
+    trial = load_spec(path).trials[-1].id
+    launcher = command(path, "--workers", "2")
+    wait_for(lambda: (results / "runs" / trial).exists(), launcher)
+    code, out, err = run("logs", "-f", trial)  # it is queued behind others
+    assert code == 0, err
+    assert [int(n) for n in re.findall(r"epoch (\d+)/12: train_loss", out)] == list(range(1, 13))
+    assert f"{trial}: finished, epoch 12 of 12" in err
+    launcher.communicate(timeout=60)
+
+
+def test_watching_ends_when_all_has_ended(write_spec, results):
+    path = write_spec()
+    launcher = command(path)
+    wait_for(lambda: (results / "runs").exists(), launcher)
+    code, out, err = run("status", path, "--watch")
+    assert code == 0, err
+    assert out.splitlines()[-1].endswith("4 trials: 4 finished")
+    launcher.communicate(timeout=60)
+
+
+def test_the_live_table_on_a_terminal(write_spec, results):
+    path = write_spec(**{"[0, 1]": "[0]"})
+    assert run(path)[0] == 0
+    master, slave = pty.openpty()
+    words = [sys.executable, str(ROOT / "launch" / "run.py"), "status", str(path), "--watch"]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "30"}
+    with subprocess.Popen(words, stdout=slave, stderr=slave, env=environment) as process:
+        os.close(slave)
+        seen = b""
+        while True:
+            try:
+                data = os.read(master, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            seen += data
+    assert process.returncode == 0
+    text = seen.decode()
+    assert "\x1b[32mfinished" in text
+    assert "2 trials: 2 finished" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["logs", "zzz"], "no trial in .* begins with 'zzz'"),
+        (["cancel", "zzz"], "no trial in .* begins with 'zzz'"),
+        (["logs", "ab"], "'ab' is how several trials begin: ab1, ab2"),
+        (["logs", "ab1", "-f", "--json"], "it does not go with -f"),
+        (["cancel", "none.yaml"], "none.yaml:1:1: cannot be read"),
+        (["retry", "experiments/quickstart.yaml", "--backend", "slum"], "unknown backend 'slum'"),
+    ],
+)
+def test_what_is_not_there(results, words, said):
+    for name in ("ab1", "ab2"):
+        (results / "runs" / name).mkdir(parents=True)
+    code, _, err = run(*words)
+    assert code == 2
+    assert re.search(said, err)
+    assert "Traceback" not in err
+
+
+NOW = 1_000_000.0
+HOLDER = {"host": "node3", "pid": 1, "machine": "elsewhere"}
+
+
+def sight(state, *events, submitted=NOW - 1000, **more):
+    """What a look found: events as (name, seconds ago), submitted to a scheduler before them."""
+    found = tuple(
+        {"event": name, "time": NOW - ago, "epoch": 3, "step": 1, "epoch_seconds": 5.0} for name, ago in events
+    )
+    return Sight(state, events=found, job={"backend": "slurm", "id": "7_1", "time": submitted}, **more)
+
+
+@pytest.mark.parametrize(
+    ("seen", "scheduler", "state"),
+    [
+        (sight("waiting"), "pending", "waiting"),
+        (sight("waiting"), "running", "waiting"),  # Python is starting, or others of the same job are first
+        (sight("waiting"), "unknown", "waiting"),
+        (sight("waiting"), "gone", "lost"),
+        (sight("waiting", submitted=NOW - 1), "gone", "waiting"),  # what it wrote may still be on its way
+        (sight("waiting", cancelled=True), "gone", "interrupted"),
+        (sight("running", ("epoch", 9), holder=HOLDER), "running", "running"),
+        (sight("running", ("epoch", 9), holder=HOLDER), "gone", "running"),  # a heartbeat says more than a scheduler
+        (sight("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0), "unknown", "running"),
+        (sight("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0), "gone", "lost"),
+        (sight("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0), "running", "waiting"),
+        (sight("interrupted", ("interrupted", 100)), "pending", "waiting"),  # preempted and requeued
+        (sight("interrupted", ("interrupted", 100)), "gone", "interrupted"),  # scancel: it left in order
+        (sight("interrupted", ("interrupted", 2000)), "gone", "lost"),  # that was before it was submitted again
+        (sight("interrupted", ("checkpoint", 900)), "gone", "lost"),
+        (sight("interrupted", ("interrupted", 100), cancelled=True), "pending", "interrupted"),
+        (sight("failed", ("failed", 100)), "running", "failed"),  # others of the same job go on
+        (sight("failed", ("failed", 100)), "gone", "failed"),
+        (sight("failed", ("failed", 2000)), "pending", "waiting"),  # retried
+        (sight("failed", ("failed", 2000)), "gone", "lost"),
+    ],
+)
+def test_one_answer_from_scheduler_lease_and_journal(monkeypatch, seen, scheduler, state):
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    assert stand(seen, Job("7_1", scheduler, "node3"), 10).state == state
+
+
+def test_the_time_left_follows_the_last_epochs(monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    now = stand(sight("running", ("epoch", 2), holder=HOLDER), None, 10)
+    assert (now.epoch, now.seconds_left) == (3, 7 * 5.0 - 2)
+    assert stand(sight("running", ("resumed", 2), holder=HOLDER), None, 10).epoch == 2
+    assert [duration(s) for s in (3.4, 100, 3600, 30000, 200000)] == [
+        "3 s",
+        "2 min",
+        "1 h 0 min",
+        "8 h 20 min",
+        "2 d 7 h",
+    ]
+
+
+def test_a_run_that_was_never_begun_is_not_cancelled(write_spec, results):
+    code, out, err = run("cancel", write_spec())
+    assert code == 0, err
+    assert out.count("was not begun") == 4
+    assert not results.exists()
+
+
+def test_cancelling_what_is_finished_changes_nothing(write_spec, results):
+    path = write_spec(**{"[0, 1]": "[0]"})
+    assert run(path)[0] == 0
+    _, out, _ = run("cancel", path)
+    assert out.count("finished already") == 2
+    assert not list((results / "runs").glob("*/cancel"))
+    assert {rundir.state(run_dir) for run_dir in (results / "runs").iterdir()} == {"finished"}
