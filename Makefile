@@ -1,4 +1,4 @@
-# make quickstart | test | check | plan | report | mlflow | clean          (make help prints what each does)
+# make quickstart | test | slurm-test | check | plan | report | mlflow | clean          (make help prints what each does)
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -15,6 +15,10 @@ quickstart: .venv/ready  ## set up, train 18 small networks on real digits, prin
 
 test: .venv/ready  ## set up, run the tests
 	$(BIN)/python -m pytest
+
+slurm-test: .venv/ready  ## install SLURM (Debian, as root), run the tests against a real cluster on this machine
+	which slurmctld slurmd munged slurmdbd mariadbd >/dev/null || apt-get install -y slurm-wlm munge slurmdbd mariadb-server
+	$(BIN)/python -m pytest tests/slurm
 
 check: .venv/ready  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -62,4 +66,4 @@ lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 	fi; \
 	touch $@
 
-.PHONY: help quickstart test check plan smoke report mlflow clean lock
+.PHONY: help quickstart test slurm-test check plan smoke report mlflow clean lock

@@ -96,7 +96,7 @@ def test_preempted_trials_are_requeued_and_end_as_undisturbed_ones(launcher: Lau
 def test_a_restarted_controller_a_killed_worker_a_cancelled_task_and_a_lost_node(launcher: Launcher, undisturbed):
     """One after another to four trials in one array."""
     spec = launcher.spec(seeds=[0, 1, 2, 3], epochs=EPOCHS)
-    launcher.submit(spec)
+    launcher.submit(spec, RM_CHECKPOINT_SECONDS="0")  # what is killed goes on from its last step
     bystander, killed, ended, on_lost_node = run_dirs = launcher.run_dirs
     pids = {run_dir: freeze(launcher, run_dir) for run_dir in run_dirs}
 

@@ -15,13 +15,12 @@ NOWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX
 
 def test_the_quickstart_over_three_nodes_with_the_tracking_store_away(launcher: Launcher, tmp_path):
     """18 trials, two a job, on six GPUs: records equal the local backend's; sync brings them all, each once."""
-    spec = ROOT / "experiments" / "quickstart.yaml"
-    words = ("--slurm", "trials_per_job=2", "--wait")
-    err = launcher.submit(spec, *words, **NOWHERE)
+    spec = (ROOT / "experiments" / "quickstart.yaml", "--profile", "smoke", "--seeds", "0,1,2")
+    err = launcher.submit(*spec, "--slurm", "trials_per_job=2", "--wait", **NOWHERE)
     assert "18 finished" in err
     assert "nothing is lost" in err
     local = Launcher(launcher.cluster, tmp_path / "local")
-    code, _, err = local.run(spec, "--workers", "2", **NOWHERE)
+    code, _, err = local.run(*spec, "--workers", "2", **NOWHERE)
     assert code == 0, err
     ours, theirs = ({d.name: deterministic(d) for d in each.run_dirs} for each in (launcher, local))
     assert len(ours) == 18
