@@ -1,9 +1,13 @@
-"""What launching costs a trial beyond its training: many trials of one tiny epoch through `launch/run.py`, MLflow included.
+"""What launching costs a trial beyond its training, and how near to the ideal many unequal trials come together.
 
-    python -m benchmarks.launch_cost [--trials 60] [--workers 2]
+    python -m benchmarks.launch_cost [--backend local|ray] [--trials 60] [--workers 2]     many trials of one tiny epoch
+    python -m benchmarks.launch_cost --makespan [--backend local|ray]                      unequal trials, longest first
+    python -m benchmarks.launch_cost --plain tune|tune-reuse|submitit [--trials 20]        the libraries alone, doing nothing
 
-Start-up is the time until the first trial begins to train; the cost of a trial is what its worker spends between the ends of
-two trials, less the time between the trial's own first and last event.
+The first two go through `launch/run.py`, MLflow included. Start-up is the time until the first trial begins to train; the cost of
+a trial is what its worker spends between the ends of two trials, less the time between the trial's own first and last event.
+The makespan is from the first trial's first event to the last one's last; the ideal is the sum of all trials' own times over
+the number of workers. Numbers are of this moment: a machine that does other things as well says little.
 """
 
 import argparse
@@ -14,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -30,6 +35,21 @@ trial:
 rows:
   - {row: RM, method: recursive_mix}
 """
+UNEQUAL = """\
+title: "Makespan"
+seeds: SEEDS
+trial:
+  dataset: {name: digits, size: 16, limit: 70, test_limit: 60}
+  backbone: {name: resnet8, width: 4}
+  method: recursive_mix
+  train: {epochs: 1, batch_size: 16}
+  optimizer: {name: sgd, lr: 0.1}
+  schedule: constant
+axes:
+  train.epochs: [5, 10, 20, 40, 80, 160]
+"""
+Times = tuple[int, float, float]
+"""Of a run: worker's process, first event, last event."""
 
 
 def main() -> None:
@@ -37,23 +57,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--backend", choices=["local", "ray"], default="local")
+    parser.add_argument("--makespan", action="store_true")
+    parser.add_argument("--plain", choices=sorted(PLAIN))
     given = parser.parse_args()
+    if given.plain:
+        began = time.time()
+        took = PLAIN[given.plain](given.trials, given.workers)
+        whole = time.time() - began
+        print(f"{given.plain}: {given.trials} trials that do nothing, {given.workers} at a time: {whole:.1f} s in all")
+        print(f"start-up {whole - took:.1f} s, then {1000 * took / given.trials:.0f} ms a trial")
+    elif given.makespan:
+        makespan(given.trials, given.workers, given.backend)
+    else:
+        cost(given.trials, given.workers, given.backend)
+    print(f"load average: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
+def cost(trials: int, workers: int, backend: str) -> None:
+    """Start-up, the cost of each trial, and of a second time when all is finished."""
     with tempfile.TemporaryDirectory() as folder:
-        spec = Path(folder) / "cost.yaml"
-        spec.write_text(SPEC.replace("SEEDS", str(list(range(given.trials)))), encoding="utf-8")
-        command = [sys.executable, str(ROOT / "launch" / "run.py"), str(spec), "--workers", str(given.workers)]
-        began, environment = time.time(), {**os.environ, "RM_RESULTS_DIR": folder, "MLFLOW_TRACKING_URI": ""}
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+        began = time.time()
+        runs = _run(SPEC, Path(folder), trials, workers, backend)
         wall = time.time() - began
         again = time.time()
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+        _run(SPEC, Path(folder), trials, workers, backend)
         again = time.time() - again
-        runs = [_times(path) for path in (Path(folder) / "runs").iterdir()]
     gaps = []
     for pid in {run[0] for run in runs}:
         mine = sorted((first, last) for owner, first, last in runs if owner == pid)
         gaps += [start - end for (_, end), (start, _) in itertools.pairwise(mine)]
-    print(f"{given.trials} trials, {given.workers} workers: {wall:.1f} s from command to prompt")
+    print(f"{backend}: {trials} trials, {workers} workers: {wall:.1f} s from command to prompt")
     print(f"start-up until the first trial trains: {min(first for _, first, _ in runs) - began:.1f} s")
     print(
         f"cost of a trial beyond its training: {1000 * median(gaps):.0f} ms (median), {1000 * max(gaps):.0f} ms (largest)"
@@ -61,12 +95,87 @@ def main() -> None:
     print(f"the same command again, all finished: {again:.2f} s")
 
 
-def _times(run_dir: Path) -> tuple[int, float, float]:
-    """(worker's process, first event, last event) of a run."""
+def makespan(trials: int, workers: int, backend: str) -> None:
+    """Trials of 5 to 160 epochs, which the spec lists shortest first."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = _run(UNEQUAL, Path(folder), trials // 6, workers, backend)
+    work = sum(last - first for _, first, last in runs)
+    span = max(last for *_, last in runs) - min(first for _, first, _ in runs)
+    print(f"{backend}: {len(runs)} unequal trials, {workers} workers: {span:.1f} s")
+    print(
+        f"ideal: {work:.1f} s of work / {workers} = {work / workers:.1f} s, {work / workers / span:.3f} of the makespan"
+    )
+
+
+def _run(spec: str, folder: Path, seeds: int, workers: int, backend: str) -> list[Times]:
+    file = folder / "cost.yaml"
+    file.write_text(spec.replace("SEEDS", str(list(range(seeds)))), encoding="utf-8")
+    words = [str(file), "--workers", str(workers), "--backend", backend]
+    environment = {**os.environ, "RM_RESULTS_DIR": str(folder), "MLFLOW_TRACKING_URI": ""}
+    command = [sys.executable, str(ROOT / "launch" / "run.py"), *words]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    return [_times(path) for path in (folder / "runs").iterdir()]
+
+
+def _times(run_dir: Path) -> Times:
     events = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
     provenance = json.loads((run_dir / "provenance.json").read_text(encoding="utf-8"))
     return provenance[-1]["pid"], events[0]["time"], events[-1]["time"]
 
+
+def _tune(trials: int, workers: int, *, reuse: bool = False) -> float:
+    """Plain Ray Tune: a grid over a trainable that returns at once; with `reuse`, a class whose actor is kept."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    import ray
+    from ray import tune
+
+    class Kept(tune.Trainable):  # type: ignore[misc]
+        def reset_config(self, new_config: dict[str, int]) -> bool:
+            return True
+
+        def step(self) -> dict[str, object]:
+            return {"value": 1, "done": True}
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None: ...
+
+        def load_checkpoint(self, checkpoint: object) -> None: ...
+
+    def once(config: dict[str, int]) -> dict[str, int]:
+        return {"value": 1}
+
+    with tempfile.TemporaryDirectory(prefix="rt-", dir="/tmp") as folder:
+        ray.init(address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
+        began = time.time()
+        tune.Tuner(
+            tune.with_resources(Kept if reuse else once, {"cpu": 1}),
+            param_space={"trial": tune.grid_search(list(range(trials)))},
+            tune_config=tune.TuneConfig(reuse_actors=reuse),
+            run_config=tune.RunConfig(storage_path=f"{folder}/results", verbose=0),
+        ).fit()
+        took = time.time() - began
+        ray.shutdown()
+    return took
+
+
+def _submitit(trials: int, workers: int) -> float:
+    """Submitit's local executor, one process a job without torch; its jobs run side by side, so a batch at a time."""
+    import submitit
+
+    began = time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        executor = submitit.LocalExecutor(folder)
+        for start in range(0, trials, workers):
+            jobs = [executor.submit(os.getpid) for _ in range(min(workers, trials - start))]
+            for job in jobs:
+                job.result()
+    return time.time() - began
+
+
+PLAIN: dict[str, Callable[[int, int], float]] = {
+    "tune": _tune,
+    "tune-reuse": lambda trials, workers: _tune(trials, workers, reuse=True),
+    "submitit": _submitit,
+}
 
 if __name__ == "__main__":
     main()

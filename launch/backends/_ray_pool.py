@@ -14,6 +14,8 @@ from launch.commands import UsageError, say
 MOST_FAILED_STARTS = 3
 PATIENCE_SECONDS = 60.0
 GROW_SECONDS = 5.0
+_NODE_DEATH = "its node has died"
+"""What Ray's report of an actor's death says where the node went with it."""
 
 
 class _Hand:
@@ -81,6 +83,10 @@ class Pool:
         if self.grows and time.monotonic() - self.grown >= GROW_SECONDS:
             self.grown = time.monotonic()
             self.slots = self.slots._replace(wanted=max(self.slots.wanted, capacity(nodes(), self.slots)))
+        if len(self.failed_starts) >= MOST_FAILED_STARTS:
+            if not self.hands:
+                raise UsageError(f"no worker can start on the Ray cluster: {self.failed_starts[-1]}")
+            return
         busy = sum(hand.run_dir is not None for hand in self.hands)
         needed = busy + len(self.trials.queue) + len(self.trials.elsewhere)
         while not self.stops() and len(self.hands) < min(self.slots.wanted, needed):
@@ -140,21 +146,19 @@ class Pool:
         self.hands.remove(hand)
         ray.kill(hand.actor)  # one that is only out of reach must not go on beside its replacement
         if hand.run_dir is not None:
-            gone = isinstance(error, ray.exceptions.ActorUnavailableError) or "node" in how
-            self.trials.died(hand.run_dir, how, stopping=bool(self.stops()), blame=not gone)
+            innocent = isinstance(error, ray.exceptions.ActorUnavailableError) or _NODE_DEATH in str(error)
+            self.trials.died(hand.run_dir, how, stopping=bool(self.stops()), blame=not innocent)
         elif hand.place is None and not self.stops():
             self._refuse(None, how)
 
     def _refuse(self, hand: _Hand | None, why: str) -> None:
-        """A worker that did not get to work; several in a row end the command."""
+        """A worker that did not get to work; after several in a row no more are tried."""
         ray = library()
 
         if hand is not None:
             self.hands.remove(hand)
             ray.kill(hand.actor)
         self.failed_starts.append(why)
-        if len(self.failed_starts) >= MOST_FAILED_STARTS and not any(each.run_dir for each in self.hands):
-            raise UsageError(f"no worker can start on the Ray cluster: {why}")
 
     def _explain(self) -> None:
         """Why nothing happens, once: others may hold what the cluster has."""
@@ -173,9 +177,7 @@ def _how(hand: _Hand, error: Exception) -> str:
     """Ray's report of a death in one line."""
     said = str(error)
     place = f" on {hand.place['host']} (process {hand.place['pid']})" if hand.place else ""
-    if (
-        "node" in said and ("died" in said or "dead" in said) and "node failure" in said
-    ) or "its node has died" in said:
+    if _NODE_DEATH in said:
         return f"its worker process{place} ended with its node"
     if "process has died" in said or "process is dead" in said:
         return f"its worker process{place} ended, as after SIGKILL or a crash"

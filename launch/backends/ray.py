@@ -22,6 +22,7 @@ from launch.backends._ray_memory import check_memory
 from launch.backends._ray_pool import Pool
 from launch.backends._trials import on_signals
 from launch.commands import UsageError
+from launch.site import Site, load_site
 
 
 def add_arguments(group: Any) -> None:
@@ -30,6 +31,11 @@ def add_arguments(group: Any) -> None:
         metavar="auto|HOST:PORT",
         help="a running Ray cluster with a node on this machine (default: a private one, for this command only)",
     )
+    group.add_argument(
+        "--on-slurm",
+        metavar="nodes=N",
+        help="submit one SLURM job that brings Ray up over N nodes; the site's settings are those of --backend slurm",
+    )
 
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:
@@ -37,7 +43,15 @@ def settings(given: argparse.Namespace) -> dict[str, Any]:
     if given.backend != "ray":
         return {}
     check_installed()
-    return {"address": _checked(given.address)}
+    if given.on_slurm is None:
+        return {"address": _checked(given.address)}
+    if given.address is not None:
+        raise UsageError("--address names a cluster that runs, --on-slurm brings one up; give one of them")
+    key, _, count = given.on_slurm.partition("=")
+    if key != "nodes" or not count.isdigit() or int(count) < 1:
+        raise UsageError(f"--on-slurm takes nodes=N, such as nodes=4; found '{given.on_slurm}'")
+    site = load_site(given.site, given.slurm)
+    return {"site": site.model_copy(update={"nodes": int(count)})}
 
 
 def _checked(address: str | None) -> str | None:
@@ -56,8 +70,16 @@ def run(
     workers: int | None = None,
     trials_per_gpu: int = 1,
     address: str | None = None,
+    site: Site | None = None,
 ) -> dict[Path, Ended]:
-    """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and stop; twice: kill."""
+    """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and stop; twice: kill.
+
+    site     of a SLURM cluster: submit a job there that does this, and return at once
+    """
+    if site is not None:
+        from launch.backends._ray_slurm import submit
+
+        return submit(run_dirs, watcher, site=site, workers=workers, trials_per_gpu=trials_per_gpu)
     stops: list[None] = []
 
     def stop() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from launch import rundir
 from launch.backends import Ended
 from launch.commands import UsageError, add_selection, load_specs, mirror_quietly, positive, say, show
+from launch.order import longest_first
 from launch.paths import results_dir, runs_dir
 from launch.plan import Plan, make_plan, prepare
 from launch.progress import ProgressWatcher
@@ -116,7 +117,7 @@ def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, End
     say(f"running {len(to_run)} of {len(everything)} trials; {len(everything) - len(to_run)} finished already")
     ended: dict[Path, Ended]
     with _Mirroring(everything), watcher:
-        ended = backend.run(list(to_run), watcher, **settings)
+        ended = backend.run(longest_first(list(to_run)), watcher, **settings)
     outcomes = Counter(end.outcome for end in ended.values())
     say(f"{', '.join(f'{n} {word}' for word, n in outcomes.items())} in {time.monotonic() - began:.1f} s")
     if outcomes["interrupted"]:

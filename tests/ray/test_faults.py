@@ -1,5 +1,6 @@
 """What can die dies: worker, node, driver. Finished trials are not run again, the others end with the same numbers."""
 
+import json
 import os
 import signal
 import subprocess
@@ -31,12 +32,20 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, und
         below = {pid for pid, _ in children(second.process.pid)}
         there = next(trial for trial, pid in backend.leased().items() if pid in below)
         here = next(trial for trial, pid in backend.leased().items() if pid not in below)
+        frozen = backend.leased()[there]
+        os.kill(frozen, signal.SIGSTOP)  # neither may end early, however fast this machine is
         os.kill(backend.leased()[here], signal.SIGKILL)
-        backend.wait(lambda: "resumed" in backend.events(here), process)
+        backend.wait(lambda: "resumed" in backend.events(here) and here in backend.leased(), process)
+        busy = backend.leased()[here]
+        os.kill(busy, signal.SIGSTOP)
         os.kill(second.raylet(), signal.SIGKILL)
+        os.kill(frozen, signal.SIGCONT)
         third = cluster.add(cpus=1)
         backend.wait(lambda: "resumed" in backend.events(there), process)
-        assert backend.leased().get(there) in {pid for pid, _ in children(third.process.pid)}
+        provenance = json.loads((results / "runs" / there / "provenance.json").read_text())
+        assert provenance[-1]["pid"] in {pid for pid, _ in children(third.process.pid)}, "on the node that joined"
+        assert "finished" not in backend.events(here)
+        os.kill(busy, signal.SIGCONT)
         _, err = process.communicate(timeout=DEADLINE)
         assert process.returncode == 0, err
         assert err.count("another worker goes on with it") >= 2
