@@ -67,7 +67,10 @@ class Marks:
         known = self.known.get(run_dir.name)
         if known is None:
             return False
-        return known == (_finished(str(run_dir)) if known[0] == "finished" and len(known) == 4 else mark(run_dir))
+        try:
+            return known == (_finished(str(run_dir)) if known[0] == "finished" and len(known) == 4 else mark(run_dir))
+        except (ValueError, KeyError, TypeError):  # a spoilt journal: for the mirror to name
+            return False
 
     def add(self, marks: Mapping[Path, Mark]) -> None:
         """Remember these too; whole or not at all."""

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from launch import record
-from launch.marks import Marks, mark
+from launch.marks import Mark, Marks, mark
 from launch.paths import ROOT, results_dir
 from launch.record import Record
 from launch.store import EXPERIMENT, TrackingError, connect, experiment, local_file, look_up, reaches_artifacts
@@ -135,11 +135,10 @@ class _Mirror:
     def mirror(self, run_dirs: Sequence[Path], marks: Marks, progress: Progress) -> None:
         """One after another; what is done is remembered every few seconds, and a bad one does not stop the others."""
         known = self.look_up([run_dir.name for run_dir in run_dirs])
-        done: dict[Path, Any] = {}
+        done: dict[Path, Mark] = {}
         remembered = time.monotonic()
         for count, run_dir in enumerate(run_dirs, 1):
-            found = mark(run_dir)
-            if self._mirror_one(run_dir, known.get(run_dir.name, [])):
+            if (found := self._mirror_one(run_dir, known.get(run_dir.name, []))) is not None:
                 done[run_dir] = found
             if time.monotonic() - remembered > REMEMBER_SECONDS:
                 marks.add(done)
@@ -157,27 +156,27 @@ class _Mirror:
         more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
         return TrackingError(f"{run_dir}{more} could not be mirrored: {type(error).__name__}: {error}")
 
-    def _mirror_one(self, run_dir: Path, runs: "list[Run]") -> bool:
-        """Whether it went well. A call that failed may have been carried out: look again before the next attempt."""
+    def _mirror_one(self, run_dir: Path, runs: "list[Run]") -> Mark | None:
+        """The mark to remember, None where it failed. A call that failed may have been carried out: look before trying again."""
         try:
-            found = record.read(run_dir)
+            done, found = mark(run_dir), record.read(run_dir)
         except (ValueError, KeyError, TypeError) as error:  # a spoilt journal or result
             self.failures.append((run_dir, error))
-            return False
+            return None
         if found is None:
-            return True
+            return done
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 if attempt > 1 or found.trial_id != run_dir.name:
                     runs = self.look_up([found.trial_id]).get(found.trial_id, [])
                 self._bring_up(found, runs)
-                return True
+                return done
             except Exception as error:  # whatever MLflow, its server or its database brings
                 failure = error
                 time.sleep(0.5 * attempt)
         self.client.get_experiment(self.experiment)  # raises where the store is away: then the others need not be tried
         self.failures.append((run_dir, failure))
-        return False
+        return None
 
     def _bring_up(self, found: Record, runs: "list[Run]") -> None:
         for run in runs:

@@ -103,7 +103,7 @@ def assert_store_is_true(rows: "Rows", runs: list[FakeRun]) -> None:
         status, name, _ = rows.info[run_id]
         assert status == STATUS[run.state], run.trial_id
         assert name.startswith("table3 · ResNet-18 · + RM (ours) · seed ")
-        assert rows.params[run_id] == 17
+        assert rows.params[run_id] == 19
         place = Path(rows.info[run_id][2].removeprefix("file://"))
         if place.is_absolute():
             assert {file.name for file in place.iterdir()} >= {"trial.json", "provenance.json", "curve.csv"}
