@@ -1,20 +1,25 @@
-"""The one self-contained page of a table: `page.html.jinja` filled in. It needs no network and no script."""
+"""The one self-contained page: `page.html.jinja` filled in, with its style and script in it. It needs no network."""
 
-import os
+import html
+import json
+import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 
 from analysis import tables
-from analysis.results import SELECTION_NAMES, VERDICTS, SeedResult, Table, other_selection
+from analysis.page_data import CellCurves, page_data
+from analysis.results import SELECTION_NAMES, VERDICTS, CellResult, Table
 from analysis.strip import Scale
+from analysis.words import assumptions, hours_of, ordered_states, summary
 
+HERE = Path(__file__).parent
 MEANINGS = {
     "reproduced": "equivalent to the paper’s number: the 90 % interval lies within the margin (two one-sided tests at 5 %)",
     "consistent": "not shown to be equivalent, but the 95 % interval overlaps the margin",
@@ -35,149 +40,223 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Assumption:
-    """A value that the paper does not state, why it was chosen, and the cells that it is in."""
+class View:
+    """A table as the page shows it, with its figures and the sentence on its learning curves (empty: it has none)."""
 
-    key: str
-    value: str
-    why: str
-    cells: str
+    table: Table
+    figures: Sequence[Drawing] = ()
+    curves: str = ""
+    slug: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slug", self.table.slug)
+
+    @property
+    def heading(self) -> str:
+        metric = tables.METRIC_NAMES.get(self.table.spec.metric.name, self.table.spec.metric.name)
+        return f"{self.table.spec.title}, {metric}" if self.table.further else self.table.spec.title
+
+    @property
+    def reduced(self) -> bool:
+        return self.table.spec.profile is not None
+
+    @property
+    def measured(self) -> bool:
+        """Numbers that were measured at once have no epochs to select from."""
+        return bool(self.table.spec.metric.select == "measured")
+
+    @property
+    def others(self) -> list[str]:
+        """The selections that stand beside the spec's own."""
+        select = self.table.spec.metric.select
+        return [] if self.measured else [name for name in SELECTION_NAMES if name not in (select, "measured")]
+
+    @property
+    def cells(self) -> list[tuple[str, CellResult]]:
+        return [(f"{self.slug}--{i}", cell) for i, cell in enumerate(self.table.cells)]
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What the filter knows a cell by: its verdict and the states of its trials."""
+        return {id: "|".join(dict.fromkeys([cell.verdict.word, *_states(cell)])) for id, cell in self.cells}
+
+    @property
+    def origins(self) -> dict[str, list[str]]:
+        """Where a cell's runs come from, other than from here."""
+        return {id: sorted({seed.origin for seed in cell.seeds if seed.origin}) for id, cell in self.cells}
+
+    @property
+    def states(self) -> list[tuple[str, int]]:
+        return [(state, self.table.states[state]) for state in ordered_states(self.table.states)]
+
+    @property
+    def done(self) -> int:
+        return self.table.states["finished"]
+
+    @property
+    def total(self) -> int:
+        return sum(self.table.states.values())
+
+    @property
+    def verdicts(self) -> list[tuple[str, int]]:
+        found = self.table.verdicts
+        return [(word, found[word]) for word in VERDICTS if found[word]] if self.table.has_published else []
+
+    @property
+    def claims(self) -> list[tuple[str, int]]:
+        found = Counter(claim.result.word for claim in self.table.claims)
+        return [(word, found[word]) for word in tables.CLAIM_MARKS if found[word]]
 
 
-def to_html(table: Table, figures: list[Drawing], curves: Drawing | None, *, folder: Path, results: Path) -> str:
-    """The page that will be written into `folder`; run directories below `results` become relative links."""
+def to_html(
+    views: Sequence[View],
+    curves: Mapping[tuple[str, str], CellCurves],
+    *,
+    title: str,
+    folder: Path,
+    results: Path,
+    notes: str = "",
+    reload: float | None = None,
+) -> str:
+    """The page that will be written into `folder`; run directories below `results` become relative links.
+
+    curves  metric and trial id -> its learning curve, of those that are to be on the page
+    notes   Markdown: headings, paragraphs and lists
+    reload  the page loads itself again after so many seconds
+    """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    shown = (tables.metric_name, tables.unit, tables.number, tables.signed, tables.mean_std, tables.p_value)
-    for function in (*shown, tables.seed_count):
+    for function in (tables.number, tables.signed, tables.mean_std, tables.p_value, tables.seed_count):
         environment.globals[function.__name__] = function
-    select = table.spec.metric.select
+    states = _all_states(views)
+    present = {word for view in views for word, _ in view.verdicts}
     return environment.get_template("page.html.jinja").render(
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        js=Markup((HERE / "page.js").read_text(encoding="utf-8")),
+        data=Markup(_json(page_data(views, curves, folder, results))),
         marks={**tables.MARKS, **tables.CLAIM_MARKS},
         selection_names=SELECTION_NAMES,
-        run_link=lambda seed: _run_link(seed, folder, results),
-        table=table,
-        spec=table.spec,
-        summary=summary(table),
-        states=[(state, table.states[state]) for state in _ordered_states(table)],
-        legend={word: MEANINGS[word] for word in VERDICTS if word in table.verdicts} if table.has_published else {},
-        scale=Scale(table),
-        other=other_selection(select),
-        others=[name for name in SELECTION_NAMES if name not in (select, other_selection(select), "measured")],
-        inflation=table.inflation.mean if table.inflation else None,
-        figures=[(figure, Markup(figure.svg)) for figure in figures],
-        curves=(curves, Markup(curves.svg)) if curves else None,
-        assumptions=assumptions(table),
-        provenance=provenance(table),
+        title=title,
+        reload=reload,
+        views=[_shown(view) for view in views],
+        lead=lead(views),
+        states=[(state, states[state]) for state in ordered_states(states)],
+        words=_filter_words(views),
+        legend=[(word, MEANINGS[word]) for word in VERDICTS if word in present],
+        provenance=provenance([view.table for view in views if not view.table.further]),
+        notes=render_notes(notes) if notes else None,
     )
 
 
-def summary(table: Table) -> list[str]:
-    """What the page says, in two or three sentences."""
-    total, done = sum(table.states.values()), table.states["finished"]
-    others = [_state_words(state, table.states[state]) for state in _ordered_states(table) if state != "finished"]
-    sentences = [f"{_all_of(done, total)} finished" + (f"; {_listed(others)}." if others else ".")]
-    if table.has_published and not table.spec.profile:
-        phrases = {"reproduced": "{} {is} reproduced", "consistent": "{} {is} consistent with the paper"}
-        phrases |= {"differs": "{} {differ}", "missing": "{} {is} missing"}
-        phrases |= {"not comparable": "{} {has} no published number"}
-        sentences.append(_tally(len(table.cells), "cell", table.verdicts, phrases))
-    elif not table.has_published:
-        sentences.append("There are no published numbers for this table, so it shows estimates and tests claims.")
-    if table.claims:
-        words = Counter(claim.result.word for claim in table.claims)
-        phrases = {"holds": "{} {hold}", "reversed": "{} {turn} out reversed", "undecided": "{} {stay} undecided"}
-        phrases |= {"missing": "{} cannot be tested yet"}
-        sentences.append(_tally(len(table.claims), "claimed comparison", words, phrases))
-    return sentences
+def _shown(view: View) -> dict[str, Any]:
+    """All of a view, each thing worked out once, as the template asks for some of them often."""
+    names = (
+        "table",
+        "figures",
+        "curves",
+        "slug",
+        "heading",
+        "reduced",
+        "measured",
+        "others",
+        "cells",
+        "words",
+        "origins",
+    )
+    known = {name: getattr(view, name) for name in (*names, "states", "done", "total", "verdicts", "claims")}
+    table = view.table
+    return known | {
+        "summary": summary(table),
+        "scale": Scale(table),
+        "caption": tables.caption(table),
+        "assumptions": assumptions(table),
+    }
 
 
-def assumptions(table: Table) -> list[Assumption]:
-    """Every assumed value once, with the cells that it is in."""
-    places: dict[tuple[str, str, str], list[tuple[str, ...]]] = {}
-    for cell in table.spec.cells:
-        flat = cell.trials[0].flat()
-        for key, why in cell.assumed.items():
-            value = flat.get(key, flat.get(f"{key}.name", ""))
-            places.setdefault((key, str(value), why), []).append(tuple(cell.labels))
-    return [Assumption(*what, _covered(table, where)) for what, where in places.items()]
+def lead(views: Sequence[View]) -> list[str]:
+    """The page's first sentences: one table's own, or counts over all."""
+    if len(views) == 1:
+        return []
+    states, words = _all_states(views), Counter[str]()
+    for view in views:
+        if not view.reduced:
+            words.update(dict(view.verdicts))
+    told = ", ".join(f"{words[word]} {word}" for word in VERDICTS if words[word])
+    tables_, trials = (
+        f"{len(views)} tables and figures",
+        f"{states['finished']} of {sum(states.values())} distinct trials finished",
+    )
+    return [f"{tables_}; {trials}."] + ([f"Cells with a published number at full scale: {told}."] if told else [])
 
 
-def provenance(table: Table) -> dict[str, Any]:
-    """Where the records come from: commits, hosts and devices with their number of runs, hours, the latest end."""
-    records = table.records
-    keys = ("git_commit", "host", "device")
-    counted: dict[str, Any] = {key: Counter(map(str, records[key].dropna())).most_common() for key in keys}
-    seconds = float(records["train_seconds"].dropna().sum()) if len(records) else 0.0
+def provenance(shown: Sequence[Table]) -> dict[str, Any]:
+    """Where the records come from: commits, machines, versions with their number of runs, hours, the latest end."""
+    records = pd.concat([table.records for table in shown]).drop_duplicates("trial_id") if shown else pd.DataFrame()
+    keys = ("git_commit", "host", "device", "versions", "origin")
+    counted: dict[str, Any] = {
+        key: Counter(map(str, records[key].dropna())).most_common() if key in records else [] for key in keys
+    }
     ended = sorted(records["ended"].dropna())
-    return counted | {"hours": _hours(seconds), "latest": str(ended[-1]).replace("T", " ")[:16] if ended else None}
+    seconds = {"GPU time": 0.0, "CPU time": 0.0}
+    for device, spent in zip(records["device"], records["train_seconds"], strict=True):
+        if isinstance(spent, int | float) and spent == spent:
+            kind, devices = _kind(device)
+            seconds[kind] += spent * devices
+    hours = [(kind, hours_of(spent)) for kind, spent in seconds.items() if spent]
+    return counted | {"hours": hours, "latest": str(ended[-1]).replace("T", " ")[:16] if ended else None}
 
 
-def _run_link(seed: SeedResult, folder: Path, results: Path) -> Mapping[str, str | None]:
-    """A run directory as text and, where it lies below the results folder, as a link that moves with it."""
-    if not seed.run_dir:
-        return {"text": None, "href": None}
-    path = Path(seed.run_dir)
-    path = path if path.is_absolute() else results.parent / path
-    if path.is_relative_to(results):
-        return {"text": seed.trial_id, "href": quote(Path(os.path.relpath(path, folder)).as_posix()) + "/"}
-    return {"text": seed.run_dir, "href": None}
+def _kind(device: Any) -> tuple[str, int]:
+    """What a run's time is counted as, and on how many devices it was spent: "2 x NVIDIA H200" has two."""
+    text = str(device or "cpu")
+    several = re.match(r"(\d+)\s*[x×]\s", text)
+    if re.search(r"cpu|intel|amd|xeon|epyc", text, re.IGNORECASE):
+        return "CPU time", 1
+    return "GPU time", int(several[1]) if several else 1
 
 
-def _covered(table: Table, where: list[tuple[str, ...]]) -> str:
-    if len(where) == len(table.cells):
-        return "all cells"
-    columns = list(dict.fromkeys(labels[-1] for labels in where))
-    if len(where) == sum(cell.labels[-1] in columns for cell in table.cells):
-        return ", ".join(columns)
-    return ", ".join(" · ".join(labels) for labels in where)
+def render_notes(text: str) -> dict[str, Any]:
+    """Markdown of the simple kind, a title, headings, paragraphs and lists, as the page's own elements."""
+    title, parts = "Notes", []
+    for block in re.split(r"\n\s*\n", text.strip()):
+        if block.startswith("# "):
+            title = block[2:]
+        elif block.startswith("## "):
+            parts.append(f"<h3>{_inline(block[3:])}</h3>")
+        elif block.startswith("* "):
+            items = "".join(f"<li>{_inline(item)}</li>" for item in re.split(r"(?:^|\n)\* ", block) if item.strip())
+            parts.append(f"<ul>{items}</ul>")
+        else:
+            kind = ' class="source"' if block.startswith("Source:") else ""
+            parts.append(f"<p{kind}>{_inline(block)}</p>")
+    return {"title": title, "html": Markup("\n".join(parts))}
 
 
-_VERBS = {"is": "are", "has": "have", "was": "were", "differ": "differ", "hold": "hold", "turn": "turn", "stay": "stay"}
-_SINGULAR = {"differ": "differs", "hold": "holds", "turn": "turns", "stay": "stays"}
+def _inline(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(" ".join(text.split()), quote=False))
 
 
-def _tally(total: int, noun: str, counts: Mapping[str, int], phrases: Mapping[str, str]) -> str:
-    """ "Of 8 cells, 3 are reproduced and 5 differ.", in the order of the phrases."""
-    if total == 1:
-        word = next(word for word in phrases if counts[word])
-        return f"The only {noun} {_said(phrases[word], 1).removeprefix('1 ')}."
-    return f"Of {total} {noun}s, {_listed([_said(phrases[word], counts[word]) for word in phrases if counts[word]])}."
+def _states(cell: CellResult) -> list[str]:
+    return ["no record" if seed.state == "missing" else seed.state for seed in cell.seeds]
 
 
-def _said(phrase: str, n: int) -> str:
-    verbs = {verb: _SINGULAR.get(verb, verb) if n == 1 else plural for verb, plural in _VERBS.items()}
-    return phrase.format(n, **verbs)
+def _all_states(views: Sequence[View]) -> Counter[str]:
+    found = {seed.trial_id: seed.state for view in views for cell in view.table.cells for seed in cell.seeds}
+    return Counter(found.values())
 
 
-def _ordered_states(table: Table) -> list[str]:
-    order = ("finished", "running", "scheduled", "failed", "killed", "missing")
-    return sorted(table.states, key=lambda state: order.index(state) if state in order else len(order))
+def _filter_words(views: Sequence[View]) -> list[tuple[str, int]]:
+    """Every word that some cell can be filtered by, with the number of such cells: verdicts first."""
+    found = Counter(word for view in views for words in view.words.values() for word in words.split("|"))
+    order = [*VERDICTS, "finished", "running", "scheduled", "failed", "killed", "no record"]
+    return [(word, found[word]) for word in sorted(found, key=lambda w: order.index(w) if w in order else 99)]
 
 
-def _state_words(state: str, n: int) -> str:
-    words = {"missing": "{} {has} no record yet", "failed": "{} failed", "killed": "{} {was} stopped"}
-    return _said(words.get(state, "{} {is} " + state), n)
-
-
-def _all_of(done: int, total: int) -> str:
-    if done == total:
-        return "The only trial has" if total == 1 else f"All {total} trials have"
-    return f"{done or 'None'} of {total} trial{'' if total == 1 else 's'} {'has' if done == 1 else 'have'}"
-
-
-def _listed(items: list[str]) -> str:
-    return " and ".join(part for part in (", ".join(items[:-1]), items[-1]) if part) if items else ""
-
-
-def _hours(seconds: float) -> str | None:
-    if not seconds:
-        return None
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
+def _json(data: Any) -> str:
+    """JSON that can stand in a script element whatever its texts hold."""
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")

@@ -1,45 +1,45 @@
 """Render what the records say about specs: a table on the terminal, one HTML page, Markdown, LaTeX, CSV and figures.
 
     python analysis/report.py experiments/table3.yaml [more specs] [--profile smoke] [--tracking-uri http://...]
+    python analysis/report.py --all [--watch]
 
-Exits with 2 where a spec, a figure's options or the tracking store cannot be read; missing records are no error.
+One spec's page bears its name, several stand together in index.html. --all takes every spec of `experiments/`, and of their
+profiles those that committed records stand for. Exits with 2 where a spec, a figure's options or the tracking store cannot be
+read; missing records are no error.
 """
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if not __package__:  # run as a script: this folder's module names (tables, page) must not stand on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from analysis.paths import find_spec_file, results_dir, tracking_uri, without_secrets
+from analysis.gather import Gathered, InputError, gather, tables_of
+from analysis.paths import ROOT, find_spec_file, results_dir, tracking_uri, without_secrets
 from launch.spec import Spec, SpecError, load_spec
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
+    from analysis.plates import Plate
     from analysis.results import Table
 
 FORMATS = {"html": ".html", "md": ".md", "latex": ".tex", "csv": ".csv"}
-CURVES = "learning_curves"
+NOTES = ROOT / "experiments" / "NOTES.md"
 
 
 @dataclass(frozen=True)
-class Plate:
-    """A drawn figure, not yet saved: its name, what it shows and the numbers in it."""
+class Report:
+    """Everything that is to be written, made before anything is."""
 
-    name: str
-    caption: str
-    figure: "Figure"
-    data: "pd.DataFrame"
-
-
-class InputError(Exception):
-    """Something that was asked for cannot be had: the message is printed and the command exits with 2."""
+    gathered: Gathered
+    tables: list["Table"]
+    plates: dict[str, list["Plate"]]
+    title: str
+    stem: str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,25 +47,74 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _arguments(argv)
     try:
         specs = _load_specs(options.specs, options.profile)
-        uri = tracking_uri(options.tracking_uri)
-        records = _load_records(specs, uri)
-        # Everything is drawn before anything is written: a mistake in the last spec leaves no half of a report.
-        reports = [_draw(spec, records, uri) for spec in specs]
+        if options.watch is None:
+            _once(specs, options, None)
+            return 0
+        return _watch(specs, options)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    for table, plates in reports:
-        _print(table, uri)
-        for path in _write(table, plates, options.output, options.format):
-            print(f"wrote {_shown(path)}")
+
+
+def _once(specs: Sequence[Spec], options: argparse.Namespace, reload: float | None) -> Report:
+    """Render everything once: a mistake in the last spec leaves no half of a report."""
+    report = _make(specs, options)
+    if len(specs) == 1:
+        _print(report.tables[0], tracking_uri(options.tracking_uri))
+    else:
+        _print_overview(report.tables)
+    for path in _write(report, options, reload):
+        print(f"wrote {_shown(path)}")
+    return report
+
+
+def _watch(specs: Sequence[Spec], options: argparse.Namespace) -> int:
+    """Render again whenever the records have changed, until every trial has finished or Ctrl-C; the page reloads itself."""
+    seen, page = None, None
+    try:
+        while True:
+            report = _make(specs, options)
+            states = [table.records.to_csv() for table in report.tables], report.gathered.curves_seen
+            if states != seen:
+                page = _write(report, options, options.watch)[0]
+                done = sum(table.states["finished"] for table in report.tables)
+                total = sum(sum(table.states.values()) for table in report.tables)
+                print(f"{time.strftime('%H:%M:%S')}  {done} of {total} finished, {_shown(page)}", flush=True)
+                seen = states
+                if done == total:
+                    break
+            time.sleep(options.watch)
+    except KeyboardInterrupt:
+        print()
+    if page is not None:
+        _write(report, options, None)  # a page that is not watched any more does not reload
     return 0
+
+
+def _make(specs: Sequence[Spec], options: argparse.Namespace) -> Report:
+    from analysis.plates import PlateError, draw_plates
+
+    gathered = gather(specs, tracking_uri(options.tracking_uri), options.output / ".cache", fresh=options.fresh)
+    tables = tables_of(gathered, reduced_if_committed=options.all)
+    plates: dict[str, list[Plate]] = {}
+    for table in tables:
+        if not table.further:
+            limited = gathered.curves_of(table)
+            try:
+                plates[table.slug] = draw_plates(table, limited, options.output, with_curves=len(specs) == 1)
+            except PlateError as error:
+                raise InputError(str(error)) from error
+    several = len(specs) > 1
+    title = "What is reproduced so far" if several else tables[0].spec.title
+    return Report(gathered, tables, plates, title, "index" if several else tables[0].slug)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="report.py", description="Render what the records say about specs.")
     parser.add_argument(
-        "specs", nargs="+", metavar="SPEC", help="a YAML file; tried from here, then from the repository's root"
+        "specs", nargs="*", metavar="SPEC", help="a YAML file; tried from here, then from the repository's root"
     )
+    parser.add_argument("--all", action="store_true", help="every spec of experiments/")
     parser.add_argument("--profile", help="the smaller copy of that name; labelled so everywhere")
     parser.add_argument(
         "--tracking-uri", metavar="URI", help="MLflow store; default $MLFLOW_TRACKING_URI or results/mlflow.db"
@@ -74,9 +123,28 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--format", type=_formats, default=tuple(FORMATS), help=f"any of {','.join(FORMATS)}; default all"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default results/report")
+    parser.add_argument("--fresh", action="store_true", help="read the whole store again, whatever is kept of it")
+    parser.add_argument(
+        "--watch", type=_seconds, nargs="?", const=10.0, metavar="SECONDS",
+        help="go on while trials run: look every SECONDS (default 10), and let the page reload itself",
+    )  # fmt: skip
     options = parser.parse_args(argv)
+    if bool(options.specs) == options.all:
+        parser.error("name one spec or more, or --all")
+    if options.all:
+        options.specs = sorted(map(str, (ROOT / "experiments").glob("*.yaml")))
     options.output = (options.output or results_dir() / "report").expanduser().resolve()
     return options
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"a number of seconds from 1 to 3600, found '{text}'")
+    return seconds
 
 
 def _formats(text: str) -> tuple[str, ...]:
@@ -106,47 +174,6 @@ def _load_specs(paths: Sequence[str], profile: str | None) -> list[Spec]:
     return list(specs.values())
 
 
-def _load_records(specs: Sequence[Spec], uri: str) -> "pd.DataFrame":
-    from analysis.records import RecordsError, load_records
-
-    try:
-        return load_records({trial.id for spec in specs for cell in spec.cells for trial in cell.trials}, uri)
-    except RecordsError as error:
-        raise InputError(str(error)) from error
-
-
-def _draw(spec: Spec, records: "pd.DataFrame", uri: str) -> tuple["Table", list[Plate]]:
-    """The table of a spec and its figures; the learning curves come last, unless the spec asks for them or nothing ran."""
-    from analysis import figures
-    from analysis.records import RecordsError, load_curves
-    from analysis.results import collect
-
-    table = collect(spec, records)
-    loaded: dict[str, pd.DataFrame] = {}
-
-    def curves(metric: str) -> "pd.DataFrame":
-        if metric not in loaded:
-            try:
-                loaded[metric] = load_curves(list(table.records["run_id"]), metric, uri)
-            except RecordsError as error:
-                raise InputError(str(error)) from error
-        return loaded[metric]
-
-    wanted: list[tuple[str, str, dict[str, Any]]] = [(f.name, f.draw, dict(f.options)) for f in spec.figures]
-    metric = f"test_{spec.metric.name}"
-    if CURVES not in [draw for _, draw, _ in wanted] and len(curves(metric)):
-        wanted.append((CURVES, CURVES, {"metric": metric}))
-    plates = []
-    for name, draw, options in wanted:
-        try:
-            figure, data = figures.render(draw, spec, table.records, curves, options)
-        except figures.FigureError as error:
-            raise InputError(f"{spec.path}: figure '{name}': {error}") from error
-        caption = (figures.load(draw).__doc__ or "").strip().splitlines()[0]
-        plates.append(Plate(name, caption, figure, data))
-    return table, plates
-
-
 def _print(table: "Table", uri: str) -> None:
     from rich.console import Console
 
@@ -163,43 +190,61 @@ def _print(table: "Table", uri: str) -> None:
         )
 
 
-def _write(table: "Table", plates: Sequence[Plate], folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Write all that was asked for; returns the paths, the page first."""
-    from analysis import figures, tables
+def _print_overview(tables: Sequence["Table"]) -> None:
+    """A line for each table: what is finished, and the words on its cells."""
+    for table in tables:
+        done, total = table.states["finished"], sum(table.states.values())
+        words = ", ".join(f"{n} {word}" for word, n in table.verdicts.most_common()) if table.has_published else ""
+        print(f"{table.slug:24} {done:5} of {total:<5} finished   {words}".rstrip())
 
-    paths = []
-    drawings = []
-    for plate in plates:
-        saved = figures.save(plate.figure, plate.data, folder / table.slug, plate.name)
-        paths += saved
-        drawings.append((plate, tuple(path.relative_to(folder).as_posix() for path in saved)))
+
+def _write(report: Report, options: argparse.Namespace, reload: float | None) -> list[Path]:
+    """Write all that was asked for; returns the paths, the page first."""
+    from analysis import tables
+    from analysis.plates import write_plate
+
+    folder: Path = options.output
+    figures = [
+        path for slug, some in report.plates.items() for plate in some for path in write_plate(plate, folder, slug)
+    ]
     texts: dict[str, Callable[[Table], str]] = {
         "md": tables.to_markdown,
         "latex": tables.to_latex,
         "csv": tables.to_csv,
-        "html": lambda t: _html(t, drawings, folder),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for kind in formats:
-        written.append(folder / f"{table.slug}{FORMATS[kind]}")
-        partial = written[-1].with_name(f".{written[-1].name}.partial")
-        partial.write_text(texts[kind](table), encoding="utf-8")
-        partial.replace(written[-1])  # a browser that reloads sees the old page or the new one
-    return written + paths
+    for kind in options.format:
+        if kind == "html":
+            written.insert(0, _put(folder / f"{report.stem}.html", _html(report, folder, reload)))
+        else:
+            written += [_put(folder / f"{table.slug}{FORMATS[kind]}", texts[kind](table)) for table in report.tables]
+    return written + figures
 
 
-def _html(table: "Table", drawings: Sequence[tuple[Plate, tuple[str, ...]]], folder: Path) -> str:
-    from analysis.figures import inline_svg
-    from analysis.page import Drawing, to_html
+def _put(path: Path, text: str) -> Path:
+    """Whole or not at all: a browser that reloads sees the old page or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    return path
 
-    shown = [
-        Drawing(plate.name, plate.caption, inline_svg(plate.figure, f"{table.slug}-{plate.name}", plate.caption), files)
-        for plate, files in drawings
-    ]
-    on_click = [drawing for drawing in shown if drawing.name == CURVES]
-    at_once = [drawing for drawing in shown if drawing.name != CURVES]
-    return to_html(table, at_once, on_click[0] if on_click else None, folder=folder, results=results_dir())
+
+def _html(report: Report, folder: Path, reload: float | None) -> str:
+    from analysis.page import View, to_html
+    from analysis.plates import CURVES
+
+    views = []
+    for table in report.tables:
+        drawn = [plate.drawing for plate in report.plates.get(table.slug, [])]
+        named = {figure.name for figure in table.spec.figures}
+        shown = [drawing for drawing in drawn if drawing.name != CURVES or CURVES in named]
+        views.append(View(table, shown, report.gathered.told_of_curves(table)))
+    notes = NOTES.read_text(encoding="utf-8") if NOTES.is_file() and any(v.table.spec.paper for v in views) else ""
+    return to_html(
+        views, report.gathered.page_curves(report.tables),
+        title=report.title, folder=folder, results=results_dir(), notes=notes, reload=reload,
+    )  # fmt: skip
 
 
 def _shown(path: Path) -> str:
