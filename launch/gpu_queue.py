@@ -29,8 +29,8 @@ from launch.spec import SpecError, load_spec
 
 DEFAULT: tuple[tuple[str, list[str]], ...] = (
     ("table3.yaml", ["backbone=resnet18"]),
-    ("fig4.yaml", []),
-    ("fig5.yaml", []),
+    ("fig4.yaml", ["backbone=resnet18"]),
+    ("fig5.yaml", ["backbone=resnet18"]),
 )
 """Spec, --where: what `plan` takes where no spec is given."""
 
