@@ -34,6 +34,17 @@ smoke: .venv/ready  ## run the smoke profile of every spec: each method and netw
 report: .venv/ready  ## render the report of SPEC (default: quickstart)
 	$(BIN)/python analysis/report.py $(SPEC)
 
+MINUTES ?= 9
+QUEUE ?= results/gpu-queue
+SIDE_BY_SIDE ?= 2
+gpu-queue: .venv/ready  ## train the next unfinished full-scale trials (or SPECS=...) on this machine's GPU for MINUTES
+	$(BIN)/python -m launch.gpu_queue plan --minutes $(MINUTES) --out $(QUEUE) --with-checkpoints $(SPECS)
+	status=0; $(BIN)/python -m rm.queue $(QUEUE) --minutes $(MINUTES) --more-minutes inf --side-by-side $(SIDE_BY_SIDE) || status=$$?; \
+	[ $$status -ne 2 ]; $(BIN)/python -m launch.gpu_queue collect $(QUEUE)/back/records*.tar.gz  # 75: some are left
+
+gpu-collect: .venv/ready  ## check what came back (ARCHIVE=...), add it to results/reproduced, mirror it
+	$(BIN)/python -m launch.gpu_queue collect $(ARCHIVE)
+
 PORT ?= 5000
 mlflow: .venv/ready  ## browse the records at http://127.0.0.1:5000 (PORT=...; MLFLOW_BACKEND_STORE_URI=postgresql://... for another store)
 	$(BIN)/python launch/run.py serve --port $(PORT)
@@ -66,4 +77,4 @@ lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 	fi; \
 	touch $@
 
-.PHONY: help quickstart test slurm-test check plan smoke report mlflow clean lock
+.PHONY: help quickstart test slurm-test check plan smoke report gpu-queue gpu-collect mlflow clean lock

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from launch import catalog, rundir
+from launch import catalog, reproduced, rundir
 from launch.spec import Cell, Spec
 from launch.trial import Trial
 
@@ -78,9 +78,11 @@ def make_plan(
     """Look up the state of every trial of the specs, of those alone that match every `key=value` of `where`.
 
     `look` tells the state of a run directory; one that remembers what it saw saves a second look.
+    A trial whose record is committed in `reproduced` beside `runs` is finished, on a fresh clone too.
     """
     conditions = [_condition(text) for text in where]
     states: dict[str, State] = {}
+    committed = reproduced.committed(runs.parent / "reproduced")
     uses = []
     for spec in specs:
         for cell in spec.cells:
@@ -89,7 +91,7 @@ def make_plan(
             refusal = catalog.missing_files(cell.trials[0].values["method"])
             for trial in cell.trials:
                 if trial.id not in states:
-                    found = look(runs / trial.id)
+                    found = "finished" if trial.id in committed else look(runs / trial.id)
                     states[trial.id] = "refused" if refusal and found != "finished" else found
                 state = states[trial.id]
                 uses.append(Planned(spec, cell, trial, state, refusal if state == "refused" else None))
@@ -123,7 +125,11 @@ def _valid_keys(specs: Iterable[Spec]) -> str:
 
 
 def prepare(uses: Sequence[Planned], runs: Path) -> None:
-    """Make the run directories: trial.json, and a line in uses.jsonl for each spec and row that the trial appears in."""
+    """Make the run directories: trial.json, and a line in uses.jsonl for each spec and row that the trial appears in.
+
+    Those of committed records are made whole.
+    """
+    reproduced.restore(runs.parent / "reproduced", runs, {use.trial.id for use in uses})
     for use in uses:
         run_dir = runs / use.trial.id
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -19,9 +19,10 @@ def canonical(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def trial_id(values: Mapping[str, Any]) -> str:
-    """sha256 of the canonical resolved values and rm.NUMERICS, its first 12 hex digits."""
-    return hashlib.sha256(f"{canonical(values)}{catalog.numerics()}".encode()).hexdigest()[:12]
+def trial_id(values: Mapping[str, Any], numerics: int | None = None) -> str:
+    """sha256 of the canonical resolved values and rm.NUMERICS (or that of an older record), its first 12 hex digits."""
+    number = catalog.numerics() if numerics is None else numerics
+    return hashlib.sha256(f"{canonical(values)}{number}".encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from launch import rundir
+from launch import reproduced, rundir
 from launch.commands import load_specs, mirror_quietly, say
-from launch.paths import runs_dir
+from launch.paths import results_dir, runs_dir
 from launch.tracking import Progress
 
 HELP = "mirror run directories into MLflow"
@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(given: argparse.Namespace) -> int:
+    restored = reproduced.restore(results_dir() / "reproduced", runs_dir())
+    if restored:
+        say(f"{len(restored)} run directories made of the committed records in {results_dir() / 'reproduced'}")
     run_dirs = _run_dirs(given)
     with _bar("mirrored") as progress:
         count = mirror_quietly(run_dirs, full=given.full, progress=progress)
