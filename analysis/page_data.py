@@ -28,7 +28,9 @@ Curves = Mapping[tuple[str, str], CellCurves]
 def page_data(views: Iterable["View"], curves: Curves, folder: Path, results: Path) -> dict[str, Any]:
     """Everything that page.js reads: cells by their id, panels of curves by table, machines once each."""
     machines: dict[str, int] = {}
-    server, cells, panels = None, {}, {}
+    server: str | None = None
+    cells: dict[str, dict[str, Any]] = {}
+    panels: dict[str, list[tuple[str, list[str]]]] = {}
     for view in views:
         metric, select = view.table.spec.metric.name, view.table.spec.metric.select
         for id, cell in view.cells:

@@ -212,7 +212,7 @@ def _write(report: Report, options: argparse.Namespace, reload: float | None) ->
         "latex": tables.to_latex,
         "csv": tables.to_csv,
     }
-    written = []
+    written: list[Path] = []
     for kind in options.format:
         if kind == "html":
             written.insert(0, _put(folder / f"{report.stem}.html", _html(report, folder, reload)))
