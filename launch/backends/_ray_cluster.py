@@ -96,7 +96,6 @@ def joined(address: str | None) -> Iterator[None]:
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # we say which devices; Ray would warn
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     if address is None and "RAY_AUTH_MODE" not in os.environ:  # else Ray would leave a token in the home folder
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
     ray = library()
