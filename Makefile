@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 SPEC ?= experiments/quickstart.yaml
+TEST_PROCESSES ?= 2
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 help:  ## this list
@@ -14,7 +15,7 @@ quickstart: .venv/ready  ## set up, train 18 small networks on real digits, prin
 	$(BIN)/python analysis/report.py experiments/quickstart.yaml
 
 test: .venv/ready  ## set up, run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --durations 15
 
 slurm-test: .venv/ready  ## install SLURM (Debian, as root), run the tests against a real cluster on this machine
 	which slurmctld slurmd munged slurmdbd mariadbd >/dev/null || apt-get install -y slurm-wlm munge slurmdbd mariadb-server

@@ -22,6 +22,18 @@ TINY: dict[str, Any] = {
 """A trial of 15 steps in well under a second."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several test processes (make test), a file's tests stay together, and so do all that share the SLURM cluster.
+
+    Those come first, as they take longest.
+    """
+    for item in items:
+        path = item.path.relative_to(ROOT)
+        together = path.parent if path.parent.name == "slurm" else path
+        item.add_marker(pytest.mark.xdist_group(str(together)))
+    items.sort(key=lambda item: item.path.parent.name != "slurm")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
