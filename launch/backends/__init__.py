@@ -9,6 +9,7 @@ what is wrong). One whose scheduler works on after the command has ended also de
 
     jobs(run_dirs) -> dict[Path, Job]        what the scheduler says of them, in one question
     withdraw(run_dirs)                       take jobs that have not started out of its queue
+    examine(*, submit, **settings)           yields a launch.checks.Check for each thing that `doctor` looks at
 
 and writes `{"backend": name, "id": ..., "time": ...}` as a line of `jobs.jsonl` in each run directory it submits. It keeps no
 other state: what is finished, failed or running is read from the run directories. Libraries are imported inside functions, so

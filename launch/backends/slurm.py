@@ -9,12 +9,13 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from launch import rundir, snapshot
 from launch.backends import Ended, Job, Watcher
+from launch.checks import Check
 from launch.commands import UsageError, say
 from launch.paths import ROOT, results_dir
 from launch.site import Site, load_site
@@ -94,6 +95,16 @@ def withdraw(run_dirs: Sequence[Path]) -> None:
             if theirs & wanted and theirs <= wanted | set(filter(rundir.cancelled, theirs)):
                 ids.append(f"{submissions.identity(folder)}_{index}")
     commands.cancel([each for each, job in commands.states(ids).items() if job.state == "pending"])
+
+
+def examine(*, submit: bool, site: Site, wait: bool = False) -> Iterator[Check]:
+    """What `doctor` looks at; with `submit`, also by a job."""
+    from launch.slurm import examination
+
+    def write(folder: Path, command: str, site: Site) -> Path:
+        return _Script(folder, site, snapshot.take(ROOT, results_dir()), command=command).write(1, None, None)
+
+    return examination.examine(site, submit, write)
 
 
 def _without_job(run_dirs: Sequence[Path]) -> list[Path]:
@@ -176,8 +187,9 @@ def _sbatch(script: Path, folder: Path) -> str:
 class _Script:
     """An array's sbatch script, as submitit writes it."""
 
-    def __init__(self, folder: Path, site: Site, tree: Path, side_by_side: int) -> None:
+    def __init__(self, folder: Path, site: Site, tree: Path, side_by_side: int = 1, command: str | None = None) -> None:
         self.folder, self.site, self.tree, self.side_by_side = folder, site, tree, side_by_side
+        self.command = command
 
     def write(self, tasks: int, throttle: int | None, after: str | None) -> Path:
         from submitit import SlurmExecutor
@@ -223,5 +235,7 @@ class _Script:
         }
 
     def _command(self) -> str:
+        if self.command:
+            return self.command
         words = [sys.executable, "-u", "-m", "launch.slurm.task", str(self.folder), str(self.side_by_side)]
         return shlex.join(words)

@@ -33,13 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that say where trials run and how many at a time."""
-    parser.add_argument("--backend", default="local", help=f"one of {', '.join(_backends())} (default: local)")
     parser.add_argument(
         "--workers", type=positive, help="trials at a time (default: one a GPU slot, or one a CPU core)"
     )
     parser.add_argument(
         "--trials-per-gpu", type=positive, default=1, help="trials side by side on one GPU (default: 1)"
     )
+    add_backend_choice(parser)
+
+
+def add_backend_choice(parser: argparse.ArgumentParser) -> None:
+    """--backend, and each backend's own arguments."""
+    parser.add_argument("--backend", default="local", help=f"one of {', '.join(_backends())} (default: local)")
     for name in _backends():
         backend = _backend(name)
         if hasattr(backend, "add_arguments"):

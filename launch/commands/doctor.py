@@ -1,0 +1,69 @@
+"""`doctor`: look whether this machine, and a cluster, can do what the launcher needs; each line says ok, or what to do."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from launch import checks
+from launch.checks import Check
+from launch.commands import UsageError, load_specs
+from launch.commands.run import add_backend_choice, chosen_backend
+
+HELP = "check this machine, and a cluster, for what the launcher needs"
+_WORDS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
+_ANSI = {"ok": 32, "note": 33, "wrong": 31}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "specs",
+        nargs="*",
+        metavar="SPEC.yaml",
+        help="look for the data of these (default: tell which data sets are here)",
+    )
+    parser.add_argument("--profile", help="a smaller copy of the tables, such as smoke")
+    parser.add_argument(
+        "--submit",
+        action="store_true",
+        help="also submit a job of about 20 s that tests a node: signals, requeue, shared files, Python, GPUs",
+    )
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+    parser.set_defaults(seeds=None)
+    add_backend_choice(parser)
+
+
+def execute(given: argparse.Namespace) -> int:
+    """Exit status 1 where something is wrong."""
+    backend = chosen_backend(given)
+    settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
+    if given.submit and not hasattr(backend, "examine"):
+        raise UsageError(f"--submit tests a node through a scheduler; --backend {given.backend} has none")
+    data = {}
+    for spec in load_specs(given) if given.specs else []:
+        for trial in spec.trials:
+            options = dict(trial.values["dataset"])
+            data[options.pop("name")] = {
+                k: v for k, v in options.items() if k not in ("limit", "test_limit", "held_out")
+            }
+    found = []
+    for check in _all(backend, settings, data, given.submit):
+        found.append(check)
+        if not given.json:
+            print(_line(check), flush=True)
+    if given.json:
+        print(json.dumps({"checks": [check._asdict() for check in found]}, indent=1, ensure_ascii=False))
+    return int(any(check.level == "wrong" for check in found))
+
+
+def _all(backend: Any, settings: dict[str, Any], data: dict[str, Any], submit: bool) -> Iterator[Check]:
+    yield from checks.here(data or checks.all_data_sets(), wanted=bool(data))
+    if hasattr(backend, "examine"):
+        yield from backend.examine(submit=submit, **settings)
+
+
+def _line(check: Check) -> str:
+    word = _WORDS[check.level]
+    word = f"\x1b[{_ANSI[check.level]}m{word}\x1b[0m" if sys.stdout.isatty() else word
+    return f"{word}  {check.what:<16} {check.said}"
