@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from launch import catalog
 from launch.backends.local import visible_gpus
 from launch.paths import ROOT, results_dir, tracking_uri
+from launch.trial import Trial
 
 LEAST_FREE_GIB = 2
 COMFORTABLE_GIB = 20
@@ -158,11 +159,17 @@ def data_set(name: str, options: Mapping[str, Any], wanted: bool) -> Check:
 
 def all_data_sets() -> dict[str, dict[str, Any]]:
     """Every data set that there is, with its defaults."""
-    found = {}
-    for name, entry in catalog.entries("dataset").items():
-        values = entry.options(name=name).model_dump()
-        found[name] = {k: v for k, v in values.items() if k not in ("name", "limit", "test_limit", "held_out")}
-    return found
+    return {name: _own(entry.options(name=name).model_dump()) for name, entry in catalog.entries("dataset").items()}
+
+
+def data_sets_of(trials: Iterable[Trial]) -> dict[str, dict[str, Any]]:
+    """The data sets that trials need, with the options of the last trial that has each."""
+    return {str(trial.values["dataset"]["name"]): _own(trial.values["dataset"]) for trial in trials}
+
+
+def _own(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A data set's own options, without those that every one has."""
+    return {key: value for key, value in options.items() if key not in ("name", "limit", "test_limit", "held_out")}
 
 
 def tracking() -> Check:

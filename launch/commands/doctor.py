@@ -38,15 +38,10 @@ def execute(given: argparse.Namespace) -> int:
     """Exit status 1 where something is wrong."""
     backend = chosen_backend(given)
     settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
+    specs = load_specs(given) if given.specs else []
     if given.submit and not hasattr(backend, "examine"):
         raise UsageError(f"--submit tests a node through a scheduler; --backend {given.backend} has none")
-    data = {}
-    for spec in load_specs(given) if given.specs else []:
-        for trial in spec.trials:
-            options = dict(trial.values["dataset"])
-            data[options.pop("name")] = {
-                k: v for k, v in options.items() if k not in ("limit", "test_limit", "held_out")
-            }
+    data = checks.data_sets_of(trial for spec in specs for trial in spec.trials)
     found = []
     for check in _all(backend, settings, data, given.submit):
         found.append(check)

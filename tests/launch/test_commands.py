@@ -274,3 +274,23 @@ def test_cancelling_what_is_finished_changes_nothing(write_spec, results):
     assert out.count("finished already") == 2
     assert not list((results / "runs").glob("*/cancel"))
     assert {rundir.state(run_dir) for run_dir in (results / "runs").iterdir()} == {"finished"}
+
+
+def test_doctor_on_a_machine_without_a_cluster(write_spec, results, tmp_path):
+    spec = write_spec()
+    code, out, err = run("doctor", spec)
+    assert code == 0, out + err
+    assert re.search(r"^ok +Python +3\.\d+.*, torch ", out, re.MULTILINE)
+    assert re.search(r"^ok +data digits +1,000 training and 797 test images", out, re.MULTILINE)
+    nowhere = {"RM_DATA_DIR": str(tmp_path / "none"), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "PATH": "/nowhere"}
+    cifar = write_spec(**{"name: digits, size: 16, limit: 70, test_limit: 60": "name: cifar10"})
+    code, out, _ = run("doctor", cifar, "--backend", "slurm", "--json", environment=nowhere)
+    assert code == 1
+    wrong = {check["what"]: check["said"] for check in json.loads(out)["checks"] if check["level"] == "wrong"}
+    assert set(wrong) == {"data cifar10", "tracking", "slurm"}
+    assert "set RM_DATA_DIR" in wrong["data cifar10"]
+    assert "`sync` mirrors later" in wrong["tracking"]
+    assert "sbatch, squeue, scontrol, scancel, srun not found" in wrong["slurm"]
+    code, _, err = run("doctor", spec, "--submit")
+    assert code == 2
+    assert "--backend local has none" in err
