@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from launch import rundir
 from launch.backends import slurm
 from launch.slurm import commands
 from rm.options import load_trial
@@ -155,6 +156,26 @@ def test_a_time_limit_shorter_than_the_training(launcher: Launcher, undisturbed)
     assert positions[0] < positions[1] < positions[2]
     assert deterministic(run_dir) == undisturbed(run_dir)
     launcher.wait_until(lambda: states([run_dir]) == ["gone"], "its job is done")
+
+
+def test_a_cancelled_trial_checkpoints_is_not_requeued_and_leaves_its_job_to_the_others(
+    launcher: Launcher, undisturbed
+):
+    """Two trials in one job: the first is asked to stop while it trains, and goes on when it is wanted again."""
+    spec = launcher.spec(seeds=[0, 1], epochs=EPOCHS)
+    launcher.submit(spec, "--slurm", "trials_per_job=2")
+    cancelled, other = launcher.run_dirs
+    pid = freeze(launcher, cancelled)
+    rundir.request_cancel(cancelled)
+    thaw(pid)
+    launcher.wait_finished([other])
+    launcher.wait_until(lambda: states([cancelled, other]) == ["gone", "gone"], "their job is done")
+    assert journal(cancelled)[-1] == "interrupted"
+    assert len(starts(cancelled)) == 1
+    launcher.submit(spec)
+    launcher.wait_finished([cancelled])
+    assert journal(cancelled).count("started") == 1
+    assert deterministic(cancelled) == undisturbed(cancelled)
 
 
 def test_a_trial_that_never_gets_further_is_failed_after_three_starts(launcher: Launcher):

@@ -1,0 +1,48 @@
+"""A site with slurmdbd: what squeue has forgotten is asked of sacct. (The other tests' cluster has none.)"""
+
+import pytest
+
+from launch.backends import slurm
+from launch.slurm import commands, submissions
+from tests.slurm.cluster import INSTALL, missing, running
+from tests.slurm.conftest import Launcher
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def accounted(tmp_path, monkeypatch):
+    """A launcher to a cluster with accounting, whose controller forgets jobs soon."""
+    if lacking := missing(accounting=True):
+        pytest.skip(f"no SLURM with accounting here ({', '.join(lacking)} not found): {INSTALL}")
+    with running(accounting=True, min_job_age=2) as cluster:
+        monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+        monkeypatch.setenv("RM_RESULTS_DIR", str(tmp_path / "results"))
+        commands.configuration.cache_clear()
+        yield Launcher(cluster, tmp_path)
+    commands.configuration.cache_clear()
+
+
+def test_how_forgotten_jobs_ended(accounted):
+    assert commands.has_accounting()
+    spec = accounted.spec(seeds=[0, 1], epochs=2)
+    accounted.submit(spec, "--slurm", "sbatch.hold=true")
+    first, second = accounted.run_dirs
+    slurm.withdraw([first])
+    (folder,) = accounted.results.glob("slurm/rm-*")
+    accounted.cluster.ask("scontrol", "release", slurm.jobs([second])[second].id)
+    accounted.wait_finished([second])
+
+    def forgotten() -> bool:
+        said = accounted.cluster.ask("squeue", "-h", "--states=all", f"--name={folder.name}")
+        return not said.strip()
+
+    accounted.wait_until(forgotten, "squeue knows the jobs no more", 300)
+    found = slurm.jobs([first, second])
+    assert [job.state for job in found.values()] == ["gone", "gone"]
+    assert [job.where.split()[0] for job in found.values()] == ["CANCELLED", "COMPLETED"]
+    (folder / "submitted.json").unlink()
+    assert submissions.settle(folder) == found[first].id.partition("_")[0], (
+        "an orphan that has ended already is still found"
+    )
+    assert "1 submitted" in accounted.submit(spec, "--slurm", "sbatch.hold=true")
