@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -125,7 +126,8 @@ def _times(run_dir: Path) -> Times:
 
 def _tune(trials: int, workers: int, *, reuse: bool = False) -> float:
     """Plain Ray Tune: a grid over a trainable that returns at once; with `reuse`, a class whose actor is kept."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}  # else Ray leaves one in the home folder
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", **token}
     import ray
     from ray import tune
 

@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-QUIET = {"PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0", "CUDA_VISIBLE_DEVICES": ""}
+QUIET = {"PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 # Nobody else may command our clusters, nor do we want to know what other clusters' token is: one for this process and its children.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
 STORE = str(80 * 2**20)
@@ -21,7 +21,7 @@ STORE = str(80 * 2**20)
 class Node:
     """One `ray start --block`: a raylet and its company, in a session of its own."""
 
-    def __init__(self, folder: Path, arguments: list[str]) -> None:
+    def __init__(self, folder: Path, arguments: list[str], gpus: int = 0) -> None:
         # A node's processes are looked for by this folder, so that nobody else's can be meant.
         self.folder = folder
         self.log = (folder / "start.log").open("w+")
@@ -29,7 +29,7 @@ class Node:
             [*RAY, "start", "--block", "--disable-usage-stats", "--object-store-memory", STORE, *arguments],
             stdout=self.log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **QUIET},
+            env={**os.environ, **QUIET, "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(gpus)))},
             start_new_session=True,
         )
 
@@ -66,7 +66,7 @@ class Cluster:
         try:
             head = ["--head", "--port", "0", "--include-dashboard", "false"]
             head += ["--temp-dir", str(self.folder / "ray")]
-            node = self._node([*head, "--num-cpus", str(self.cpus), "--num-gpus", str(self.gpus)])
+            node = self._node([*head, "--num-cpus", str(self.cpus), "--num-gpus", str(self.gpus)], self.gpus)
             node.wait_until("To connect to this Ray cluster")
             self.address = re.search(r"--address='(\S+)'", (node.folder / "start.log").read_text())[1]
         except BaseException:
@@ -80,10 +80,10 @@ class Cluster:
         node.wait_until("Ray runtime started.")
         return node
 
-    def _node(self, arguments: list[str]) -> Node:
+    def _node(self, arguments: list[str], gpus: int = 0) -> Node:
         folder = self.folder / f"node{len(self.nodes)}"
         folder.mkdir()
-        self.nodes.append(Node(folder, arguments))
+        self.nodes.append(Node(folder, arguments, gpus))
         return self.nodes[-1]
 
     def __exit__(self, *_: object) -> None:

@@ -76,7 +76,7 @@ def test_packing_on_a_node_with_a_gpu(write_spec, results, tmp_path, monkeypatch
     )
     (tools / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    path = write_spec(**{"[0, 1]": "[0]", "RM: {": "Other: {"})
+    path = write_spec(**{"[0, 1]": "[0]"})
     with Cluster(cpus=2, gpus=1) as cluster:
         backend = Backend("ray", results, ["--backend", "ray", "--address", cluster.address, "--trials-per-gpu", "2"])
         code, _, err = backend.run(path)
