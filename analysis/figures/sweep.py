@@ -1,5 +1,6 @@
 """One setting against the error, as in the paper's Fig. 4 and 5: means over seeds with their standard deviations."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,11 +90,13 @@ def draw(
     figure = Figure(figsize=(4.7 if len(parts) == 1 else 3.6 * len(parts), 3.2 if len(parts) == 1 else 3.4))
     grid = figure.subplots(1, len(parts), squeeze=False)[0]
     name = NAMES.get(x.rpartition(".")[2], x)
+    done = frame[frame["x"].notna() & (frame["n"] > 0)]
+    label = f"ours, mean ± standard deviation ({_seeds(done)})" if (done["n"] > 1).any() else "ours, one seed"
     missing = []
     handles: dict[str, Any] = {}
     for (title, part), axes in zip(parts, grid, strict=True):
         axes.set_title(title)
-        absent = _panel(axes, part, name)
+        absent = _panel(axes, part, name, label)
         missing += [f"{title}: {absent}" if title else absent] if absent else []
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
@@ -108,20 +111,23 @@ def draw(
     return figure
 
 
-def _panel(axes: Axes, frame: pd.DataFrame, name: str) -> str:
+def _panel(axes: Axes, frame: pd.DataFrame, name: str, label: str) -> str:
     """Draw one panel; returns which of its points have no finished seed, as text."""
     points, lines = frame[frame["x"].notna()], frame[frame["x"].isna()]
     for line in lines.to_dict("records"):
         _baseline(axes, line, named=line["cell"].rpartition(" · ")[2])
     done = points[points["n"] > 0]
-    label = f"ours, mean ± standard deviation ({_seeds(done)})" if (done["n"] > 1).any() else "ours, one seed"
+    places = _places([float(value) for value in points["x"]])
+    at = points["x"].map(places)
     if len(done):
         spread = done["std"].fillna(0.0)
-        axes.errorbar(done["x"], done["mean"], spread, fmt="-o", color=PALETTE[0], label=label, zorder=3)
+        axes.errorbar(at[done.index], done["mean"], spread, fmt="-o", color=PALETTE[0], label=label, zorder=3)
     if points["published"].notna().any():
         style: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": INK, "linestyle": "none", "zorder": 4}
-        axes.plot(points["x"], points["published"], label="published", marker="D", **style)
-    _ticks(axes, [float(value) for value in points["x"]])
+        axes.plot(at, points["published"], label="published", marker="D", **style)
+    axes.set_xticks(list(at), [f"{value:g}" for value in points["x"]])
+    axes.update_datalim([(place, 0.0) for place in at], updatey=False)
+    axes.autoscale_view()
     axes.margins(x=0.08)
     axes.grid(axis="x", visible=False)
     axes.set_xlabel(name)
@@ -129,14 +135,11 @@ def _panel(axes: Axes, frame: pd.DataFrame, name: str) -> str:
     return f"{name} = {', '.join(absent)}" if absent else ""
 
 
-def _ticks(axes: Axes, values: list[float]) -> None:
-    """A tick at each point, and its number where the one before leaves room for it."""
+def _places(values: list[float]) -> dict[float, float]:
+    """Where each value stands on the axis: at itself, or evenly spaced where some are too close to be told apart."""
     room = 0.055 * (max(values) - min(values))
-    labelled: list[float] = []
-    for value in values:
-        if not labelled or value - labelled[-1] >= room:
-            labelled.append(value)
-    axes.set_xticks(values, [f"{value:g}" if value in labelled else "" for value in values])
+    crowded = any(high - low < room for low, high in itertools.pairwise(values))
+    return {value: float(place) if crowded else value for place, value in enumerate(values)}
 
 
 def _baseline(axes: Axes, line: Mapping[Any, Any], named: str) -> None:

@@ -13,12 +13,14 @@ import pandas as pd
 import pytest
 
 from analysis import figures
+from analysis.figures import MUTED
+from analysis.figures.learning_curves import official
 from analysis.figures.samples import masses
 from analysis.records import COLUMNS
 from analysis.results import collect
 from analysis.tables import to_csv, to_latex, to_markdown
 from launch.spec import load_spec
-from tests.analysis.samples import fake_records
+from tests.analysis.samples import fake_curves, fake_records
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -203,3 +205,29 @@ def test_reduced_copies_of_measurements_are_not_compared():
     spec = replace(spec_of("fig7", "smoke"))
     table = collect(spec, fig7_records(spec))
     assert {cell.verdict.word for cell in table.cells} == {"not comparable"}
+
+
+def learning_curves(spec, records):
+    fake = fake_curves(records, 300)
+    return figures.render("learning_curves", spec, records, lambda metric: fake, {})
+
+
+def test_the_authors_logs_are_behind_the_learning_curves_of_their_cells():
+    spec = spec_of("table1")
+    records = fake_records(spec)
+    figure, data = learning_curves(spec, records)
+    assert "the authors' released logs of RM (3)" in texts(figure)
+    logs = official(spec)
+    assert logs.groupby("log")["epoch"].count().tolist() == [300, 300, 300]
+    assert sorted(logs.groupby("log")["value"].min()) == [2.28, 2.38, 2.4]
+    drawn_lines = [line for line in figure.axes[0].lines if line.get_color() == MUTED]
+    assert len(drawn_lines) == 3
+    assert len(data) == len(spec.trials) * 300, "they are not among our numbers"
+
+
+def test_other_tables_and_smaller_copies_have_no_logs():
+    assert not len(official(spec_of("table3")))
+    assert not len(official(spec_of("table1", "smoke")))
+    logs = official(spec_of("fig4"))
+    assert set(logs["row"]) == {"CIFAR-10, PyramidNet-200"}, "the same trial is in Fig. 4"
+    assert set(logs["cell"]) == {"α=0.5"}
