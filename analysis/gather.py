@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.cache import Cache
 from analysis.official import LogError, by_trial, load_official
 from analysis.paths import results_dir
-from analysis.records import RecordsError, load_curves, load_records
+from analysis.records import RecordsError, load_artifact, load_curves, load_records
 from analysis.results import Official, Table, collect_views
 from launch.spec import Spec, load_spec
 
@@ -43,6 +43,13 @@ class Gathered:
             return frame[frame["run_id"].isin(mine)].reset_index(drop=True)
 
         return curves
+
+    def artifact(self, run_id: str, name: str) -> bytes | None:
+        """For a figure: a file that a run kept, such as a picture; None where it has none of that name."""
+        try:
+            return load_artifact(run_id, name, self.uri)
+        except RecordsError as error:
+            raise InputError(str(error)) from error
 
     def page_curves(self, tables: Iterable[Table]) -> dict[tuple[str, str], dict[int, float]]:
         """For the page: metric and trial id -> epoch -> error."""

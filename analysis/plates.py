@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from analysis.results import Table
 
+Artifacts = Callable[[str, str], bytes | None]
 CURVES = "learning_curves"
 FOLDER = Path(__file__).parent
 
@@ -34,14 +35,19 @@ class Plate:
 
 
 def draw_plates(
-    table: "Table", curves: Callable[[str], "pd.DataFrame"], folder: Path, *, with_curves: bool
+    table: "Table",
+    curves: Callable[[str], "pd.DataFrame"],
+    folder: Path,
+    *,
+    with_curves: bool,
+    artifacts: Artifacts = lambda run_id, name: None,
 ) -> list[Plate]:
     """Every figure that the spec names and, `with_curves`, its learning curves if it does not name them and has some."""
     wanted: list[tuple[str, str, dict[str, Any]]] = [(f.name, f.draw, dict(f.options)) for f in table.spec.figures]
     metric = f"test_{table.spec.metric.name}"
     if with_curves and CURVES not in [draw for _, draw, _ in wanted] and len(curves(metric)):
         wanted.append((CURVES, CURVES, {"metric": metric}))
-    return [_plate(table, curves, folder, *one) for one in wanted]
+    return [_plate(table, curves, artifacts, folder, *one) for one in wanted]
 
 
 def write_plate(plate: Plate, folder: Path, slug: str) -> list[Path]:
@@ -59,6 +65,7 @@ def write_plate(plate: Plate, folder: Path, slug: str) -> list[Path]:
 def _plate(
     table: "Table",
     curves: Callable[[str], "pd.DataFrame"],
+    artifacts: Artifacts,
     folder: Path,
     name: str,
     draw: str,
@@ -74,7 +81,7 @@ def _plate(
     from analysis import figures  # matplotlib costs a second: only where something is drawn
 
     try:
-        figure, data = figures.render(draw, table.spec, table.records, curves, options)
+        figure, data = figures.render(draw, table.spec, table.records, curves, options, artifacts)
     except figures.FigureError as error:
         raise PlateError(f"{table.spec.path}: figure '{name}': {error}") from error
     caption = (figures.load(draw).__doc__ or "").strip().splitlines()[0]

@@ -6,6 +6,7 @@ Reading never writes to the store: one that does not exist yet is an empty frame
 
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -173,6 +174,19 @@ def _file(uri: str) -> Path:
     return Path(unquote(uri.split("///", 1)[-1].split("?")[0]))
 
 
+def load_artifact(run_id: str, name: str, tracking_uri: str | None = None) -> bytes | None:
+    """A file that a run kept, such as a picture; None where it has none of that name."""
+    uri = default_tracking_uri(tracking_uri)
+    try:
+        client = _client(uri)
+        if name not in {found.path for found in client.list_artifacts(run_id)}:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
+    except Exception as error:  # as above
+        raise RecordsError(_explain(uri, error)) from error
+
+
 def _exists(uri: str) -> bool:
     """Whether a store is there to be read; MLflow would create a missing local one."""
     parts = urlsplit(uri)
@@ -188,6 +202,7 @@ def _client(uri: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     from mlflow import MlflowClient  # costs seconds: only where a store exists
 

@@ -101,7 +101,9 @@ def _make(specs: Sequence[Spec], options: argparse.Namespace) -> Report:
         if not table.further:
             limited = gathered.curves_of(table)
             try:
-                plates[table.slug] = draw_plates(table, limited, options.output, with_curves=len(specs) == 1)
+                plates[table.slug] = draw_plates(
+                    table, limited, options.output, with_curves=len(specs) == 1, artifacts=gathered.artifact
+                )
             except PlateError as error:
                 raise InputError(str(error)) from error
     several = len(specs) > 1

@@ -122,10 +122,15 @@ class Record:
         return [Point(key, float(value), time, last) for key, value in named.items()]
 
     def write_artifacts(self, folder: Path) -> None:
-        """Into an empty folder: trial.json, provenance.json and the learning curve, curve.csv, one line an epoch."""
+        """Into an empty folder: trial.json, provenance.json and the learning curve, curve.csv, one line an epoch.
+
+        And the files that a measurement kept.
+        """
         for name in ("trial.json", "provenance.json"):
             if (self.run_dir / name).exists():
                 shutil.copyfile(self.run_dir / name, folder / name)
+        for kept in sorted((self.run_dir / "artifacts").glob("*")):  # pictures of a measurement
+            shutil.copyfile(kept, folder / kept.name)
         columns = list(dict.fromkeys(key for event in self.epochs.values() for key in event if key not in _NOT_METRICS))
         with (folder / "curve.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")

@@ -11,7 +11,8 @@ from rm.options import Trial, TrialError, find
 
 
 class Notes:
-    """A probe's `Log` in a run's journal: each point is an `epoch` event, so that records hold it as they hold a training's."""
+    """A probe's `Log` in a run's journal: each point is an `epoch` event, so that records hold it as they hold a
+    training's; files go to `artifacts/` in the run directory."""
 
     def __init__(self, journal: Journal, check: Callable[[], None]) -> None:
         self._journal, self.check = journal, check
@@ -20,6 +21,11 @@ class Notes:
     def point(self, **values: float) -> None:
         self._points += 1
         self._journal.append("epoch", durable=False, epoch=self._points, **values)
+
+    def keep(self, name: str, content: bytes) -> None:
+        folder = self._journal.path.parent / "artifacts"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def measure(trial: Trial, device: torch.device, journal: Journal, check: Callable[[], None]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 A figure's file defines `data(spec, records, **options) -> DataFrame`, the numbers that are drawn, and
 `draw(spec, records, **options) -> Figure` with the same options, which a spec names under `figures:`. A figure that
-also takes `curves` is handed a function `curves(metric) -> DataFrame(run_id, epoch, value)`. No pyplot, no global state,
+also takes `curves` is handed a function `curves(metric) -> DataFrame(run_id, epoch, value)`, one that takes `artifacts` a
+function `artifacts(run_id, name) -> bytes`. No pyplot, no global state,
 and the same input gives the same bytes.
 """
 
@@ -21,6 +22,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 Curves = Callable[[str], pd.DataFrame]
+Artifacts = Callable[[str, str], bytes | None]
+"""(run_id, name) -> the content of a file that the run kept, None where there is none."""
 
 INK, MUTED, GRID, PAPER = "#1c2024", "#6a737d", "#d9dde2", "#fefefe"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c6d31")
@@ -87,19 +90,25 @@ def load(draw: str) -> ModuleType:
 
 
 def render(
-    draw: str, spec: Any, records: pd.DataFrame, curves: Curves, options: Mapping[str, Any]
+    draw: str,
+    spec: Any,
+    records: pd.DataFrame,
+    curves: Curves,
+    options: Mapping[str, Any],
+    artifacts: Artifacts = lambda run_id, name: None,
 ) -> tuple[Figure, pd.DataFrame]:
     """A figure and the numbers in it, in the house style."""
     module = load(draw)
+    sources = {"curves": curves, "artifacts": artifacts}
     parameters = inspect.signature(module.draw).parameters
-    valid = [name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY and name != "curves"]
+    valid = [name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY and name not in sources]
     required = [name for name in valid if parameters[name].default is inspect.Parameter.empty]
     unknown = sorted(set(options) - set(valid))
     absent = [name for name in required if name not in options]
     if unknown or absent:
         what = f"unknown option '{unknown[0]}'" if unknown else f"option '{absent[0]}' is required"
         raise FigureError(f"{draw}: {what}; valid: {', '.join(valid)}")
-    extra = {"curves": curves} if "curves" in parameters else {}
+    extra = {name: source for name, source in sources.items() if name in parameters}
     with style():
         return module.draw(spec, records, **options, **extra), module.data(spec, records, **options, **extra)
 

@@ -1,4 +1,4 @@
-"""Test error against epoch: each cell's mean over its seeds, every seed as a thin line behind it."""
+"""Test error against epoch: each cell's mean over its seeds, every seed as a thin line; behind them the authors' released logs."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import LINES, PALETTE, Curves
+from analysis.figures import LINES, MUTED, PALETTE, Curves
+from analysis.official import by_trial, load_official
 from analysis.results import CellResult, Table, collect
 from analysis.tables import metric_name
 from launch.spec import Spec
@@ -29,6 +30,19 @@ def data(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = MET
     return merged[["row", "cell", "seed", "epoch", "value"]]
 
 
+def official(spec: Spec, metric: str = METRIC) -> pd.DataFrame:
+    """Columns row, cell, log, epoch, value: the released logs of the cells of this spec; none for a smaller profile."""
+    table = collect(spec, pd.DataFrame(columns=["trial_id"]))
+    logs = {} if spec.profile else by_trial(load_official(), [spec])
+    rows = [
+        (cell.row * table.is_grid, cell.labels[-1], log.name, epoch, value)
+        for cell in table.cells
+        for log in logs.get(cell.seeds[0].trial_id, ())
+        for epoch, value in sorted(log.curves.get(metric.removeprefix("test_"), {}).items())
+    ]
+    return pd.DataFrame(rows, columns=["row", "cell", "log", "epoch", "value"])
+
+
 def draw(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = METRIC) -> Figure:
     """One panel per row of the table, one colour per column; a single panel where the table has one axis.
 
@@ -37,6 +51,7 @@ def draw(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = MET
     """
     table = collect(spec, records)
     frame = data(spec, records, curves=curves, metric=metric)
+    theirs = official(spec, metric)
     panels = list(table.rows) if table.is_grid else [""]
     across = min(len(panels), 3)
     down = -(-len(panels) // across)
@@ -46,6 +61,7 @@ def draw(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = MET
         axes.set_visible(False)
     for panel, axes in zip(panels, grid.flat, strict=False):
         axes.set_title(panel)
+        _authors(axes, theirs[theirs["row"] == panel])
         _panel(axes, frame[frame["row"] == panel], _columns(table))
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
@@ -57,6 +73,15 @@ def draw(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = MET
     if handles:
         figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=min(len(handles), 4))
     return figure
+
+
+def _authors(axes: Axes, frame: pd.DataFrame) -> None:
+    """The authors' logs as grey lines, their label with the cells and the number of logs."""
+    logs = list(frame.groupby("log"))
+    cells = ", ".join(dict.fromkeys(frame["cell"]))
+    label = f"the authors' released log{'s' if len(logs) > 1 else ''} of {cells} ({len(logs)})"
+    for _, line in logs:
+        axes.plot(line["epoch"], line["value"], color=MUTED, linewidth=0.7, alpha=0.65, zorder=1.5, label=label)
 
 
 def _panel(axes: Axes, frame: pd.DataFrame, columns: list[str]) -> None:

@@ -52,7 +52,7 @@ class Row(NamedTuple):
     def cells(self) -> tuple[str, ...]:
         use, now = self.use, self.standing
         spec = f"{use.spec.name} ({use.spec.profile})" if use.spec.profile else use.spec.name
-        epochs = use.trial.values["train"]["epochs"]
+        epochs = use.trial.epochs
         progress = f"{now.epoch}/{epochs}" if now.epoch or self.state == "running" else ""
         left = duration(now.seconds_left) if now.seconds_left is not None else ""
         said = [f"job {now.job}" if now.job else "", now.where, now.note]
@@ -77,7 +77,7 @@ class Row(NamedTuple):
             "seed": use.trial.seed,
             **self.standing._asdict(),
             "state": self.state,
-            "epochs": use.trial.values["train"]["epochs"],
+            "epochs": use.trial.epochs,
             "run_dir": str(runs_dir() / use.trial.id),
         }
 
@@ -96,7 +96,7 @@ def execute(given: argparse.Namespace) -> int:
 
 def rows_of(plan: Plan, survey: Survey) -> list[Row]:
     """Every use of every trial with its standing; each trial is looked at, and asked about, once."""
-    epochs = {name: use.trial.values["train"]["epochs"] for name, use in plan.unique.items()}
+    epochs = {name: use.trial.epochs for name, use in plan.unique.items()}
     done = {name for name, use in plan.unique.items() if use.state == "finished"}
     found = survey.standings({runs_dir() / name: count for name, count in epochs.items() if name not in done})
     standings = {run_dir.name: standing for run_dir, standing in found.items()}

@@ -2,8 +2,8 @@
 
     name(trial, device, log, *, option=default, ...) -> {name: the number that the spec compares, others: as they are}
 
-`log.point(...)` journals one point of a curve; `log.check()` is called where a probe can be stopped, and raises then. A probe
-that was stopped begins anew: it keeps no state.
+`log.point(...)` journals one point of a curve, `log.keep(...)` keeps a picture or the like with the record; `log.check()` is called
+where a probe can be stopped, and raises then. A probe that was stopped begins anew: it keeps no state.
 """
 
 from typing import Protocol
@@ -18,6 +18,9 @@ class Log(Protocol):
 
     def point(self, **values: float) -> None:
         """Journal the next point of a curve, from 1 on."""
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Keep a file with the run and its record."""
 
     def check(self) -> None:
         """Raise where someone asked to stop."""

@@ -81,7 +81,8 @@ def test_a_section_alone_compares_its_name():
         ({"where": {"method.name": "cutmax"}}, "no cell has"),
         ({"where": {"method.omega": 0.1}, "x": "method.omega"}, "two different cells"),
         ({"baseline": "Base"}, "'Baseline'"),
-        ({"colour": "red"}, "unknown option 'colour'; valid: x, where, baseline"),
+        ({"panels": "dataset"}, "panels: no axis 'dataset'; valid: row"),
+        ({"colour": "red"}, "unknown option 'colour'; valid: x, where, baseline, panels"),
     ],
 )
 def test_a_figure_that_cannot_be_drawn_says_why(changes, message):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.io import decode_image
 
 from rm.methods.recursive_mix import RecursiveMix
 from rm.ops import mix_targets
@@ -14,6 +15,7 @@ from rm.options import TrialError, load_trial, parse_trial
 from rm.probes import effective_classes as module
 from rm.probes.effective_classes import _effective, _mixed_labels, effective_classes
 from rm.probes.overhead import _memory, overhead
+from rm.probes.samples import samples
 from rm.train import Interrupted, fit
 from tests.conftest import TINY, write_trial
 
@@ -26,6 +28,9 @@ class Points(list):
 
     def point(self, **values):
         self.append(values)
+
+    def keep(self, name, content):
+        self.kept = {**getattr(self, "kept", {}), name: content}
 
     def check(self):
         pass
@@ -165,3 +170,33 @@ def test_memory_is_that_of_the_training():
 def test_flops_of_a_method_that_looks_at_its_images_are_refused():
     with pytest.raises(TrialError, match="looks at its images"):
         over("flops", method={"name": "puzzlemix"}, size=32, classes=10)
+
+
+def test_samples_are_what_goes_in_and_what_the_network_sees():
+    """Pixels outside the pasted box are the batch's own; the step before is in the box."""
+    log = Points()
+    values = TINY | {"method": RM, "train": {"epochs": 1, "batch_size": 8}, "dataset": {"name": "digits", "size": 16}}
+    found = samples(parse_trial(values), CPU, log, steps=4, count=6)
+    assert sorted(log.kept) == [f"step{step}.png" for step in (1, 2, 3, 4)]
+    for step, point in enumerate(log, 1):
+        picture = decode_image(torch.frombuffer(bytearray(log.kept[f"step{step}.png"]), dtype=torch.uint8))
+        assert picture.shape == (3, 2 * 16, 6 * 16)
+        changed = (picture[:, :16] != picture[:, 16:]).any(0).double().mean() * 100
+        assert changed <= 100 * point["area"] + 1e-9
+        assert point["changed"] >= float(changed) - 1e-9
+    assert log[0]["area"] == 0
+    assert found["samples"] == pytest.approx(np.mean([point["changed"] for point in log]))
+
+
+def test_samples_of_the_baseline_are_its_input():
+    log = Points()
+    values = TINY | {"method": {"name": "baseline"}}
+    assert samples(parse_trial(values), CPU, log, steps=1, count=2) == {"samples": 0.0}
+    picture = decode_image(torch.frombuffer(bytearray(log.kept["step1.png"]), dtype=torch.uint8))
+    assert torch.equal(picture[:, :16], picture[:, 16:])
+    assert picture.float().std() > 20, "a real image"
+
+
+def test_samples_need_enough_images():
+    with pytest.raises(TrialError, match="at least as many"):
+        samples(parse_trial(TINY), CPU, Points(), steps=6, count=8)
