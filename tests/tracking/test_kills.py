@@ -22,6 +22,12 @@ SERVER_KILLS = 20
 """Half of them take the mirror along."""
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Mirrors:
     """The process that forks mirrors."""
 
@@ -48,10 +54,7 @@ class Server:
     """`launch/run.py serve` on a free port, killed with everything it started."""
 
     def __init__(self, env: dict[str, str]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.env, self.process = env, None
+        self.port, self.env, self.process = free_port(), env, None
 
     @property
     def uri(self) -> str:
