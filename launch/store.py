@@ -76,7 +76,8 @@ def experiment(client: "MlflowClient") -> str:
     if (file := local_file()) is not None:
         _write_ahead(file)
     place = None if is_server() else (results_dir() / "artifacts").as_uri()
-    return str(client.create_experiment(EXPERIMENT, artifact_location=place))
+    kind = {"mlflow.experimentKind": "custom_model_development"}  # else its pages are laid out for language models
+    return str(client.create_experiment(EXPERIMENT, artifact_location=place, tags=kind))
 
 
 def is_server() -> bool:

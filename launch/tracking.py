@@ -6,6 +6,7 @@ is lost is filled again from the run directories. This module and analysis/recor
 """
 
 import fcntl
+import gc
 import subprocess
 import sys
 import tempfile
@@ -138,7 +139,9 @@ class _Mirror:
         done: dict[Path, Mark] = {}
         remembered = time.monotonic()
         for count, run_dir in enumerate(run_dirs, 1):
-            if (found := self._mirror_one(run_dir, known.get(run_dir.name, []))) is not None:
+            with _undisturbed():
+                found = self._mirror_one(run_dir, known.get(run_dir.name, []))
+            if found is not None:
                 done[run_dir] = found
             if time.monotonic() - remembered > REMEMBER_SECONDS:
                 marks.add(done)
@@ -265,6 +268,16 @@ class _Mirror:
         self.client.log_artifact(run.info.run_id, str(weights), "weights")
         self.client.set_tag(run.info.run_id, "weights", f"weights/{weights.name}")
         weights.unlink()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No garbage collection between the thousands of objects of one run's points, which all live until they are written."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _identity() -> str:

@@ -34,11 +34,13 @@ def execute(given: argparse.Namespace) -> int:
     backend = os.environ.get("MLFLOW_BACKEND_STORE_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"
     _initialise(backend)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Eight more processes, for nothing that is here.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.environ["MLFLOW_BACKEND_STORE_URI"] = backend  # not in the command line, where everyone would read a password
     artifacts = (results_dir() / "artifacts").as_uri()
     say(f"http://{given.host}:{given.port} shows {backend.split('@')[-1]}; Ctrl-C stops it")
     words = [sys.executable, "-m", "mlflow", "server", "--host", given.host, "--port", str(given.port)]
-    os.execv(sys.executable, [*words, "--artifacts-destination", artifacts, *given.further])
+    os.execv(sys.executable, [*words, "--workers", "2", "--artifacts-destination", artifacts, *given.further])
 
 
 def _check_free(host: str, port: int) -> None:
