@@ -250,34 +250,26 @@ def _explain(uri: str, error: Exception) -> str:
     )
 
 
-def load_rows(spec: str, row: str, tracking_uri: str | None = None) -> list[dict[str, Any]]:
-    """Every record whose row in a spec begins with `row`, oldest first: trial_id, row, run_id, status, params, metrics."""
-    uri, tag = default_tracking_uri(tracking_uri), f"spec.{spec}"
+def load_rows(tag: str, row: str, tracking_uri: str | None = None) -> list[dict[str, Any]]:
+    """Every record whose rows in a spec begin with `row`, oldest first: trial_id, rows, run_id, status, params, metrics.
+
+    tag   spec.<name>, or spec.<name>.<profile>
+    """
+    uri = default_tracking_uri(tracking_uri)
     if not _exists(uri):
         return []
     try:
-        client = _client(uri)
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            return []
-        found, token = [], None
-        while True:
-            condition = f"tags.`{tag}` LIKE '{row}%'"
-            page = client.search_runs([experiment.experiment_id], condition, max_results=_PAGE, page_token=token)
-            found += [(run.info.start_time or 0, run) for run in page]
-            token = page.token
-            if not token:
-                break
+        found = list(_runs(_client(uri), f"tags.`{tag}` LIKE '{row}%'"))
     except Exception as error:  # as above
         raise RecordsError(_explain(uri, error)) from error
     return [
         {
             "trial_id": run.data.tags.get("trial_id"),
-            "row": run.data.tags[tag],
+            "rows": run.data.tags[tag].split(" | "),
             "run_id": run.info.run_id,
             "status": run.info.status,
             "params": run.data.params,
             "metrics": run.data.metrics,
         }
-        for _, run in sorted(found, key=lambda each: each[0])
+        for run in sorted(found, key=lambda run: run.info.start_time or 0)
     ]

@@ -10,6 +10,7 @@ from launch.search import Dimension, Search, State, Tried, winner
 from launch.spec import Spec, with_winner
 
 _ROW = re.compile(r"sample (?P<number>\d+): .*?(?:; stopped at epoch (?P<stopped>\d+) by \w+)?")
+"""The last of a record's rows: one that was stopped has its row from before as well."""
 _STATES: Mapping[str, State] = {"FINISHED": "finished", "FAILED": "failed"}
 
 
@@ -23,7 +24,8 @@ def settled(spec: Spec, tracking_uri: str | None = None) -> Spec:
     from analysis.records import load_rows
 
     found: dict[int, Tried] = {}
-    for record in load_rows(spec.name, "sample ", tracking_uri):
+    tag = f"spec.{spec.name}.{spec.profile}" if spec.profile else f"spec.{spec.name}"
+    for record in load_rows(tag, "sample ", tracking_uri):
         one = _tried(spec.search, record)
         if one is not None:
             found[one.sample.number] = one
@@ -39,8 +41,8 @@ def sample_runs(spec: Spec) -> list[str]:
 
 
 def _tried(search: Search, record: Mapping[str, Any]) -> Tried | None:
-    """A record as a sample of this search; None where it is of another profile or an earlier state of the spec."""
-    row = _ROW.fullmatch(record["row"])
+    """A record as a sample of this search; None where it is of an earlier state of the spec."""
+    row = _ROW.fullmatch(record["rows"][-1])
     params = record["params"]
     if row is None or any(dimension.key not in params for dimension in search.space):
         return None

@@ -1,15 +1,19 @@
 """Carries out the searches of specs, before what they found is run like any other trials."""
 
 import importlib.util
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from launch.backends import Ended
+from launch.backends._ray_cluster import divide, joined, nodes
+from launch.backends._trials import on_signals
 from launch.commands import UsageError, say
+from launch.paths import ROOT
 from launch.progress import ProgressWatcher
 from launch.search import said
 from launch.search_state import Busy, SearchState
@@ -86,6 +90,11 @@ def check(specs: Sequence[Spec], backend: str) -> None:
 
 def carry_out(specs: Sequence[Spec], mirroring: Mirroring, **settings: Any) -> Searched:
     """Carry out each search that has no winner yet. settings: workers, trials_per_gpu, and those of the ray backend."""
+    if settings.pop("site", None) is not None:
+        raise UsageError(
+            "--on-slurm does not carry searches out: a search watches its trials from where it is typed; "
+            "start Ray in an allocation and give its --address"
+        )
     found, status = [], 0
     for spec in specs:
         if spec.search is None:
@@ -96,7 +105,9 @@ def carry_out(specs: Sequence[Spec], mirroring: Mirroring, **settings: Any) -> S
         state = SearchState(spec)
         best = state.winner
         if best is None:
-            say(f"{spec.name}: no sample finished, so there is no winner; the same command tries the failed ones again")
+            left = sum(one.state == "undecided" for one in state.tried)
+            why = f"{left} samples were cancelled" if left else "no sample finished"
+            say(f"{spec.name}: {why}, so there is no winner yet; the same command tries them again")
             status = 1
         else:
             say(
@@ -119,21 +130,43 @@ def _search(state: SearchState, mirroring: Mirroring, **settings: Any) -> bool:
         raise UsageError(str(error)) from None
 
 
-def _run(state: SearchState, mirroring: Mirroring, **settings: Any) -> bool:
-    from launch import search_tune
-
+def _run(
+    state: SearchState,
+    mirroring: Mirroring,
+    *,
+    workers: int | None,
+    trials_per_gpu: int,
+    address: str | None = None,
+) -> bool:
+    """address   of a Ray cluster; none: a private one is started on this machine, and ends with the search"""
     began, search = time.monotonic(), state.search
     state.retry()
     say(
         f"searching: {search.samples - len(state.decided)} of {search.samples} samples, on {search.held_out} held-out images"
     )
+    stop_file = state.folder / "stop"
+    stop_file.unlink(missing_ok=True)
+
+    def stop() -> None:
+        """Once: all checkpoint and stop. Twice: end at once."""
+        if stop_file.exists():
+            raise KeyboardInterrupt
+        stop_file.touch()
+
     watcher = _SampleWatcher(state)
-    with mirroring(watcher.begun), watcher:
-        whole = search_tune.run(state, watcher, **settings)
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # Ray sets a SIGTERM handler of its own as it starts: ours goes over it again.
+    ray = on_signals(stop), joined(address, {"PYTHONPATH": path}), on_signals(stop)
+    with mirroring(watcher.begun), watcher, suppress(KeyboardInterrupt), ray[0], ray[1], ray[2]:
+        from launch import search_tune
+
+        search_tune.search(state, watcher, divide(nodes(), workers, trials_per_gpu), stop_file)
     counts = Counter(one.state for one in state.tried if one.state != "undecided")
     words = ", ".join(f"{n} {word}" for word, n in sorted(counts.items())) or "nothing decided"
     say(f"{words} in {time.monotonic() - began:.1f} s")
     state.crown()
-    if not whole:
+    if stop_file.exists():
+        stop_file.unlink()
         say("stopped; nothing is lost: the same command goes on from here")
-    return whole
+        return False
+    return True

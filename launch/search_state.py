@@ -99,6 +99,7 @@ class SearchState:
             self._append("drawn", number, point=point, trial=self.search.sample(number, point).trial.id)
         sample = self.samples[number]
         prepare([self._planned(number)], runs_dir())
+        rundir.clear_cancel(self.run_dir(number))
         return sample
 
     def finished(self, number: int, epoch: int, value: float, loss: float | None) -> None:

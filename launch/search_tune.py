@@ -1,4 +1,6 @@
-"""Ray Tune's part of a search: it decides which samples are worth going on with. Imported only when a search runs.
+"""Ray Tune's part of a search: it decides which samples are worth going on with.
+
+Imported only once a Ray cluster is joined: what Ray reads from its environment it reads as it is imported.
 
 A sample is a trial like any other, trained in its run directory (`launch/search_training.py`). Tune is told of one evaluated
 epoch at a time, and keeps nothing that is needed to go on.
@@ -8,14 +10,10 @@ import logging
 import math
 import os
 import shutil
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
@@ -23,20 +21,28 @@ from ray.tune.search import Searcher
 
 from launch import rundir
 from launch.backends import Ended, Watcher
-from launch.backends.local import visible_gpus
-from launch.paths import ROOT
+from launch.backends._ray_cluster import Slots, environment
+from launch.backends._trials import MOST_DEATHS
 from launch.search import Asha, Dimension, Median
 from launch.search_state import SearchState
 from launch.search_training import SampleTraining
 
-MOST_DEATHS = 3
 _GOODBYE_SECONDS = 120.0
+_QUIET = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+}
+"""One voice, ours, and one handler of signals."""
 
 
 class SampleTrial(tune.Trainable):
     """One sample as Tune sees it; its process goes on to the next sample."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        os.environ |= config["environment"]  # before torch is imported
         self.training = SampleTraining(Path(config["run_dir"]), config["metric"], Path(config["stop_file"]))
 
     def step(self) -> dict[str, Any]:
@@ -60,9 +66,9 @@ class SampleTrial(tune.Trainable):
 class Draws(Searcher):
     """Hands samples to Tune: those begun earlier and not decided, then new ones, drawn at random or by `learner`."""
 
-    def __init__(self, state: SearchState, stop_file: Path, learner: Searcher | None) -> None:
+    def __init__(self, state: SearchState, given: dict[str, Any], learner: Searcher | None) -> None:
         super().__init__(metric="value", mode="min")
-        self.state, self.stop_file, self.learner = state, stop_file, learner
+        self.state, self.given, self.learner = state, given, learner
         self.again = state.undecided()
         self.asked: set[str] = set()
 
@@ -76,12 +82,7 @@ class Draws(Searcher):
             if self.learner is not None:
                 point = self._learned(trial_id, self.learner)
         self.state.begin(number, point)
-        return {
-            "sample": number,
-            "run_dir": str(self.state.run_dir(number)),
-            "metric": self.state.search.metric,
-            "stop_file": str(self.stop_file),
-        }
+        return {"sample": number, "run_dir": str(self.state.run_dir(number)), **self.given}
 
     def _learned(self, trial_id: str, learner: Searcher) -> dict[str, Any]:
         suggested: Any = learner.suggest(trial_id)
@@ -223,44 +224,38 @@ class _StopAll(tune.Stopper):
         return self.stop_file.exists()
 
 
-def run(
-    state: SearchState, watcher: Watcher, *, workers: int | None, trials_per_gpu: int, address: str | None = None
-) -> bool:
-    """Carry the search on until every sample is decided; False where it was stopped by Ctrl-C or SIGTERM.
-
-    address   of a Ray cluster; none: one is started on this machine, and ended with the search
-    """
-    stop_file = state.folder / "stop"
-    stop_file.unlink(missing_ok=True)
-    search = state.search
-    left = search.samples - len(state.decided)
-    with _stopping_by(stop_file), _ray(workers, trials_per_gpu, address) as (resources, slots):
-        reporter = Reporter(state, watcher)
-        tuner = tune.Tuner(
-            tune.with_resources(SampleTrial, resources),
-            tune_config=tune.TuneConfig(
-                scheduler=scheduler_of(state),
-                search_alg=Draws(state, stop_file, learner_of(state)),
-                num_samples=left,
-                max_concurrent_trials=slots,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(state.folder),
-                stop=_StopAll(stop_file),
-                failure_config=tune.FailureConfig(max_failures=MOST_DEATHS - 1),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[reporter],
-                verbose=0,
-            ),
-        )
-        tuner.fit()
+def search(state: SearchState, watcher: Watcher, slots: Slots, stop_file: Path) -> None:
+    """On the Ray cluster that is joined: go on until every sample is decided, or until `stop_file` is there."""
+    os.environ |= {name: os.environ.get(name, value) for name, value in _QUIET.items()}
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by us
+    try:
+        _tuner(state, watcher, slots, stop_file).fit()
         _wait_for_goodbyes(state)
-    shutil.rmtree(state.folder / "tune", ignore_errors=True)
-    stopped = stop_file.exists()
-    stop_file.unlink(missing_ok=True)
-    return not stopped
+    finally:
+        shutil.rmtree(state.folder / "tune", ignore_errors=True)
+
+
+def _tuner(state: SearchState, watcher: Watcher, slots: Slots, stop_file: Path) -> tune.Tuner:
+    given = {"metric": state.search.metric, "stop_file": str(stop_file), "environment": environment(slots)}
+    return tune.Tuner(
+        tune.with_resources(SampleTrial, {"cpu": slots.cpus, "gpu": slots.gpus}),
+        tune_config=tune.TuneConfig(
+            scheduler=scheduler_of(state),
+            search_alg=Draws(state, given, learner_of(state)),
+            num_samples=state.search.samples - len(state.decided),
+            max_concurrent_trials=slots.wanted,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(state.folder),
+            stop=_StopAll(stop_file),
+            failure_config=tune.FailureConfig(max_failures=MOST_DEATHS - 1),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[Reporter(state, watcher)],
+            verbose=0,
+        ),
+    )
 
 
 def _wait_for_goodbyes(state: SearchState) -> None:
@@ -269,60 +264,3 @@ def _wait_for_goodbyes(state: SearchState) -> None:
     for number in state.begun:
         while rundir.state(state.run_dir(number)) == "running" and time.monotonic() < deadline:
             time.sleep(0.1)
-
-
-@contextmanager
-def _stopping_by(stop_file: Path) -> Iterator[None]:
-    """Ctrl-C, SIGTERM or SIGHUP once: checkpoint all and stop; twice: end at once."""
-
-    def stop(number: int, frame: object) -> None:
-        if stop_file.exists():
-            raise KeyboardInterrupt
-        stop_file.touch()
-
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    heard = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores the hangup
-    before = {number: signal.signal(number, stop) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _ray(workers: int | None, trials_per_gpu: int, address: str | None) -> Iterator[tuple[dict[str, float], int]]:
-    """Ray up, quiet and without a dashboard; yields the resources of a sample and how many samples run at a time."""
-    quiet = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",
-        "RAY_AIR_NEW_OUTPUT": "0",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_RESULT_BUFFER_LENGTH": "1",
-    }
-    os.environ |= {name: os.environ.get(name, value) for name, value in quiet.items()}
-    gpus = len(visible_gpus())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    slots = workers or (gpus * trials_per_gpu or cores)
-    threads = max(1, cores // slots)
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    variables = {name: value for name, value in os.environ.items() if name.startswith("RM_")}
-    variables |= {"PYTHONPATH": path, "RM_THREADS": str(threads)}
-    options: dict[str, Any] = {"address": address}
-    if address is None:
-        least = 80 * 2**20  # nothing goes through Ray's object store
-        options = {"address": "local", "num_cpus": max(cores, slots * threads), "num_gpus": gpus}
-        options |= {"include_dashboard": False, "object_store_memory": least}
-    ray.init(
-        **options, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": variables}, namespace="rm"
-    )
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by us
-    try:
-        if address is not None:
-            there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            gpus = int(there.get("GPU", 0))
-            slots = workers or (gpus * trials_per_gpu or int(there.get("CPU", 1)))
-        yield {"cpu": threads, "gpu": 1 / trials_per_gpu if gpus else 0}, slots
-    finally:
-        ray.shutdown()

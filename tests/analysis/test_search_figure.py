@@ -124,8 +124,9 @@ def log_samples(tmp_path):
         found = client.get_experiment_by_name(EXPERIMENT)
         experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
         for one in some:
-            row = one.sample.label + (f"; stopped at epoch {one.epoch} by asha" if one.state == "stopped" else "")
-            tags = {"trial_id": one.sample.trial.id, "seed": "0", f"spec.{spec.name}": row}
+            label = one.sample.label
+            rows = [label, f"{label}; stopped at epoch {one.epoch} by asha"] if one.state == "stopped" else [label]
+            tags = {"trial_id": one.sample.trial.id, "seed": "0", f"spec.{spec.name}": " | ".join(rows)}
             run = client.create_run(experiment, tags=tags).info.run_id
             params = [Param(key, repr(value)) for key, value in one.sample.point.items()]
             points = [Point("test_top1_error", one.value * one.epoch / e, e, e) for e in range(5, one.epoch + 1, 5)]
@@ -139,7 +140,7 @@ def log_samples(tmp_path):
 def test_records_give_back_what_the_search_found(log_samples):
     spec = search_spec()
     other = replace(spec, search=replace(spec.search, base={**BASE, "train": {"epochs": 2}}))
-    log_samples(other, tried(other))  # another profile of the same spec, under the same rows
+    log_samples(other, tried(other))  # an earlier state of the same spec, under the same rows
     uri = log_samples(spec, tried(spec)[:3])
     undecided = settled(spec, uri)
     assert [one.sample.number for one in undecided.search.tried] == [1, 2, 3]

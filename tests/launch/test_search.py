@@ -44,10 +44,14 @@ SEARCH = """
     figures:
       search: {draw: search}
 """
-QUIET = {"CUDA_VISIBLE_DEVICES": "", "OMP_THREAD_LIMIT": "1"}
-"""No second thread, which spins while it waits: on a busy machine that costs seconds a step."""
+QUIET = {"CUDA_VISIBLE_DEVICES": ""}
 ONE = ("--workers", "1")
 """One sample at a time: the scheduler sees them in one order, so that what it decides can be told beforehand."""
+
+
+def on_one_core():
+    """A trial's second thread spins while it waits for the first: on a busy machine that costs seconds a step."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,13 +69,13 @@ def command(ray_folder, tmp_path):
     def start(*words, results=tmp_path / "results", **environment):
         environment = {
             "CUDA_VISIBLE_DEVICES": "",
-            "RAY_TMPDIR": ray_folder,
+            "TMPDIR": ray_folder,
             "RM_RESULTS_DIR": str(results),
             **environment,
         }
         script = [sys.executable, str(ROOT / "launch" / "run.py"), *map(str, words)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(script, env={**os.environ, **environment}, **pipes)
+        return subprocess.Popen(script, env={**os.environ, **environment}, preexec_fn=on_one_core, **pipes)
 
     return start
 
@@ -94,7 +98,7 @@ def undisturbed(ray_folder, tmp_path_factory):
     spec.write_text("\n".join(line[4:] for line in SEARCH.strip("\n").splitlines()) + "\n", encoding="utf-8")
     words = [sys.executable, str(ROOT / "launch" / "run.py"), str(spec), *ONE]
     results = folder / "results"
-    environment = {**QUIET, "RAY_TMPDIR": ray_folder, "RM_RESULTS_DIR": str(results)}
+    environment = {**QUIET, "TMPDIR": ray_folder, "RM_RESULTS_DIR": str(results)}
     done = subprocess.run(
         words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
