@@ -99,9 +99,8 @@ def undisturbed(ray_folder, tmp_path_factory):
     words = [sys.executable, str(ROOT / "launch" / "run.py"), str(spec), *ONE]
     results = folder / "results"
     environment = {**QUIET, "TMPDIR": ray_folder, "RM_RESULTS_DIR": str(results)}
-    done = subprocess.run(
-        words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    options = {"capture_output": True, "text": True, "timeout": PATIENCE, "check": False, "preexec_fn": on_one_core}
+    done = subprocess.run(words, env={**os.environ, **environment}, **options)
     assert done.returncode == 0, done.stderr
     return spec, results, done.stderr
 
