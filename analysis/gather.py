@@ -11,6 +11,7 @@ from analysis.official import LogError, by_trial, load_official
 from analysis.paths import results_dir
 from analysis.records import RecordsError, load_artifact, load_curves, load_records
 from analysis.results import Official, Table, collect_views
+from analysis.search import sample_runs, settled
 from launch.spec import Spec, load_spec
 
 MOST_CURVES = 600
@@ -40,7 +41,9 @@ class Gathered:
 
         def curves(metric: str) -> pd.DataFrame:
             frame = self._load(metric)
-            return frame[frame["run_id"].isin(mine)].reset_index(drop=True)
+            frame = frame[frame["run_id"].isin(mine)].reset_index(drop=True)
+            samples = sample_runs(table.spec)
+            return pd.concat([frame, self._samples(samples, metric)], ignore_index=True) if samples else frame
 
         return curves
 
@@ -80,6 +83,16 @@ class Gathered:
         order = [queue[i] for i in range(max(map(len, queues), default=0)) for queue in queues if i < len(queue)]
         self._chosen = set(list(dict.fromkeys(order))[:MOST_CURVES])
 
+    def _samples(self, runs: Sequence[str], metric: str) -> pd.DataFrame:
+        """The curves of a search's samples."""
+        key = " ".join((metric, *runs))
+        if key not in self._curves:
+            try:
+                self._curves[key] = load_curves(runs, metric, self.uri)
+            except RecordsError as error:
+                raise InputError(str(error)) from error
+        return self._curves[key]
+
     def _load(self, metric: str) -> pd.DataFrame:
         if metric not in self._curves:
             finished = set(self.records.loc[self.records["status"] == "FINISHED", "run_id"])
@@ -94,6 +107,10 @@ class Gathered:
 
 def gather(specs: Sequence[Spec], uri: str, cache: Path, *, fresh: bool = False) -> Gathered:
     """Read the records of these specs and, of those at full scale, of their profiles too (`tables_of` takes what it needs)."""
+    try:
+        specs = [settled(spec, uri) for spec in specs]
+    except RecordsError as error:
+        raise InputError(str(error)) from error
     reduced = [copy for spec in specs if spec.profile is None for copy in profiles_of(spec)]
     wanted = {trial.id for spec in (*specs, *reduced) for trial in spec.trials}
     kept = Cache(cache)

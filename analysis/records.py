@@ -263,3 +263,28 @@ def _explain(uri: str, error: Exception) -> str:
         f"{without_secrets(uri)}: the records cannot be read: {without_secrets(uri, first_line)}\n"
         "valid: the address of a running MLflow server (http://host:port) or sqlite:///path/to/mlflow.db"
     )
+
+
+def load_rows(tag: str, row: str, tracking_uri: str | None = None) -> list[dict[str, Any]]:
+    """Every record whose rows in a spec begin with `row`, oldest first: trial_id, rows, run_id, status, params, metrics.
+
+    tag   spec.<name>, or spec.<name>.<profile>
+    """
+    uri = default_tracking_uri(tracking_uri)
+    if not _exists(uri):
+        return []
+    try:
+        found = list(_runs(_client(uri), f"tags.`{tag}` LIKE '{row}%'"))
+    except Exception as error:  # as above
+        raise RecordsError(_explain(uri, error)) from error
+    return [
+        {
+            "trial_id": run.data.tags.get("trial_id"),
+            "rows": run.data.tags[tag].split(" | "),
+            "run_id": run.info.run_id,
+            "status": run.info.status,
+            "params": run.data.params,
+            "metrics": run.data.metrics,
+        }
+        for run in sorted(found, key=lambda run: run.info.start_time or 0)
+    ]

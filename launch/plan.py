@@ -10,8 +10,8 @@ from launch import catalog, reproduced, rundir
 from launch.spec import Cell, Spec
 from launch.trial import Trial
 
-State = rundir.State | Literal["refused"]
-"""refused: not finished, and a file that its method needs is not on this machine."""
+State = rundir.State | Literal["refused", "stopped"]
+"""refused: not finished, and a file that its method needs is not on this machine. stopped: by its search, for good."""
 
 
 class FilterError(ValueError):
@@ -55,7 +55,7 @@ class Plan:
 
     def to_run(self) -> list[Planned]:
         """What is not finished yet and can start, each trial once."""
-        return [use for use in self.unique.values() if use.state not in ("finished", "refused")]
+        return [use for use in self.unique.values() if use.state not in ("finished", "refused", "stopped")]
 
     def refusals(self) -> list[str]:
         """Why trials are refused, each reason once."""
@@ -93,6 +93,8 @@ def make_plan(
                 if trial.id not in states:
                     found = "finished" if trial.id in committed else look(runs / trial.id)
                     states[trial.id] = "refused" if refusal and found != "finished" else found
+                    if cell.stopped and found == "interrupted":
+                        states[trial.id] = "stopped"
                 state = states[trial.id]
                 uses.append(Planned(spec, cell, trial, state, refusal if state == "refused" else None))
     if where and not uses:

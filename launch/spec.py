@@ -16,9 +16,14 @@ from launch.document import Document, Place, Problem, SpecError, read
 from launch.metric import Metric, misfit
 from launch.published import read_published
 from launch.resolve import Resolver, Written, merge, near, reason, set_value, settings_at
+from launch.search import Search, Tried, said
+from launch.search_grammar import Parts, read_search
 from launch.trial import SECTIONS, Trial
 
-__all__ = ["Cell", "Claim", "FigureSpec", "Metric", "Paper", "Spec", "SpecError", "load_spec"]
+__all__ = ["Cell", "Claim", "FigureSpec", "Metric", "Paper", "Spec", "SpecError", "load_spec", "with_winner"]
+
+WINNER = "winner"
+"""The row of what a search found."""
 
 FIGURES = Path(__file__).resolve().parents[1] / "analysis" / "figures"
 
@@ -51,6 +56,7 @@ class _File(_Strict):
     trial: dict[str, Any] = {}
     axes: dict[str, dict[str, Any] | list[Any]] = {}
     rows: list[dict[str, Any]] = []
+    search: dict[str, Any] = {}
     published: dict[str, Any] | list[Any] | None = None
     claims: list[str | dict[str, Any]] = []
     profiles: dict[str, dict[str, Any]] = {}
@@ -62,6 +68,7 @@ class Cell:
     """One cell of the table: its label on each axis, what the paper prints, and a trial for each seed.
 
     also: what it prints of the metrics in `Metric.also`.
+    stopped: a sample that its search has stopped, which nothing resumes.
     """
 
     labels: tuple[str, ...]
@@ -69,6 +76,7 @@ class Cell:
     trials: tuple[Trial, ...]
     assumed: Mapping[str, str]
     also: Mapping[str, float] = field(default_factory=dict)
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,8 @@ class Spec:
     cells: tuple[Cell, ...] = field(repr=False)
     claims: tuple[Claim, ...]
     figures: tuple[FigureSpec, ...]
+    search: Search | None = None
+    """Of a spec that searches: its cells are what the winner is compared with, until the winner is known."""
 
     @property
     def name(self) -> str:
@@ -133,7 +143,7 @@ def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int]
     file = _top_level(document, problems)
     if file is None:
         raise SpecError(document.path, problems)
-    written_profile, profile_seeds = _profile(document, file, profile, problems)
+    written_profile, profile_seeds, searches = _profile(document, file, profile, problems)
     forced = seeds or profile_seeds
     axes, choices = _rows(document, file, problems) if file.rows else _axes(document, file, problems)
     labels = [[choice.label for choice in axis] for axis in choices]
@@ -156,14 +166,27 @@ def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int]
             cells.append(Cell(names, numbers.pop(file.metric.name, None), trials, written.assumed, numbers))
     if why := misfit(file.metric, {cell.labels: cell.trials[0].values for cell in cells}):
         problems.append(Problem(document.mark(("metric",) if "metric" in document.data else (), key=True), why))
+    search = read_search(document, searches, merge(base, written_profile), resolver) if file.search else None
+    if file.search and labels:
+        labels[-1].append(WINNER)  # claims may be about it
     claims = read_claims(document, file.claims, labels, problems)
     figures = _figures(document, file, problems)
     if problems:
         raise SpecError(document.path, problems)
     return Spec(
         document.path, file.title, file.paper, file.metric, file.margin, tuple(forced or file.seeds),
-        profile, tuple(file.profiles), axes, tuple(cells), claims, figures,
+        profile, tuple(file.profiles), axes, tuple(cells), claims, figures, search,
     )  # fmt: skip
+
+
+def with_winner(spec: Spec, best: Tried) -> Spec:
+    """A spec that searches with what it found as its last row: trained with every seed, on the full training set."""
+    if spec.search is None:
+        return spec
+    point, number = best.sample.point, best.sample.number
+    why = f"sample {number} of {spec.search.samples} ({said(point)}), the best one on held-out training images"
+    cell = Cell((WINNER,), None, spec.search.trials(point, spec.seeds), dict.fromkeys(point, why))
+    return replace(spec, cells=(*spec.cells, cell))
 
 
 def _top_level(document: Document, problems: list[Problem]) -> _File | None:
@@ -179,6 +202,9 @@ def _top_level(document: Document, problems: list[Problem]) -> _File | None:
         problems.append(
             Problem(document.mark(at, key=True), "a spec has either axes (a product) or rows (line by line)")
         )
+    elif data.get("search") and not data.get("rows"):
+        message = "a spec that searches has rows: what its winner is compared with, such as the baseline"
+        problems.append(Problem(document.mark(("axes",), key=True), message))
     try:
         return _File.model_validate(data)
     except ValidationError as error:
@@ -203,19 +229,25 @@ def _complaint(at: Place, detail: Any) -> str:
 
 def _profile(
     document: Document, file: _File, name: str | None, problems: list[Problem]
-) -> tuple[Written, Sequence[int] | None]:
-    """The settings and seeds of the chosen profile; the others are checked for their keys."""
-    chosen: tuple[Written, Sequence[int] | None] = (Written({}, {}), None)
+) -> tuple[Written, Sequence[int] | None, Parts]:
+    """The settings, seeds and changes to the search of the chosen profile; the others are checked for their keys."""
+    search: Parts = [(("search",), file.search)]
+    chosen: tuple[Written, Sequence[int] | None, Parts] = (Written({}, {}), None, search)
     if name is not None and name not in file.profiles:
         problems.append(
             Problem(document.mark(("profiles",), key=True), f"no profile '{name}'{near(name, file.profiles)}")
         )
     for key, data in file.profiles.items():
         at = ("profiles", key)
+        smaller = data.get("search", {})
+        if "search" in data and not (file.search and isinstance(smaller, dict)):
+            message = "a profile's search is a mapping that changes keys of the spec's search"
+            problems.append(Problem(document.mark((*at, "search"), key=True), message))
+            smaller = {}
         seeds = _own_seeds(document, at, data, problems)
-        written = settings_at(document, at, data, problems, skip=("seeds",))
+        written = settings_at(document, at, data, problems, skip=("seeds", "search"))
         if key == name:
-            chosen = written, seeds
+            chosen = written, seeds, [*search, ((*at, "search"), smaller)]
     return chosen
 
 
@@ -264,6 +296,8 @@ def _rows(document: Document, file: _File, problems: list[Problem]) -> tuple[tup
     choices: list[_Choice] = []
     for i, row in enumerate(file.rows):
         label = row.get("row")
+        if label == WINNER and file.search:
+            problems.append(Problem(document.mark(("rows", i, "row")), f"the row '{WINNER}' is the search's own"))
         if not isinstance(label, str):
             problems.append(Problem(document.mark(("rows", i)), "every row needs its label: {row: ..., method: ...}"))
         elif any(label == other.label for other in choices):

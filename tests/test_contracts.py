@@ -116,7 +116,9 @@ def test_a_spec_and_all_its_profiles_resolve(path):
     assert path.read_text(encoding="utf-8").startswith("# "), (
         "the first line says what it is and how many trials it has"
     )
-    assert f"{len({trial.id for trial in spec.trials})} trials" in path.read_text(encoding="utf-8").splitlines()[0]
+    trials = {trial.id for trial in spec.trials}
+    found = spec.search.samples + len(spec.seeds) if spec.search else 0  # a search's samples, and its winner's seeds
+    assert f"{len(trials) + found} trials" in path.read_text(encoding="utf-8").splitlines()[0]
     for profile in spec.profiles:
         assert load_spec(path, profile).profile == profile
 

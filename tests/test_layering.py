@@ -41,7 +41,8 @@ def test_launch_leaves_the_libraries_to_their_owners(path):
         "rm": {"worker.py"},
         "torch": {"worker.py"},
         "mlflow": {"tracking.py", "store.py"},
-        "ray": {"ray.py", "_ray_cluster.py", "_ray_memory.py", "_ray_pool.py", "_ray_slurm.py"},
+        "ray": {"ray.py", "_ray_cluster.py", "_ray_memory.py", "_ray_pool.py", "_ray_slurm.py", "search_tune.py"},
+        "optuna": {"search_tune.py"},
         "submitit": {"slurm.py"},
         "analysis": set(),
         "pandas": set(),
@@ -60,7 +61,7 @@ def test_analysis_needs_no_torch_and_only_specs_and_trials_of_launch(path):
     names = imports(path)
     assert not {name for name in names if is_under(name, {"torch", "torchvision", "timm", "rm"})}
     ours = {name for name in names if is_under(name, {"launch"}) and name != "launch"}
-    assert {name for name in ours if not is_under(name, {"launch.spec", "launch.trial"})} == set()
+    assert {name for name in ours if not is_under(name, {"launch.spec", "launch.trial", "launch.search"})} == set()
     if path.name != "records.py":
         assert not {name for name in names if is_under(name, {"mlflow"})}
 

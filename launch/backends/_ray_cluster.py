@@ -89,9 +89,10 @@ def nodes() -> list[dict[str, float]]:
 
 
 @contextmanager
-def joined(address: str | None) -> Iterator[None]:
+def joined(address: str | None, variables: Mapping[str, str] | None = None) -> Iterator[None]:
     """Be the driver of the cluster at `address`, or of a private one that ends with the block, processes and folder.
 
+    variables    environment variables of all its workers, where not each actor is given its own
     UsageError, in one sentence, where that cannot be.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -102,6 +103,7 @@ def joined(address: str | None) -> Iterator[None]:
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what matters is raised, and said in our words
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    quiet |= {"runtime_env": {"env_vars": dict(variables)}} if variables else {}
     folder: str | None = None
     try:
         if address is None:

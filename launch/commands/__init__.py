@@ -12,6 +12,7 @@ from typing import Any
 
 from launch.paths import ROOT, tracking_uri
 from launch.plan import Plan
+from launch.search_state import whole
 from launch.spec import Spec, SpecError, load_spec
 
 _COLOURS = {
@@ -21,6 +22,7 @@ _COLOURS = {
     "running": "cyan",
     "waiting": "dim",
     "refused": "red",
+    "stopped": "dim",
 }
 
 
@@ -58,12 +60,16 @@ def _seeds(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def load_specs(given: argparse.Namespace) -> list[Spec]:
-    """All specs named; the mistakes of all of them are printed before the first one ends the command."""
+def load_specs(given: argparse.Namespace, samples: bool = True) -> list[Spec]:
+    """All specs named; with `samples`, a search's samples and winner are cells as well, as far as they are known.
+
+    The mistakes of all specs are printed before the first one ends the command.
+    """
     specs, errors = [], []
     for name in given.specs:
         try:
-            specs.append(load_spec(_find(name), given.profile, given.seeds))
+            spec = load_spec(_find(name), given.profile, given.seeds)
+            specs.append(whole(spec) if samples else spec)
         except SpecError as error:
             errors.append(error)
     for earlier in errors[:-1]:

@@ -17,6 +17,8 @@ from launch.paths import results_dir, runs_dir
 from launch.plan import Plan, make_plan, prepare
 from launch.progress import ProgressWatcher
 from launch.resolve import near
+from launch.search_run import Searched, announce, carry_out, check
+from launch.search_state import set_aside
 
 HELP = "run what is not finished yet"
 MIRROR_SECONDS = 5.0
@@ -70,26 +72,42 @@ def chosen_backend(given: argparse.Namespace) -> ModuleType:
 def execute(given: argparse.Namespace) -> int:
     backend = chosen_backend(given)
     specs = load_specs(given)
+    check(specs, given.backend)
     plan = make_plan(specs, runs_dir(), given.where)
     settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
     if given.dry_run:
         show(plan, given.json)
+        announce(specs)
         return 0
     if given.force:
         _set_aside(plan)
-        plan = make_plan(specs, runs_dir(), given.where)
+    searched = _searched(given, settings)
+    if searched.status == 130:
+        return 130
+    plan = make_plan(searched.specs, runs_dir(), given.where)
     for refusal in plan.refusals():
         say(f"refused: {refusal}")
     prepare([use for use in plan.uses if use.state != "refused"], runs_dir())
     ended = run_plan(plan, backend, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings)
     if given.json:
-        print(make_plan(specs, runs_dir(), given.where).to_json())
+        print(make_plan(load_specs(given), runs_dir(), given.where).to_json())
     outcomes = Counter(end.outcome for end in ended.values())
     if outcomes["failed"]:
         return 1
     if outcomes["interrupted"]:
         return 130
-    return 3 if plan.refusals() else 0
+    return 3 if plan.refusals() else searched.status
+
+
+def _searched(given: argparse.Namespace, settings: dict[str, Any]) -> Searched:
+    """The specs as they were written, those that search with what they found; --where is about rows and starts no search."""
+    specs = load_specs(given, samples=False)
+    if given.where or not any(spec.search for spec in specs):
+        return Searched(specs, 0)
+    if given.force:
+        for spec in specs:
+            set_aside(spec)
+    return carry_out(specs, _Mirroring, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings)
 
 
 def _set_aside(plan: Plan) -> None:

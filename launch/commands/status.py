@@ -28,7 +28,7 @@ _STYLES = {
 _DIM = ("dim", 2)
 """Of a state: what rich calls its style, and the terminal's code for it."""
 _LIVELY = ("waiting", "running", "interrupted", "failed")
-_URGENT = ("running", "failed", "lost", "interrupted", "refused", "waiting", "finished")
+_URGENT = ("running", "failed", "lost", "interrupted", "refused", "waiting", "stopped", "finished")
 """What --watch shows first where the screen is too small for all."""
 
 
