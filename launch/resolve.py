@@ -115,7 +115,7 @@ class Resolver:
 
     def __init__(self, document: Document, problems: list[Problem]) -> None:
         self.document, self.problems = document, problems
-        self._known: dict[tuple[str | int, ...], dict[str, Any] | None] = {}
+        self._known: dict[str, dict[str, Any] | None] = {}
         self._kept: list[dict[str, Setting]] = []
         self._unfit: set[tuple[Mark, str]] = set()
 
@@ -144,10 +144,8 @@ class Resolver:
             self.problems.append(Problem(mark, why))
 
     def _section(self, section: str, given: dict[str, Setting], where: Place) -> dict[str, Any] | None:
-        memo = (
-            section,
-            *(id(setting) for setting in given.values()),
-        )  # the very settings, and so their values and places
+        key = [section, *(str(id(setting)) for setting in given.values())]  # the very settings: values and places
+        memo = " ".join(key)
         if memo not in self._known:
             self._kept.append(given)
             plain = {option: setting.value for option, setting in given.items()}

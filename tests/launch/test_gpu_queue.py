@@ -20,7 +20,7 @@ from launch.spec import load_spec
 from rm.queue import main as train_queue
 from tests.conftest import ROOT, deterministic
 
-LONG = {"epochs: 2": "epochs: 400"}
+LONG = {"epochs: 2": "epochs: 80"}
 
 
 def plan(spec: Path, out: Path, *more: str) -> list[str]:
@@ -111,7 +111,7 @@ def test_a_stopped_queue_goes_on_and_ends_with_the_same_numbers(write_spec, resu
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=240)
     assert process.returncode == 75, said
-    assert epochs(queue / "runs" / chosen[0]) < 400
+    assert epochs(queue / "runs" / chosen[0]) < 80
     assert (queue / "runs" / chosen[0] / "checkpoint.pt").exists()
     back = queue / "back"
     assert gpu_queue.main(["collect", str(back / "records.tar.gz"), str(back / f"checkpoint-{chosen[0]}.tar")]) == 0
