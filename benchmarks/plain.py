@@ -73,8 +73,8 @@ class PlainRecursiveMix:
         return max(y - half_y, 0), max(x - half_x, 0), min(y + half_y, height), min(x + half_x, width)
 
 
-def cifar_loader(folder: Path, batch_size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """CIFAR-100 through PIL and a DataLoader, as the released code reads it."""
+def cifar_data(folder: Path) -> datasets.CIFAR100:
+    """CIFAR-100's training images through PIL, cropped, flipped and normalised one by one."""
     transform = transforms.Compose(
         [
             transforms.RandomCrop(32, padding=4),
@@ -83,9 +83,13 @@ def cifar_loader(folder: Path, batch_size: int, workers: int) -> Iterator[tuple[
             transforms.Normalize((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
         ]
     )
-    data = datasets.CIFAR100(str(folder), train=True, transform=transform)
+    return datasets.CIFAR100(str(folder), train=True, transform=transform)
+
+
+def cifar_loader(folder: Path, batch_size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """CIFAR-100 through PIL and a DataLoader, as the released code reads it."""
     loader = torch.utils.data.DataLoader(
-        data, batch_size, shuffle=True, num_workers=workers, pin_memory=torch.cuda.is_available()
+        cifar_data(folder), batch_size, shuffle=True, num_workers=workers, pin_memory=torch.cuda.is_available()
     )
     while True:
         yield from loader

@@ -53,16 +53,18 @@ def our_run(backbone: str, batch: int, method: dict[str, Any], device: torch.dev
     )
 
 
-def alternate(contestants: dict[str, Callable[[], object]], pairs: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each contestant, one call after the other, `pairs` times, after two rounds to warm up."""
+def alternate(
+    contestants: dict[str, Callable[[], object]], pairs: int, device: torch.device, warm_up: int = 2
+) -> dict[str, list[float]]:
+    """Seconds of each contestant, one call after the other, `pairs` times, after some rounds to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for round_number in range(pairs + 2):
+    for round_number in range(pairs + warm_up):
         for name, call in contestants.items():
             _wait(device)
             began = time.perf_counter()
             call()
             _wait(device)
-            if round_number >= 2:
+            if round_number >= warm_up:
                 seconds[name].append(time.perf_counter() - began)
     return seconds
 

@@ -1,6 +1,7 @@
 """From specs to the list of trials to run: what is finished is reused, what coincides is planned once."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ class FilterError(ValueError):
     """A --where that cannot match anything; the message says what would."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Planned:
     """One trial as one spec uses it, and the state it was found in."""
 
@@ -62,11 +63,13 @@ class Plan:
         return sorted({use.refusal for use in self.unique.values() if use.refusal})
 
     def to_json(self) -> str:
+        """An object with the list `trials`, one a line."""
+        write = json.JSONEncoder(ensure_ascii=False).encode
         rows = [
-            {"id": u.trial.id, "spec": u.spec.name, "row": u.row, "seed": u.trial.seed, "state": u.state}
+            write({"id": u.trial.id, "spec": u.spec.name, "row": u.row, "seed": u.trial.seed, "state": u.state})
             for u in self.uses
         ]
-        return json.dumps({"trials": rows}, indent=1, ensure_ascii=False)
+        return '{"trials": [\n' + ",\n".join(rows) + "\n]}"
 
 
 def make_plan(
@@ -81,6 +84,7 @@ def make_plan(
     A trial whose record is committed in `reproduced` beside `runs` is finished, on a fresh clone too.
     """
     conditions = [_condition(text) for text in where]
+    there = _names(runs)
     states: dict[str, State] = {}
     committed = reproduced.committed(runs.parent / "reproduced")
     uses = []
@@ -91,7 +95,11 @@ def make_plan(
             refusal = catalog.missing_files(cell.trials[0].values["method"])
             for trial in cell.trials:
                 if trial.id not in states:
-                    found = "finished" if trial.id in committed else look(runs / trial.id)
+                    found: rundir.State = "waiting"
+                    if trial.id in committed:
+                        found = "finished"
+                    elif trial.id in there:
+                        found = look(runs / trial.id)
                     states[trial.id] = "refused" if refusal and found != "finished" else found
                     if cell.stopped and found == "interrupted":
                         states[trial.id] = "stopped"
@@ -100,6 +108,15 @@ def make_plan(
     if where and not uses:
         raise FilterError(f"nothing matches --where {' '.join(where)}; {_valid_keys(specs)}")
     return Plan(tuple(uses))
+
+
+def _names(folder: Path) -> set[str]:
+    """What is in the folder of all runs, by one listing: what is not there need not be asked for."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except FileNotFoundError:
+        return set()
 
 
 def _condition(text: str) -> tuple[str, str]:

@@ -1,7 +1,6 @@
 """From the settings written in a spec to the resolved values of a trial, every mistake kept with its place."""
 
 import difflib
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -117,6 +116,7 @@ class Resolver:
     def __init__(self, document: Document, problems: list[Problem]) -> None:
         self.document, self.problems = document, problems
         self._known: dict[str, dict[str, Any] | None] = {}
+        self._kept: list[dict[str, Setting]] = []
         self._unfit: set[tuple[Mark, str]] = set()
 
     def values(self, settings: Settings, where: Place) -> dict[str, Any] | None:
@@ -144,10 +144,11 @@ class Resolver:
             self.problems.append(Problem(mark, why))
 
     def _section(self, section: str, given: dict[str, Setting], where: Place) -> dict[str, Any] | None:
-        plain = {option: setting.value for option, setting in given.items()}
-        marks = [(s.mark, s.key) for s in given.values()]
-        memo = json.dumps([section, plain, marks], default=str) if plain else section
+        key = [section, *(str(id(setting)) for setting in given.values())]  # the very settings: values and places
+        memo = " ".join(key)
         if memo not in self._known:
+            self._kept.append(given)
+            plain = {option: setting.value for option, setting in given.items()}
             self._known[memo] = self._validate(section, plain, given, where)
         return self._known[memo]
 

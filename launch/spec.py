@@ -151,6 +151,7 @@ def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int]
     published = read_published(document, labels, metrics, file.rows, file.published, problems)
     base = settings_at(document, ("trial",), file.trial, problems)
     resolver = Resolver(document, problems)
+    texts: dict[int, str] = {}
     cells = []
     for combination in itertools.product(*choices):
         written = base
@@ -160,7 +161,7 @@ def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int]
         values = resolver.values(written.settings, ("trial",))
         if values is not None:
             own = next((choice.seeds for choice in reversed(combination) if choice.seeds), None)
-            trials = tuple(Trial({**values, "seed": seed}) for seed in forced or own or file.seeds)
+            trials = Trial.for_seeds(values, forced or own or file.seeds, texts)
             names = tuple(choice.label for choice in combination)
             numbers = published.get(names, {})
             cells.append(Cell(names, numbers.pop(file.metric.name, None), trials, written.assumed, numbers))

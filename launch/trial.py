@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -37,6 +37,28 @@ class Trial:
     @cached_property
     def id(self) -> str:
         return trial_id(self.values)
+
+    @classmethod
+    def for_seeds(cls, sections: Mapping[str, Any], seeds: Iterable[int], texts: dict[int, str]) -> tuple["Trial", ...]:
+        """A trial for each seed, with its id: what the seeds share is written out and hashed once.
+
+        texts   canonical texts by the `id()` of the section they are of; filled here, for sections that outlive it
+        """
+        for section in sections.values():
+            if id(section) not in texts:
+                texts[id(section)] = canonical(section)
+        parts = {name: f'"{name}":{texts[id(section)]}' for name, section in sections.items()}
+        head = "{" + "".join(f"{parts[name]}," for name in sorted(parts) if name < "seed") + '"seed":'
+        tail = "".join(f",{parts[name]}" for name in sorted(parts) if name > "seed") + f"}}{catalog.numerics()}"
+        begun = hashlib.sha256(head.encode())
+        trials = []
+        for seed in seeds:
+            digest = begun.copy()
+            digest.update(f"{seed}{tail}".encode())
+            trial = cls({**sections, "seed": seed})
+            trial.__dict__["id"] = digest.hexdigest()[:12]  # what the cached property would compute
+            trials.append(trial)
+        return tuple(trials)
 
     @property
     def seed(self) -> int:

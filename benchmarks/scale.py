@@ -1,0 +1,228 @@
+"""What the orchestration costs: planning, status, relaunching, two launchers at once; appending to a journal; writing a checkpoint.
+
+    python -m benchmarks.scale [plan] [launch] [journal] [checkpoint] [--trials 1000 10000 100000]      (default: all of it)
+
+Every figure is of a command or a call as people use it, in a temporary folder, the median of --repeat. Cold means that the kernel's
+caches were dropped before (only where this process may write /proc/sys/vm/drop_caches). Reports: benchmarks.report_scale.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SPEC = """\
+title: "Many trials"
+seeds: SEEDS
+trial:
+  dataset: {name: digits, size: 8, limit: 16, test_limit: 16}
+  backbone: {name: resnet8, width: 4}
+  train: {epochs: 1, batch_size: 16}
+  optimizer: {name: sgd, lr: 0.1}
+  schedule: constant
+  method: recursive_mix
+"""
+SEEDS = 10
+LAUNCH_TRIALS = 10_000
+
+
+def write_spec(folder: Path, trials: int) -> Path:
+    """A grid of so many trials: learning rates by alphas, and ten seeds of each."""
+    cells = trials // SEEDS
+    rates = max(n for n in range(1, int(cells**0.5) + 1) if cells % n == 0)
+    axes = {"optimizer.lr": [round(0.1 / (i + 1), 6) for i in range(rates)]}
+    axes["method.alpha"] = [round((i + 1) * rates / cells, 6) for i in range(cells // rates)]
+    path = folder / f"many{trials}.yaml"
+    text = SPEC.replace("SEEDS", str(list(range(SEEDS)))) + "axes:\n"
+    path.write_text(text + "".join(f"  {axis}: {values}\n" for axis, values in axes.items()), encoding="utf-8")
+    return path
+
+
+def command(folder: Path, *words: str) -> tuple[list[str], dict[str, str]]:
+    environment = {**os.environ, "RM_RESULTS_DIR": str(folder / "results"), "MLFLOW_TRACKING_URI": ""}
+    return [sys.executable, str(ROOT / "launch" / "run.py"), *words], environment
+
+
+def seconds(call: Callable[[], object], repeat: int) -> str:
+    """Median and range of some calls."""
+    taken = []
+    for _ in range(repeat):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return f"{statistics.median(taken):7.2f} s  ({min(taken):.2f} to {max(taken):.2f}, n={repeat})"
+
+
+def run(folder: Path, *words: str) -> None:
+    words_, environment = command(folder, *words)
+    subprocess.run(words_, env=environment, check=True, capture_output=True)
+
+
+def peak_mib(folder: Path, *words: str) -> float:
+    """Memory of a command, measured by a process that has only this child."""
+    words_, environment = command(folder, *words)
+    code = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+    code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words_], env=environment, check=True, capture_output=True, text=True
+    )
+    return float(done.stdout.split()[-1])
+
+
+def drop_caches() -> bool:
+    """Whether the kernel has forgotten the file system, so that the next command is a cold one."""
+    try:
+        os.sync()
+        Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def plan(folder: Path, sizes: list[int], repeat: int) -> None:
+    """Reading, resolving and planning a spec: the call, and the whole command with its JSON."""
+    code = "import sys, time; from pathlib import Path; from launch.spec import load_spec; from launch.plan import make_plan\n"
+    code += "began = time.perf_counter(); spec = load_spec(sys.argv[1]); read = time.perf_counter() - began\n"
+    code += "count = len(make_plan([spec], Path(sys.argv[2])).unique); print(read, time.perf_counter() - began, count)"
+    for trials in sizes:
+        path = write_spec(folder, trials)
+        found = []
+        for _ in range(repeat):
+            done = subprocess.run(
+                [sys.executable, "-c", code, str(path), str(folder / "none" / "runs")],
+                cwd=ROOT, check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            read, whole, count = map(float, done.stdout.split())
+            found.append((whole, read))
+        if count != trials:
+            raise SystemExit(f"planned {count:.0f} trials instead of {trials}")
+        whole, read = (statistics.median(values) for values in zip(*found, strict=True))
+        print(f"plan {trials:7,}: {whole:7.2f} s, {read:.2f} s of it to read the spec; ", end="", flush=True)
+        print(
+            f"{peak_mib(folder, str(path), '--dry-run', '--json'):5.0f} MiB at most; --dry-run --json ",
+            end="",
+            flush=True,
+        )
+        print(seconds(lambda path=path: run(folder, str(path), "--dry-run", "--json"), repeat))  # type: ignore[misc]
+
+
+def make_finished(folder: Path, path: Path) -> None:
+    """Run directories as finished trials leave them, journal of one epoch and all, made by hand."""
+    from launch.plan import make_plan, prepare
+    from launch.spec import load_spec
+
+    runs = folder / "results" / "runs"
+    uses = make_plan([load_spec(path)], runs).uses
+    prepare(uses, runs)
+    metrics = {
+        f"{kind}_{name}": 50.0 for kind in ("best", "last", "median_last_10") for name in ("top1_error", "top5_error")
+    }
+    for use in uses:
+        run_dir = runs / use.trial.id
+        events = [
+            {"event": "started", "time": 1.0},
+            {"event": "epoch", "time": 2.0, "epoch": 1, "test_top1_error": 50.0},
+        ]
+        (run_dir / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+        result = {
+            "id": use.trial.id,
+            "seed": use.trial.seed,
+            "metrics": {**metrics, "best_epoch": 1},
+            "train_seconds": 1.0,
+        }
+        (run_dir / "result.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def launch(folder: Path, repeat: int) -> None:
+    """status, relaunch, and two launchers at once, over run directories of finished trials."""
+    path = write_spec(folder, LAUNCH_TRIALS)
+    print(f"{LAUNCH_TRIALS:,} run directories: made in", seconds(lambda: make_finished(folder, path), 1))
+    began = time.perf_counter()
+    run(folder, "sync", str(path))
+    print(f"sync, the first time: {time.perf_counter() - began:.1f} s", flush=True)
+    for words, name in ((("status", str(path)), "status"), ((str(path),), "relaunch, all finished")):
+        if drop_caches():
+            print(f"{name}, cold: {seconds(lambda words=words: run(folder, *words), 1)}")  # type: ignore[misc]
+        print(f"{name}: {seconds(lambda words=words: run(folder, *words), repeat)}", flush=True)  # type: ignore[misc]
+
+    def two() -> None:
+        words_, environment = command(folder, str(path))
+        both = [subprocess.Popen(words_, env=environment, stderr=subprocess.DEVNULL) for _ in range(2)]
+        if any(process.wait() for process in both):
+            raise SystemExit("a launcher failed")
+
+    print(f"two launchers at once: {seconds(two, repeat)}")
+
+
+def journal(folder: Path) -> None:
+    """Appending an epoch event (durable with the next checkpoint) and a durable one (on the disk before it returns)."""
+    from rm.journal import Journal
+
+    values = {f"metric_{i}": 1 / (i + 3) for i in range(12)}
+    with Journal(folder / "journal.jsonl") as file:
+        for durable, count in ((False, 20_000), (True, 200)):
+            began = time.perf_counter()
+            for epoch in range(count):
+                file.append("epoch", durable=durable, epoch=epoch, **values)
+            each = (time.perf_counter() - began) / count
+            print(f"journal, an event of 15 values, {'fsynced' if durable else 'not fsynced'}: {1e6 * each:.1f} µs")
+
+
+def checkpoint(folder: Path, repeat: int) -> None:
+    """Writing a checkpoint after a step: what training waits for, and what of it is taking the state, hashing and the disk."""
+    import torch
+
+    from benchmarks.step import RM, our_run
+    from rm import checkpoint as files
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for backbone, batch in (("resnet18", 16), ("pyramidnet200_240", 4)):
+        training = our_run(backbone, batch, RM, device)
+        training.take_step()
+        taken, written = [], []
+        for _ in range(repeat):
+            began = time.perf_counter()
+            state = training.state_dict()
+            taken.append(time.perf_counter() - began)
+            files.save(folder, state)
+            written.append(time.perf_counter() - began - taken[-1])
+        size = (folder / "checkpoint.pt").stat().st_size / 2**20
+        wait = statistics.median(written)
+        print(
+            f"checkpoint of {backbone} with RM's history of {batch}: {size:.0f} MiB, {1000 * wait:.0f} ms, and training waits: "
+            f"{100 * wait / 300:.2f} % of the time with one every 300 s"
+        )
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ("plan", "launch", "journal", "checkpoint")
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], default=list(parts))
+    parser.add_argument(
+        "--trials", type=int, nargs="+", default=[1000, 10_000, 100_000], help="to plan; multiples of ten"
+    )
+    parser.add_argument("--repeat", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if "plan" in given.parts:
+            plan(folder, given.trials, given.repeat)
+        if "launch" in given.parts:
+            launch(folder, given.repeat)
+        if "journal" in given.parts:
+            journal(folder)
+        if "checkpoint" in given.parts:
+            checkpoint(folder, given.repeat)
+    print(f"load of this machine over the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()
