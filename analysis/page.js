@@ -30,7 +30,7 @@
       if (row.nextElementSibling?.classList.contains("detail")) row.nextElementSibling.hidden = row.hidden || !isOpen(row);
     }
     for (const cell of all("td[data-words]")) cell.style.opacity = fits(cell) ? "" : ".25";
-    for (const body of all(".cells tbody")) body.hidden = !all("tr.cell", body).some((row) => !row.hidden);
+    for (const body of all(".cells > tbody")) body.hidden = !all("tr.cell", body).some((row) => !row.hidden);
     for (const section of all(".spec")) section.hidden = Boolean(word) && !all("tr.cell", section).some((row) => !row.hidden);
     for (const line of all(".overview tbody tr")) line.hidden = document.getElementById(line.dataset.spec).hidden;
     document.getElementById("shown").textContent = word ? `${shown} of ${all("tr.cell").length} cells` : "";

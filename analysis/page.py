@@ -53,7 +53,7 @@ class View:
 
     @property
     def heading(self) -> str:
-        metric = tables.METRIC_NAMES.get(self.table.spec.metric.name, self.table.spec.metric.name)
+        metric = tables.metric_name(self.table.spec.metric.name)
         return f"{self.table.spec.title}, {metric}" if self.table.further else self.table.spec.title
 
     @property

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def measure(runs: int, epochs: int, folder: Path) -> None:
-    """Print one JSON line: seconds of the first report, of the next ones, of one after a change, and the page's size."""
+    """Print one JSON line: seconds (clock, processor) of the first report, of the next, of one after a change; the page in MB."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     specs = write_specs(folder, -(-runs // PER_SPEC))
@@ -81,14 +82,16 @@ def measure(runs: int, epochs: int, folder: Path) -> None:
     print(json.dumps({"runs": runs, "seconds": seconds, "page_mb": page.stat().st_size / 1e6, "load": round(load, 1)}))
 
 
-def report(folder: Path, specs: list[Path]) -> float:
-    """Seconds of the whole command, from its start to its end."""
+def report(folder: Path, specs: list[Path]) -> tuple[float, float]:
+    """Seconds of the whole command on the clock, and the processor's, which no other load lengthens."""
     environment = {**os.environ, "RM_RESULTS_DIR": str(folder / "results")}
     environment.pop("MLFLOW_TRACKING_URI", None)
     command = [sys.executable, str(ROOT / "analysis" / "report.py"), *map(str, specs)]
-    begun = time.perf_counter()
+    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return round(time.perf_counter() - begun, 2)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return round(time.perf_counter() - begun, 2), round(spent, 2)
 
 
 def write_specs(folder: Path, count: int) -> list[Path]:

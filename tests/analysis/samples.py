@@ -74,6 +74,7 @@ def fake_records(spec: Spec, skip: tuple[str, ...] = (), std: float = 0.12) -> p
             finals = {"best": best, "last": last, "median_last_10": last - 0.02}
             row: dict[str, Any] = dict.fromkeys(COLUMNS)
             row |= {"trial_id": one.id, "seed": one.seed, "status": "FINISHED", "run_id": f"run-{one.id}"}
+            row["experiment_id"] = "1"
             row |= {
                 "run_dir": f"results/runs/{one.id}",
                 "host": "node-07",

@@ -1,15 +1,20 @@
 """The page: well-formed, alone in the world, and honest about profiles and missing numbers."""
 
+import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from analysis import figures
-from analysis.page import Drawing, assumptions, summary, to_html
+from analysis.page import Drawing, View, provenance, render_notes, to_html
+from analysis.page_data import MOST_POINTS, shown_epochs, thin
+from analysis.paths import ROOT
 from analysis.results import collect
-from tests.analysis.samples import fake_curves, fake_records, grid_spec, rows_spec, without_published
+from analysis.words import assumptions, summary
+from tests.analysis.samples import fake_curve, fake_curves, fake_records, grid_spec, rows_spec, without_published
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 FOLDER, RESULTS = Path("/data/results/report"), Path("/data/results")
@@ -37,20 +42,27 @@ class Checker(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.text += data
 
 
-def page(spec, records):
+def page(spec, records, **options):
     table = collect(spec, records)
-    wanted = [(figure.name, figure.draw, figure.options) for figure in spec.figures]
     drawings = []
-    for name, draw, options in [*wanted, ("learning_curves", "learning_curves", {})]:
-        drawn, _ = figures.render(draw, spec, records, lambda metric: fake_curves(records), options)
-        drawings.append(
-            Drawing(name, f"What {name} shows", figures.inline_svg(drawn, name, name), (f"rows/{name}.pdf",))
-        )
-    return to_html(table, drawings[:-1], drawings[-1], folder=FOLDER, results=RESULTS)
+    for figure in spec.figures:
+        drawn, _ = figures.render(figure.draw, spec, records, lambda metric: fake_curves(records), figure.options)
+        svg = figures.inline_svg(drawn, figure.name, figure.name)
+        drawings.append(Drawing(figure.name, f"What {figure.name} shows", svg, (f"rows/{figure.name}.pdf",)))
+    curves = {
+        ("top1_error", trial): dict(fake_curve(run))
+        for trial, run in zip(records["trial_id"], records["run_id"], strict=True)
+    }
+    views = [View(table, drawings, "Test error against epoch.")]
+    return to_html(views, curves, title=spec.title, folder=FOLDER, results=RESULTS, **options)
+
+
+def data_of(html):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
 
 
 def parse(html):
@@ -80,7 +92,7 @@ def test_a_page_parses_and_needs_no_network(name, request):
         if attrs.get(key)
     ]
     assert all(value.startswith("#") for value in loads)
-    assert not [tag for tag, _ in checker.found if tag in ("script", "link", "iframe", "object", "embed", "img")]
+    assert not [tag for tag, _ in checker.found if tag in ("link", "iframe", "object", "embed", "img")]
     styles = re.findall(r"<style.*?</style>", request.getfixturevalue(name), re.DOTALL)
     assert not re.search(r"url\(\s*['\"]?http|@import", " ".join(styles))
 
@@ -95,19 +107,62 @@ def test_ids_are_unique_and_every_inner_link_leads_somewhere(name, request):
             assert (attrs["href"] or "")[1:] in ids
 
 
-def test_every_cell_links_to_its_runs(grid):
-    links = [attrs["href"] for tag, attrs in parse(grid).found if tag == "a"]
-    for trial in grid_spec().trials:
-        assert f"../runs/{trial.id}/" in links
-        assert f"https://mlflow.example/#/experiments/1/runs/run-{trial.id}" in links
+def test_every_cell_has_its_runs_with_a_link_to_directory_and_record(grid):
+    data = data_of(grid)
+    assert (data["runs"], data["mlflow"]) == ("../runs/", "https://mlflow.example/#/experiments/")
+    assert data["selections"] == ["Best", "Last", "Median of last 10"]
+    seeds = [seed for cell in data["cells"].values() for seed in cell["seeds"]]
+    assert [seed[3] for seed in seeds] == [trial.id for trial in grid_spec().trials]
+    assert all(seed[4] == f"1/runs/run-{seed[3]}" and seed[5] == 1 for seed in seeds)
+    assert {data["machines"][seed[6]] for seed in seeds} == {"NVIDIA H200, node-07"}
+    assert all(len(seed[2]) == 3 and "curves" in cell for cell in data["cells"].values() for seed in cell["seeds"])
 
 
 def test_a_run_on_another_machine_is_named_and_not_linked():
     records = fake_records(grid_spec())
     records["run_dir"] = "/scratch/elsewhere/abc"
+    assert {seed[5] for cell in data_of(page(grid_spec(), records))["cells"].values() for seed in cell["seeds"]} == {
+        "/scratch/elsewhere/abc"
+    }
+
+
+def test_a_text_in_the_data_cannot_end_the_script():
+    records = fake_records(grid_spec())
+    records["host"] = "</script><script>alert(1)</script>"
     html = page(grid_spec(), records)
-    assert "<code>/scratch/elsewhere/abc</code>" in html
-    assert 'href="../../../scratch' not in html
+    assert html.count("</script>") == 2
+    assert "</script>" in data_of(html)["machines"][0]
+
+
+def test_a_curve_is_thinned_to_its_ends_and_even_steps():
+    epochs = shown_epochs([dict.fromkeys(range(1, 301), 1.0)])
+    assert (epochs[0], epochs[-1], len(epochs)) == (1, 300, MOST_POINTS)
+    assert {b - a for a, b in pairwise(epochs)} == {5, 6}
+    assert thin({1: 2.0, 3: float("nan")}, [1, 2, 3]) == [2.0, None, None]
+
+
+def test_a_watched_page_reloads_itself_and_no_other(grid):
+    assert "data-reload" not in grid.split("<body>")[0]
+    assert '<html lang="en" data-reload="7">' in page(rows_spec(), fake_records(rows_spec()), reload=7)
+
+
+def test_notes_stand_below_with_their_sources():
+    notes = (ROOT / "experiments" / "NOTES.md").read_text()
+    checker = parse(page(grid_spec(), fake_records(grid_spec()), notes=notes))
+    assert checker.text.count("Source:") == notes.count("## ")
+    assert "The RoI box was transposed until April 2023" in checker.text
+    assert render_notes("# T\n\n* a <b>\n* `c`")["html"] == "<ul><li>a &lt;b&gt;</li><li><code>c</code></li></ul>"
+
+
+def test_gpu_hours_count_devices_and_leave_cpus_apart():
+    records = fake_records(grid_spec())
+    records["device"], records["train_seconds"] = "NVIDIA H200", 3600.0
+    records.loc[:3, "device"] = "2 x NVIDIA A100"
+    records.loc[4:7, "device"] = "Intel(R) Xeon(R) CPU"
+    records.loc[8, "origin"] = "reproduced"
+    found = provenance([collect(grid_spec(), records), collect(grid_spec(), records)])
+    assert found["hours"] == [("GPU time", "24.0 hours"), ("CPU time", "4.0 hours")]
+    assert found["origin"] == [("reproduced", 1)]
 
 
 def test_titles_are_escaped(grid):

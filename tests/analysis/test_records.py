@@ -1,10 +1,13 @@
 """Reading a real sqlite MLflow store, and the ways in which a store can be absent."""
 
+import time
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from analysis import records
+from analysis.cache import Cache
 from analysis.records import COLUMNS, EXPERIMENT, RecordsError, load_curves, load_records
 from tests.analysis.samples import fake_curve, fake_records, rows_spec
 
@@ -83,3 +86,71 @@ def test_a_link_leads_to_the_run_without_a_password():
     run = SimpleNamespace(info=SimpleNamespace(experiment_id="7", run_id="abc"))
     assert records._link(run, "https://me:secret@host:5000/ml/") == "https://host:5000/ml/#/experiments/7/runs/abc"
     assert records._link(run, "sqlite:///mlflow.db") is None
+
+
+def start_run(store, trial, status="FINISHED", start=None):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=store)
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    start = start or int(time.time() * 1000)
+    run = client.create_run(experiment, start_time=start, tags={"trial_id": trial, "seed": "0"}).info.run_id
+    if status != "RUNNING":
+        client.set_terminated(run, status, end_time=start + 1)
+    return client, run
+
+
+def test_an_unchanged_store_is_not_opened_again(store, trials, tmp_path, monkeypatch):
+    cache, ids = Cache(tmp_path), [trial.id for trial in trials]
+    first = load_records(ids, store, cache)
+    monkeypatch.setattr(records, "_client", lambda uri: pytest.fail("the store was opened"))
+    pd.testing.assert_frame_equal(load_records(ids, store, cache), first)
+
+
+@pytest.mark.parametrize("quick", [True, False], ids=["small store", "large store"])
+def test_what_has_changed_since_is_read_again(store, tmp_path, monkeypatch, quick):
+    monkeypatch.setattr(records, "_QUICK", 1e9 if quick else 0.0)
+    cache, ids = Cache(tmp_path), [f"{quick} {name}" for name in ("running", "new", "late", "again")]
+    client, running = start_run(store, ids[0], "RUNNING")
+    _, former = start_run(store, ids[3])
+    assert set(load_records(ids, store, cache)["status"]) == {"RUNNING", "FINISHED"}
+    client.set_terminated(running, "FAILED")
+    start_run(store, ids[1])
+    start_run(store, ids[2], start=1_000_000)  # mirrored long after it ended
+    client.delete_run(former)
+    _, latter = start_run(store, ids[3])
+    found = load_records(ids, store, cache).set_index("trial_id")
+    assert dict(found["status"]) == {ids[0]: "FAILED", ids[1]: "FINISHED", ids[2]: "FINISHED", ids[3]: "FINISHED"}
+    assert found.loc[ids[3], "run_id"] == latter
+    pd.testing.assert_frame_equal(found, load_records(ids, store).set_index("trial_id"))
+
+
+def test_a_deleted_run_is_gone_at_the_next_complete_reading(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_QUICK", 0.0)
+    cache = Cache(tmp_path)
+    client, run = start_run(store, "to be deleted")
+    assert len(load_records(["to be deleted"], store, cache)) == 1
+    client.delete_run(run)
+    assert load_records(["to be deleted"], store, cache, fresh=True).empty
+
+
+def test_a_broken_cache_is_read_anew(store, trials, tmp_path):
+    cache, ids = Cache(tmp_path), [trials[0].id]
+    load_records(ids, store, cache)
+    for file in tmp_path.iterdir():
+        file.write_text("{")
+    assert len(load_records(ids, store, cache)) == 1
+
+
+def test_curves_of_finished_runs_are_read_once(store, trials, tmp_path, monkeypatch):
+    cache = Cache(tmp_path)
+    runs = list(load_records([trials[0].id, trials[1].id], store)["run_id"])
+    finished = {runs[0]}.__contains__
+    first = load_curves(runs, "test_top1_error", store, cache, finished)
+    asked = []
+    histories = records._histories
+    monkeypatch.setattr(
+        records, "_histories", lambda uri, ids, metric: asked.extend(ids) or histories(uri, ids, metric)
+    )
+    pd.testing.assert_frame_equal(load_curves(runs, "test_top1_error", store, cache, finished), first)
+    assert asked == [runs[1]]

@@ -36,7 +36,7 @@ def quickstart_store(store):
 def test_the_command_writes_everything_from_any_folder(tmp_path, quickstart_store):
     command = [sys.executable, str(SCRIPT), "experiments/quickstart.yaml", "--tracking-uri", quickstart_store]
     done = subprocess.run(
-        [*command, "--output", "out"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        [*command, "--output", "out"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=6000
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
