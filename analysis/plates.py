@@ -97,7 +97,14 @@ def _note(folder: Path, slug: str, name: str) -> Path:
 
 def _key(table: "Table", curves: Callable[[str], "pd.DataFrame"], draw: str, options: Mapping[str, Any]) -> str:
     """A hash of all that a figure is made from: the spec, its options, records and curves, and the code that draws."""
-    parts = [repr(table.spec.cells), repr(table.spec.search), repr(table.spec.metric), draw, repr(sorted(options.items(), key=str)), _code()]
+    parts = [
+        repr(table.spec.cells),
+        repr(table.spec.search),
+        repr(table.spec.metric),
+        draw,
+        repr(sorted(options.items(), key=str)),
+        _code(),
+    ]
     parts.append(table.records.to_csv(index=False))
     source = FOLDER / "figures" / f"{draw}.py"
     if source.is_file() and "curves: Curves" in source.read_text(encoding="utf-8"):
