@@ -99,10 +99,20 @@ def _sacct(ids: Iterable[str]) -> dict[str, str]:
     try:
         if not has_accounting():
             return {}
-        said = ask("sacct", "-X", "-n", "-P", "--array", "-o", "JobID,State", "-j", ",".join(sorted(bases)))
+        said = ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(sorted(bases)))
     except SlurmError:
         return {}
-    return dict(line.split("|", 1) for line in said.splitlines() if "|" in line)
+    lines = (line.split("|", 1) for line in said.splitlines() if "|" in line)
+    return {identity: state for which, state in lines for identity in expand(which)}
+
+
+def expand(which: str) -> list[str]:
+    """`7_[0-2,5%2]`, an array that was ended before its tasks had records of their own, as one id a task."""
+    found = re.fullmatch(r"(\d+)_\[([\d,-]+)(%\d+)?\]", which)
+    if found is None:
+        return [which]
+    spans = (part.partition("-") for part in found[2].split(","))
+    return [f"{found[1]}_{i}" for low, _, high in spans for i in range(int(low), int(high or low) + 1)]
 
 
 def by_name(name: str) -> list[str]:

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import os
 import platform
+import random
 import shutil
 import socket
 import subprocess
@@ -93,7 +94,7 @@ def _find(program: str) -> str | None:
 
 def free_ports(count: int) -> list[int]:
     """Consecutive ports that nobody listens on."""
-    for first in range(21000 + os.getpid() % 4000 * 2, 60000, count):
+    for first in random.sample(range(12000, 32000, count), 1000):  # below those that outgoing connections take
         with contextlib.ExitStack() as stack:
             try:
                 for port in range(first, first + count):
@@ -138,6 +139,7 @@ class Cluster:
         if self.accounting:
             storage = "AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=127.0.0.1\n"
             storage += f"AccountingStoragePort={self.values['dbd_port']}\nJobAcctGatherType=jobacct_gather/none"
+            storage += f"\nAccountingStoragePass={self.folder / 'munge' / 'socket'}"  # munge's, in spite of its name
         (self.folder / "slurm.conf").write_text(CONF.format(**self.values, accounting=storage))
         (self.folder / "gres.conf").write_text(f"Name=gpu File=/dev/tty[0-{GPUS_PER_NODE - 1}]\n")
         self._start_munge()
