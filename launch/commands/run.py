@@ -15,7 +15,6 @@ from launch.commands import UsageError, add_selection, load_specs, mirror_quietl
 from launch.order import longest_first
 from launch.paths import results_dir, runs_dir
 from launch.plan import Plan, make_plan, prepare
-from launch.progress import ProgressWatcher
 from launch.resolve import near
 from launch.search_run import Searched, announce, carry_out, check
 from launch.search_state import set_aside
@@ -133,6 +132,8 @@ def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, End
         say(f"all {len(everything)} trials were finished already")
         mirror_quietly(everything)
         return {}
+    from launch.progress import ProgressWatcher  # loading rich is a sixth of what `status` costs
+
     watcher = ProgressWatcher(
         {path: use.label for path, use in to_run.items()},
         {path: use.trial.epochs for path, use in to_run.items()},
