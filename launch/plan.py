@@ -2,6 +2,7 @@
 
 import json
 import os
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +155,7 @@ def prepare(uses: Sequence[Planned], runs: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         trial_file = run_dir / "trial.json"
         if not trial_file.exists():
-            aside = run_dir / "trial.json.tmp"
+            aside = run_dir / f"trial.json.{os.getpid()}.tmp"  # two launchers may both write it; either's is the same
             aside.write_text(use.trial.to_json(), encoding="utf-8")
             aside.replace(trial_file)
         line = json.dumps({"spec": use.spec.name, "profile": use.spec.profile, "row": use.row, "label": use.label})

@@ -85,6 +85,8 @@ class Record:
         """Identity, every spec that uses the run, where it ran, and why it failed."""
         tags = {"trial_id": self.trial_id, "journal": self.journal, "seed": str(self.trial["seed"])}
         tags |= {"run_dir": str(self.run_dir), "mlflow.user": "recursivemix"} | _provenance(self.run_dir)
+        if (self.run_dir / "origin.json").exists():  # `launch/reproduced.py` wrote it: a committed run, made elsewhere
+            tags["origin"] = "reproduced"
         rows: dict[str, list[str]] = {}
         for use in self.uses:
             profile = f".{use['profile']}" if use.get("profile") else ""
@@ -182,11 +184,12 @@ def _uses(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def _provenance(run_dir: Path) -> dict[str, str]:
-    """Of the last attempt: host, device, commit (marked where the working tree differed from it)."""
+    """Of the last attempt: host, device, versions, commit (marked where the working tree differed from it)."""
     attempts = _json(run_dir / "provenance.json")
     if not attempts:
         return {}
     attempt = attempts[-1]
     commit = attempt["git_commit"]
     commit = f"{commit}{'+changes' if attempt['git_diff'] else ''}" if commit else "unknown"
-    return {"host": attempt["host"], "device": attempt["device"], "git_commit": commit}
+    versions = ", ".join(f"{name} {version}" for name, version in attempt.get("packages", {}).items())
+    return {"host": attempt["host"], "device": attempt["device"], "versions": versions, "git_commit": commit}

@@ -23,15 +23,8 @@ TINY: dict[str, Any] = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several test processes (make test), a file's tests stay together, and so do all that share the SLURM cluster.
-
-    Those come first, as they take longest.
-    """
-    for item in items:
-        path = item.path.relative_to(ROOT)
-        together = path.parent if path.parent.name == "slurm" else path
-        item.add_marker(pytest.mark.xdist_group(str(together)))
-    items.sort(key=lambda item: item.path.parent.name != "slurm")
+    """What takes longest comes first, so that two test processes (make test) end at about the same time."""
+    items.sort(key=lambda item: item.path.parent.name not in ("slurm", "tracking", "ray", "backends"))
 
 
 @pytest.fixture(autouse=True, scope="session")

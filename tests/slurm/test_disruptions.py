@@ -6,6 +6,7 @@ Every trial must end with the numbers, bit for bit, of one that nothing disturbe
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,7 @@ def test_a_cancelled_trial_checkpoints_is_not_requeued_and_leaves_its_job_to_the
     cancelled, other = launcher.run_dirs
     pid = freeze(launcher, cancelled)
     rundir.request_cancel(cancelled)
+    time.sleep(rundir.CANCEL_SECONDS + 0.5)  # it looks at once when it goes on, as its clock went on
     thaw(pid)
     launcher.wait_finished([other])
     launcher.wait_until(lambda: states([cancelled, other]) == ["gone", "gone"], "their job is done")
