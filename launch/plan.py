@@ -2,7 +2,6 @@
 
 import json
 import os
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
