@@ -1,4 +1,4 @@
-"""Throughput of N trials side by side on one GPU, as processes, for N = 1, 2, ...: how many `rm.queue` should be told to run.
+"""Throughput of N trials side by side on one GPU, as processes, for N = 1, 2, ...: how many `rm.gpu_queue` should be told to run.
 
     python -m benchmarks.side_by_side [--backbone resnet18] [--most 6] [--epochs 4] [--device cuda]
 

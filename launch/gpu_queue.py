@@ -1,7 +1,7 @@
 """Full-scale runs on a machine with one GPU that is lent for minutes, and what comes back from it.
 
     python -m launch.gpu_queue plan --minutes 9 --out QUEUE        here: choose the next unfinished trials, write the folder QUEUE
-    python -m rm.queue QUEUE --minutes 9 --side-by-side 2          there: train, with torch, torchvision and numpy alone
+    python -m rm.gpu_queue QUEUE --minutes 9 --side-by-side 2          there: train, with torch, torchvision and numpy alone
     python -m launch.gpu_queue collect records.tar.gz              here: check, commit to results/reproduced, mirror into MLflow
     python -m launch.gpu_queue collect --runs RUNS --name NAME     the same for the finished runs of any results folder
     python -m launch.gpu_queue restore                             committed records become run directories and MLflow records again
@@ -66,7 +66,7 @@ def plan(given: argparse.Namespace) -> int:
         say(f"  {identity}  {by_id[identity][0].label}")
     for refusal in sorted({use.refusal for use in uses if use.refusal}):
         say(f"refused: {refusal}")
-    say(f"on the machine with the GPU: python -m rm.queue {given.out} --minutes {given.minutes:g}")
+    say(f"on the machine with the GPU: python -m rm.gpu_queue {given.out} --minutes {given.minutes:g}")
     return 0
 
 
@@ -227,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--with-checkpoints", action="store_true", help="take runs along that were interrupted here")
     parser = commands.add_parser("collect", help="check finished runs and commit them to results/reproduced")
     parser.set_defaults(function=collect)
-    parser.add_argument("archives", nargs="*", type=Path, metavar="ARCHIVE", help="what rm.queue packed")
+    parser.add_argument("archives", nargs="*", type=Path, metavar="ARCHIVE", help="what rm.gpu_queue packed")
     parser.add_argument("--runs", type=Path, help="run directories instead, such as results/runs")
     parser.add_argument("--name", help="the file in results/reproduced (default: the first spec that uses a trial)")
     parser.add_argument("--replace", action="store_true", help="let another run of a committed trial take its place")

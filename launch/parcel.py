@@ -1,4 +1,4 @@
-"""Reading what `rm.queue` packed on another machine. Nothing is unpacked to disk: known names are read, others refused."""
+"""Reading what `rm.gpu_queue` packed on another machine. Nothing is unpacked to disk: known names are read, others refused."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ _PACKED = {"trial.json", "uses.jsonl", "provenance.json", "journal.jsonl", "log.
 
 
 class ParcelError(ValueError):
-    """A file that is no archive of `rm.queue`; the message says why."""
+    """A file that is no archive of `rm.gpu_queue`; the message says why."""
 
 
 def source_digest() -> str:
@@ -38,7 +38,7 @@ def read_archive(path: Path) -> list[tuple[str, Files]]:
                 parts, file = PurePosixPath(entry.name).parts, archive.extractfile(entry) if entry.isfile() else None
                 known = len(parts) == 3 and parts[0] == "runs" and _NAME.fullmatch(parts[1]) and parts[2] in _PACKED
                 if file is None or not (known or parts == ("manifest.json",)):
-                    raise ParcelError(f"{path}: did not expect '{entry.name}' in an archive of rm.queue")
+                    raise ParcelError(f"{path}: did not expect '{entry.name}' in an archive of rm.gpu_queue")
                 if known:
                     runs.setdefault(parts[1], {})[parts[2]] = file.read()
                 else:
@@ -48,7 +48,7 @@ def read_archive(path: Path) -> list[tuple[str, Files]]:
     except (OSError, EOFError, tarfile.TarError, ValueError, KeyError) as error:
         if isinstance(error, ParcelError):
             raise
-        raise ParcelError(f"{path}: cannot be read as an archive of rm.queue: {error}") from None
+        raise ParcelError(f"{path}: cannot be read as an archive of rm.gpu_queue: {error}") from None
     return [(f"{path}:runs/{identity}", files) for identity, files in sorted(runs.items())]
 
 

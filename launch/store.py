@@ -31,11 +31,23 @@ class TrackingError(RuntimeError):
 def connect() -> "MlflowClient":
     """A client of the store that `tracking_uri` names; only the one writer may ask for it, as it may make the store."""
     file = local_file()
+    if file is not None and not file.parent.is_dir():
+        raise TrackingError(f"there is no folder {file.parent}")  # MLflow would try for minutes
     if file is not None and not file.exists():
         # Left by whoever still has a deleted store open; a new store that took them over would be spoilt.
         for leftover in ("-wal", "-shm", "-journal"):
             file.with_name(file.name + leftover).unlink(missing_ok=True)
+        _make(file)
     return _connect(tracking_uri())
+
+
+def _make(file: Path) -> None:
+    """A new store, with all its tables, appears at once: MLflow makes them step by step, and cannot go on where it was killed."""
+    aside = file.with_name(f"{file.name}.new")
+    for leftover in ("", "-wal", "-shm", "-journal"):
+        aside.with_name(aside.name + leftover).unlink(missing_ok=True)
+    _connect(f"sqlite:///{aside}").search_experiments(max_results=1)
+    aside.replace(file)
 
 
 def local_file() -> Path | None:

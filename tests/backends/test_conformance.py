@@ -8,7 +8,7 @@ from launch.spec import load_spec
 from tests.launch.test_run import mlflow_records
 
 WORKERS = ("--workers", 2)
-LONG = {"epochs: 2": "epochs: 40", "[0, 1]": "[0]"}
+LONG = {"epochs: 2": "epochs: 160", "[0, 1]": "[0]"}
 RECIPES = {
     "method:\n": "recipe:\n",
     "Baseline: baseline": "Baseline: {method: baseline}\n    Wild: {method: mixup, optimizer.lr: 1.0e+30}",

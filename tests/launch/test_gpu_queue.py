@@ -17,7 +17,7 @@ from launch import gpu_queue, parcel, reproduced, rundir
 from launch.cli import main as launch
 from launch.plan import make_plan
 from launch.spec import load_spec
-from rm.queue import main as train_queue
+from rm.gpu_queue import main as train_queue
 from tests.conftest import ROOT, deterministic
 
 LONG = {"epochs: 2": "epochs: 40"}
@@ -85,7 +85,7 @@ def test_a_fresh_clone_has_what_is_committed(write_spec, results, tmp_path, monk
 
 
 def start(queue: Path, *more: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "rm.queue", str(queue), "--minutes", "5", "--device", "cpu", *more]
+    command = [sys.executable, "-m", "rm.gpu_queue", str(queue), "--minutes", "5", "--device", "cpu", *more]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 

@@ -15,7 +15,7 @@ from tests.backends.conftest import DEADLINE, Backend
 from tests.conftest import ROOT
 from tests.ray.cluster import Cluster, children
 
-LONG = {"epochs: 2": "epochs: 60", "[0, 1]": "[0]"}
+LONG = {"epochs: 2": "epochs: 240", "[0, 1]": "[0]"}
 EVERY_STEP = {"RM_CHECKPOINT_SECONDS": "0"}
 WORKERS = ("--workers", 2)
 
@@ -144,7 +144,7 @@ def test_actors_on_a_cluster_that_stays_let_go_when_their_driver_is_killed(
 @pytest.mark.slow
 def test_ctrl_c_twice_kills(write_spec, results, ray_cluster):
     """A step that takes long is not waited for the second time; the last checkpoint counts."""
-    path = write_spec(**{**LONG, "epochs: 60": "epochs: 2000"})
+    path = write_spec(**{**LONG, "epochs: 240": "epochs: 2000"})
     backend = Backend("ray", results, ["--backend", "ray", "--address", ray_cluster.address])
     process = backend.start(path, *WORKERS, environment=EVERY_STEP)
     backend.wait_for_epochs(process, trials=2)

@@ -1,6 +1,6 @@
 """Trains the trials of a queue folder on one GPU, several side by side, for so many minutes, and packs what came out of it.
 
-    python -m rm.queue QUEUE --minutes 9 --side-by-side 2     # exit status 0 all finished, 1 some failed, 2 bad input, 75 some left
+    python -m rm.gpu_queue QUEUE --minutes 9 --side-by-side 2     # exit status 0 all finished, 1 some failed, 2 bad input, 75 some left
 
 The folder is written by `python -m launch.gpu_queue plan` and needs nothing but `rm` and what it imports: `queue.json`, an order,
 and `runs/<id>/trial.json`. As soon as epochs have been measured, only what fits into the time is kept going or started; before the
@@ -48,7 +48,7 @@ def _entry(folder: Path, item: dict[str, Any]) -> Entry:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command `python -m rm.queue`."""
+    """The command `python -m rm.gpu_queue`."""
     given = _parser().parse_args(arguments)
     try:
         queue, entries = load(given.queue)
@@ -102,7 +102,7 @@ def _minutes(text: str) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m rm.queue", description="Train what fits into some minutes on one GPU."
+        prog="python -m rm.gpu_queue", description="Train what fits into some minutes on one GPU."
     )
     parser.add_argument("queue", type=Path, metavar="QUEUE", help="the folder that `launch.gpu_queue plan` wrote")
     parser.add_argument(
