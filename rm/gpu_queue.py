@@ -1,6 +1,6 @@
 """Trains the trials of a queue folder on one GPU, several side by side, for so many minutes, and packs what came out of it.
 
-    python -m rm.gpu_queue QUEUE --minutes 9 --side-by-side 2     # exit status 0 all finished, 1 some failed, 2 bad input, 75 some left
+    python -m rm.gpu_queue QUEUE --minutes 9 --side-by-side 2   # exit status 0 all done, 1 some failed, 2 bad input, 75 some left
 
 The folder is written by `python -m launch.gpu_queue plan` and needs nothing but `rm` and what it imports: `queue.json`, an order,
 and `runs/<id>/trial.json`. As soon as epochs have been measured, only what fits into the time is kept going or started; before the
