@@ -124,7 +124,7 @@ def mirror_quietly(run_dirs: list[Path], **options: Any) -> int | None:
         return mirror(run_dirs, **options)
     except Exception as error:  # whatever MLflow, its server or its database throws
         _say_once(
-            f"the tracking store {tracking_uri()} cannot be written ({_root(error)}); "
+            f"the tracking store {tracking_uri().split('@')[-1]} cannot be written ({_root(error)}); "
             "nothing is lost: `python launch/run.py sync` mirrors it later"
         )
         return None
