@@ -90,8 +90,20 @@ def _log_to(path: Path) -> Iterator[None]:
             os.close(copy)
 
 
-def _read_requests(requests: "queue.Queue[str | None]", stopped: threading.Event) -> None:
-    for line in sys.stdin:
+def _own_stdin() -> TextIO:
+    """The standard input, moved out of the way of processes that are forked off this one.
+
+    Such a process (a DataLoader's) closes its `sys.stdin` first, for which it needs a lock that the thread reading requests holds.
+    """
+    ours = os.fdopen(os.dup(0), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return ours
+
+
+def _read_requests(lines: TextIO, requests: "queue.Queue[str | None]", stopped: threading.Event) -> None:
+    for line in lines:
         requests.put(line.strip())
     stopped.set()  # whoever started this worker is gone
     requests.put(None)
@@ -110,7 +122,7 @@ def main() -> int:
 
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):  # USR2: SLURM's warning reaches every process of a job
         signal.signal(each, on_signal)
-    threading.Thread(target=_read_requests, args=(requests, stopped), daemon=True).start()
+    threading.Thread(target=_read_requests, args=(_own_stdin(), requests, stopped), daemon=True).start()
     warm_up()
     while not stopped.is_set() and (request := requests.get()) is not None:
         answer = {"run_dir": request, **run_one(Path(request), stopped.is_set)}

@@ -6,8 +6,14 @@ from itertools import pairwise
 from launch import rundir
 from launch.spec import load_spec
 from tests.launch.test_run import mlflow_records
+from tests.rm.imagenet_tree import make_tree
 
 WORKERS = ("--workers", 2)
+PICTURES = {
+    "{name: digits, size: 16, limit: 70, test_limit: 60}": "{name: imagenet, size: 16}",
+    "epochs: 2, batch_size: 16": "epochs: 30, batch_size: 4",
+    "[0, 1]": "[0]",
+}
 LONG = {"epochs: 2": "epochs: 160", "[0, 1]": "[0]"}
 RECIPES = {
     "method:\n": "recipe:\n",
@@ -80,6 +86,22 @@ def test_interrupted_and_resumed_trials_end_with_the_same_numbers(backend, undis
         assert backend.events(trial.id).count("started") == 1
         assert backend.events(trial.id).count("resumed") == 1
     assert undisturbed.run(path, *WORKERS)[0] == 0
+    assert backend.numbers() == undisturbed.numbers()
+
+
+def test_pictures_read_by_processes_of_their_own(backend, undisturbed, write_spec, tmp_path):
+    """A worker that waits for orders in one thread forks readers from another, is stopped while they read, and goes on."""
+    make_tree(tmp_path / "data" / "imagenet")
+    data = {"RM_DATA_DIR": str(tmp_path / "data"), "RM_LOADER_WORKERS": "2"}
+    path = write_spec(**PICTURES)
+    process = backend.start(path, *WORKERS, environment=data)
+    backend.wait_for_epochs(process, trials=2)
+    code, err = backend.interrupt(process)
+    assert code == 130, err
+    code, _, err = backend.run(path, *WORKERS, environment=data)
+    assert code == 0, err
+    assert all("resumed" in backend.events(trial) and "finished" in backend.events(trial) for trial in backend.numbers())
+    assert undisturbed.run(path, *WORKERS, environment=data)[0] == 0
     assert backend.numbers() == undisturbed.numbers()
 
 
