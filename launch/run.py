@@ -6,6 +6,10 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, from whatever folder this is typed
 
+from launch import interpreter  # noqa: E402
+
+interpreter.check()
+
 from launch.cli import main  # noqa: E402
 
 if __name__ == "__main__":
