@@ -109,7 +109,7 @@ def joined(address: str | None, variables: Mapping[str, str] | None = None) -> I
         if address is None:
             base = tempfile.gettempdir()
             folder = tempfile.mkdtemp(prefix="rm-ray-", dir=base if len(base) <= _LONGEST_FOLDER else "/tmp")
-            _start(folder, quiet)
+            _start_or_say_why(folder, quiet)
         else:
             _join(address, quiet)
         yield
@@ -117,6 +117,33 @@ def joined(address: str | None, variables: Mapping[str, str] | None = None) -> I
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_or_say_why(folder: str, quiet: dict[str, Any]) -> None:
+    """Ray gives its own processes 30 s; on a machine that is busy a second attempt is often enough."""
+    for again in (True, False):
+        try:
+            return _start(folder, quiet)
+        except (
+            Exception
+        ) as error:  # ray raises a bare Exception for a node that is not up in time, RuntimeError, ValueError
+            library().shutdown()
+            if again and "timed out" in str(error):
+                continue
+            first = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+            raise UsageError(
+                f"Ray did not start on this machine: {first}; is it short of memory, processes or time? Ray's own words "
+                f"are in {_kept(folder)}. --backend local needs no Ray"
+            ) from None
+
+
+def _kept(folder: str) -> Path:
+    """Where the logs of a cluster that did not start are, once its folder is gone."""
+    logs = Path(tempfile.mkdtemp(prefix="rm-ray-logs-"))
+    for path in Path(folder).glob("session_*/logs/*.*"):
+        if path.is_file():
+            shutil.copy(path, logs / path.name)
+    return logs
 
 
 def _start(folder: str, quiet: dict[str, Any]) -> None:

@@ -86,6 +86,29 @@ def test_auto_takes_the_cluster_that_the_environment_names(write_spec, results, 
     assert len(err.splitlines()) == 2, "Ray's own noise stays away from our lines"
 
 
+def test_a_private_cluster_that_does_not_start():
+    """A store smaller than Ray's least: what Ray raises becomes a sentence, its own logs are kept."""
+    lines = (
+        "from launch.backends import _ray_cluster as cluster",
+        "cluster.OBJECT_STORE_BYTES = 1000",
+        "from launch.commands import UsageError",
+        "try:",
+        "    with cluster.joined(None): pass",
+        "except UsageError as error: print(error)",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True)
+    said = done.stdout.splitlines()
+    assert (done.returncode, len(said)) == (0, 1), done.stderr
+    assert said[0].startswith(
+        "Ray did not start on this machine: Attempting to cap object store memory usage at 1000 bytes"
+    )
+    assert said[0].endswith("--backend local needs no Ray")
+    logs = Path(said[0].partition(" are in ")[2].partition(". --backend")[0])
+    assert not {path.name for path in left if path != logs and not path.name.startswith("rm-ray-logs-")}
+    assert logs.is_dir()
+    shutil.rmtree(logs)
+
+
 def test_ray_is_not_installed(write_spec, results, tmp_path):
     """An environment with every package of this one but ray; the other backends and --help work there."""
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
