@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -183,6 +183,12 @@ def whole(spec: Spec) -> Spec:
     state = SearchState(spec)
     after = state.remaining()
     return replace(after, cells=(*after.cells, *state.cells()))
+
+
+def samples_of(specs: Iterable[Spec]) -> set[str]:
+    """Identities of the trials that are samples of a search: only their search may run them, as it may also stop them."""
+    states = (SearchState(spec) for spec in specs if spec.search)
+    return {sample.trial.id for state in states for sample in state.samples.values()}
 
 
 def set_aside(spec: Spec) -> None:

@@ -2,13 +2,16 @@
 
 import argparse
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+from launch.backends import Ended
 from launch.commands import add_selection, load_specs, say
 from launch.commands.run import add_backend_arguments, chosen_backend, run_plan
 from launch.commands.status import Row, rows_of, to_json
 from launch.paths import runs_dir
 from launch.plan import Plan, make_plan, prepare
+from launch.search_state import samples_of
 from launch.state import Survey
 
 HELP = "run failed and lost trials again"
@@ -23,17 +26,22 @@ def execute(given: argparse.Namespace) -> int:
     backend = chosen_backend(given)
     rows = _look(given)
     settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
-    counts = Counter({row.use.trial.id: row.state for row in rows}.values())
-    chosen = [row.use for row in rows if row.state in ("failed", "lost") and row.use.state != "refused"]
+    ended: dict[Path, Ended] = {}
+    wrong = [row.use for row in rows if row.state in ("failed", "lost") and row.use.state != "refused"]
+    samples = samples_of(load_specs(given))
+    chosen = [use for use in wrong if use.trial.id not in samples]
+    if len(chosen) < len(wrong):
+        left = len({use.trial.id for use in wrong} & samples)
+        say(f"{left} are samples of a search, which tries them again itself (`run`), as long as it has no winner")
     if chosen:
+        counts = Counter({row.use.trial.id: row.state for row in rows if row.use.trial.id not in samples}.values())
         say(f"{counts['failed']} failed and {counts['lost']} lost are tried again")
         prepare(chosen, runs_dir())
         ended = run_plan(
             Plan(tuple(chosen)), backend, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings
         )
-    else:
+    elif not wrong:
         say("nothing has failed and nothing is lost; what is waiting or interrupted goes on with `run`")
-        ended = {}
     if given.json:
         again = {use.trial.id for use in chosen}
         print(to_json([row for row in _look(given) if row.use.trial.id in again]))

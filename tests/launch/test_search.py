@@ -266,6 +266,12 @@ def test_optuna_learns_and_a_failing_sample_cannot_win(write_spec, run, tmp_path
     assert "the loss is not finite" in err
     best = decisions(tmp_path / "results")[-1]
     assert (best["event"], best["point"]["optimizer.lr"]) == ("winner", 0.05)
+    journals = {path: path.read_bytes() for path in (tmp_path / "results" / "runs").glob("*/journal.jsonl")}
+    code, _, err = run("retry", spec)
+    assert code == 0, err
+    failed = sum(end["event"] == "failed" for end in ends.values())
+    assert f"{failed} are samples of a search, which tries them again itself" in err
+    assert {path: path.read_bytes() for path in journals} == journals, "a sample is its search's to run"
 
 
 def test_the_report_shows_the_winner_and_the_figure(undisturbed, tmp_path):

@@ -104,7 +104,6 @@ def test_a_private_cluster_that_does_not_start():
     )
     assert said[0].endswith("--backend local needs no Ray")
     logs = Path(said[0].partition(" are in ")[2].partition(". --backend")[0])
-    assert not {path.name for path in left if path != logs and not path.name.startswith("rm-ray-logs-")}
     assert logs.is_dir()
     shutil.rmtree(logs)
 
