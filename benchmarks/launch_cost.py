@@ -1,13 +1,15 @@
 """What launching costs a trial beyond its training, and how near to the ideal many unequal trials come together.
 
     python -m benchmarks.launch_cost [--backend local|ray] [--trials 60] [--workers 2]     many trials of one tiny epoch
-    python -m benchmarks.launch_cost --makespan [--backend local|ray]                      unequal trials, longest first
+    python -m benchmarks.launch_cost --makespan [--backend local|ray|slurm]                unequal trials, longest first
     python -m benchmarks.launch_cost --plain tune|tune-reuse|submitit [--trials 20]        the libraries alone, doing nothing
 
 The first two go through `launch/run.py`, MLflow included. Start-up is the time until the first trial begins to train; the cost of
 a trial is what its worker spends between the ends of two trials, less the time between the trial's own first and last event.
 The makespan is from the first trial's first event to the last one's last; the ideal is the sum of all trials' own times over
-the number of workers. Numbers are of this moment: a machine that does other things as well says little.
+the number of workers. On SLURM, started on this machine as the tests do, `--workers` jobs share the trials (trials_per_job): one
+for each would spend more on its start than on such short work. Numbers are of this moment: a machine that does other things as
+well says little.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 
@@ -58,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--backend", choices=["local", "ray"], default="local")
+    parser.add_argument("--backend", choices=["local", "ray", "slurm"], default="local")
     parser.add_argument("--makespan", action="store_true")
     parser.add_argument("--plain", choices=sorted(PLAIN))
     given = parser.parse_args()
@@ -68,6 +70,8 @@ def main() -> None:
         whole = time.time() - began
         print(f"{given.plain}: {given.trials} trials that do nothing, {given.workers} at a time: {whole:.1f} s in all")
         print(f"start-up {whole - took:.1f} s, then {1000 * took / given.trials:.0f} ms a trial")
+    elif given.backend == "slurm" and not given.makespan:
+        parser.error("benchmarks.slurm_submit measures what SLURM costs")
     elif given.makespan:
         makespan(given.trials, given.workers, given.backend)
     else:
@@ -99,7 +103,15 @@ def cost(trials: int, workers: int, backend: str) -> None:
 def makespan(trials: int, workers: int, backend: str) -> None:
     """Trials of 5 to 160 epochs, which the spec lists shortest first."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = _run(UNEQUAL, Path(folder), trials // 6, workers, backend)
+        if backend == "slurm":
+            from tests.slurm.cluster import running
+
+            words = ("--wait", "--slurm", "cpus_per_gpu=4", "--slurm", f"trials_per_job={-(-trials // workers)}")
+            with running() as cluster:
+                environment = {**cluster.environment, "RM_THREADS": "1"}
+                runs = _run(UNEQUAL, Path(folder), trials // 6, workers, backend, *words, environment=environment)
+        else:
+            runs = _run(UNEQUAL, Path(folder), trials // 6, workers, backend)
     work = sum(last - first for _, first, last in runs)
     span = max(last for *_, last in runs) - min(first for _, first, _ in runs)
     print(f"{backend}: {len(runs)} unequal trials, {workers} workers: {span:.1f} s")
@@ -108,13 +120,21 @@ def makespan(trials: int, workers: int, backend: str) -> None:
     )
 
 
-def _run(spec: str, folder: Path, seeds: int, workers: int, backend: str) -> list[Times]:
+def _run(
+    spec: str,
+    folder: Path,
+    seeds: int,
+    workers: int,
+    backend: str,
+    *more: str,
+    environment: Mapping[str, str] | None = None,
+) -> list[Times]:
     file = folder / "cost.yaml"
     file.write_text(spec.replace("SEEDS", str(list(range(seeds)))), encoding="utf-8")
-    words = [str(file), "--workers", str(workers), "--backend", backend]
-    environment = {**os.environ, "RM_RESULTS_DIR": str(folder), "MLFLOW_TRACKING_URI": ""}
+    words = [str(file), "--workers", str(workers), "--backend", backend, *more]
+    variables = {**os.environ, **(environment or {}), "RM_RESULTS_DIR": str(folder), "MLFLOW_TRACKING_URI": ""}
     command = [sys.executable, str(ROOT / "launch" / "run.py"), *words]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    subprocess.run(command, env=variables, check=True, capture_output=True)
     return [_times(path) for path in (folder / "runs").iterdir()]
 
 
