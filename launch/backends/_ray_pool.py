@@ -1,5 +1,6 @@
 """Warm Ray actors, fed with one run directory after another; those that die, or whose node does, are replaced."""
 
+import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from launch.commands import UsageError, say
 MOST_FAILED_STARTS = 3
 PATIENCE_SECONDS = 60.0
 GROW_SECONDS = 5.0
+HEAD_SECONDS = 20.0
+"""How long the head of the cluster may be out of reach; after 60 s Ray ends this process, without a word to people."""
 _NODE_DEATH = "its node has died"
 """What Ray's report of an actor's death says where the node went with it."""
 
@@ -40,8 +43,9 @@ class Pool:
         self.example = str(run_dirs[0])
         self.asked = 0
         self.failed_starts: list[str] = []
-        self.began = self.grown = self.looked = time.monotonic()
+        self.began = self.grown = self.looked = self.heard = time.monotonic()
         self.told = False
+        self.head = ray.get_runtime_context().gcs_address
         self.actor_class = ray.remote(Worker).options(
             num_cpus=slots.cpus,
             num_gpus=slots.gpus,
@@ -57,6 +61,9 @@ class Pool:
 
         try:
             while self._unfinished():
+                if not self._head_answers():
+                    self._abandon()
+                    break
                 self._hire()
                 self._listen()
                 self._obey()
@@ -66,6 +73,33 @@ class Pool:
             for hand in self.hands:
                 ray.kill(hand.actor)
         return self.trials.close()
+
+    def _head_answers(self) -> bool:
+        """Whether the cluster's head can be reached; asked before anything that would wait for it in vain."""
+        if time.monotonic() - self.heard < 1.0:
+            return True
+        host, _, port = self.head.rpartition(":")
+        began = time.monotonic()
+        while time.monotonic() - began < HEAD_SECONDS:
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            except OSError:
+                time.sleep(1.0)
+            else:
+                self.heard = time.monotonic()
+                return True
+        return False
+
+    def _abandon(self) -> None:
+        """Without its head a cluster can neither be asked nor told anything; its workers end by themselves, as Ray sees to it."""
+        say(
+            f"the head of the Ray cluster at {self.head} has not answered for {HEAD_SECONDS:.0f} s; its trials end with it, "
+            "at their last checkpoints. Once a cluster runs again, the same command goes on"
+        )
+        for hand in self.hands:
+            if hand.run_dir is not None:
+                self.trials.died(hand.run_dir, "the head of the Ray cluster is gone", stopping=True)
+        self.hands = []
 
     def _unfinished(self) -> bool:
         return any(hand.run_dir for hand in self.hands) or (not self.stops() and self.trials.left)

@@ -13,6 +13,7 @@ import pytest
 from launch.spec import load_spec
 from tests.backends.conftest import DEADLINE, Backend
 from tests.conftest import ROOT
+from tests.launch.test_run import mlflow_records
 from tests.ray.cluster import Cluster, children
 
 LONG = {"epochs: 2": "epochs: 240", "[0, 1]": "[0]"}
@@ -51,6 +52,30 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, und
         assert err.count("another worker goes on with it") >= 2
     assert undisturbed.run(path, *WORKERS)[0] == 0
     assert backend.numbers() == undisturbed.numbers()
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_its_head_is_left_and_another_one_goes_on(write_spec, results, undisturbed):
+    """Ray itself would end the command after a minute, with a line about GCS."""
+    path = write_spec(**LONG)
+    with Cluster(cpus=2) as cluster:
+        backend = Backend("ray", results, ["--backend", "ray", "--address", cluster.address])
+        process = backend.start(path, *WORKERS, environment=EVERY_STEP)
+        backend.wait_for_epochs(process, trials=2)
+        stopped = list(backend.leased().values())
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)  # neither may end early
+        cluster.nodes[0].stop()
+        assert not gone(stopped)
+        _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130, err
+    assert f"the head of the Ray cluster at {cluster.address} has not answered" in err
+    assert len(mlflow_records(results)) == 2, "what was trained is in MLflow all the same"
+    again = Backend("ray", results, ["--backend", "ray"])
+    code, _, err = again.run(path, *WORKERS)
+    assert code == 0, err
+    assert undisturbed.run(path, *WORKERS)[0] == 0
+    assert again.numbers() == undisturbed.numbers()
 
 
 def gone(pids, seconds=90):
