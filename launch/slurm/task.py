@@ -15,10 +15,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch import rundir
+from launch import rundir, team
 from launch.backends import Ended
 from launch.backends.local import Pool
-from launch.slurm import commands, submissions
+from launch.resources import wanted
+from launch.slurm import commands, members, submissions
 from launch.slurm.commands import Here, SlurmError
 from launch.slurm.submissions import Entry
 from launch.slurm.waiting import failure
@@ -45,8 +46,12 @@ class Task:
         """Work until all has ended or a signal comes; returns the exit status."""
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
-        while (left := self._left()) and not self.stopped:
-            self._work(left)
+        try:
+            while (left := self._left()) and not self.stopped:
+                self._work(left)
+        finally:
+            if int(os.environ.get("SLURM_JOB_NUM_NODES", 1)) > 1:
+                members.meeting_path(self.folder).with_suffix(".done").touch()
         if left:
             self._requeue(left)
             return INTERRUPTED
@@ -108,10 +113,16 @@ class Task:
     def _environments(self, trials: int) -> list[dict[str, str]]:
         """One a worker: its GPU of those that SLURM gave, its share of the CPUs."""
         gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-        wanted = self.side_by_side * max(1, len(gpus))
-        threads = os.environ.get("RM_THREADS") or str(max(1, self.here.cpus // wanted))
+        if (processes := wanted(self.entries[0].run_dir).processes) > 1:
+            nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
+            threads = os.environ.get("RM_THREADS") or str(max(1, self.here.cpus * nodes // processes))
+            meeting = str(members.meeting_path(self.folder))
+            shared = {"RM_THREADS": threads, "OMP_NUM_THREADS": threads, team.NODES: str(nodes), team.MEETING: meeting}
+            return [{**shared, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}]
+        wanted_here = self.side_by_side * max(1, len(gpus))
+        threads = os.environ.get("RM_THREADS") or str(max(1, self.here.cpus // wanted_here))
         shared = {"RM_THREADS": threads, "OMP_NUM_THREADS": threads}
-        count = min(wanted, trials)
+        count = min(wanted_here, trials)
         return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)] if gpus else ""} for i in range(count)]
 
     def _requeue(self, left: Sequence[Path]) -> None:
@@ -167,6 +178,8 @@ def append_event(run_dir: Path, event: str, **fields: object) -> None:
 def main() -> int:
     """The command."""
     folder, side_by_side = sys.argv[1:3]
+    if os.environ.get("SLURM_PROCID", "0") != "0":
+        return members.serve(members.meeting_path(Path(folder)))
     return Task(Path(folder), int(side_by_side), Here.read()).run()
 
 

@@ -80,10 +80,7 @@ def test_preempted_trials_are_requeued_and_end_as_undisturbed_ones(launcher: Lau
     launcher.submit(launcher.spec(seeds=[0, 1], epochs=EPOCHS))
     both = launcher.run_dirs
     pids = [freeze(launcher, run_dir) for run_dir in both]
-    launcher.cluster.ask(
-        "sbatch", "--partition=urgent", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=true"
-    )
-    launcher.wait_until(lambda: "PREEMPT" in launcher.cluster.log(), "preempted")
+    launcher.preempt()
     for pid in pids:
         thaw(pid)
     launcher.wait_finished(both)

@@ -56,9 +56,7 @@ def test_a_plan_on_two_nodes_is_preempted_requeued_and_ends_as_an_undisturbed_on
     assert len({raylet_of(pid) for pid in workers}) == 2, "one on each node"
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)  # in the midst of training, however fast this machine is
-    urgent = ("--partition=urgent", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=true")
-    launcher.cluster.ask("sbatch", *urgent)
-    launcher.wait_until(lambda: "PREEMPT" in launcher.cluster.log(), "preempted")
+    launcher.preempt()
     for pid in workers:
         os.kill(pid, signal.SIGCONT)
     launcher.wait_finished(launcher.run_dirs, 900)
