@@ -92,18 +92,20 @@ def test_preempted_trials_are_requeued_and_end_as_undisturbed_ones(launcher: Lau
     launcher.wait_until(lambda: states(both) == ["gone", "gone"], "their jobs are done")
 
 
-def test_a_restarted_controller_a_killed_worker_a_cancelled_task_and_a_lost_node(launcher: Launcher, undisturbed):
+def test_a_restarted_controller_a_killed_worker_a_cancelled_task_and_a_lost_node(
+    launcher: Launcher, undisturbed, monkeypatch
+):
     """One after another to four trials in one array."""
     spec = launcher.spec(seeds=[0, 1, 2, 3], epochs=EPOCHS)
     launcher.submit(spec, RM_CHECKPOINT_SECONDS="0")  # what is killed goes on from its last step
     bystander, killed, ended, on_lost_node = run_dirs = launcher.run_dirs
     pids = {run_dir: freeze(launcher, run_dir) for run_dir in run_dirs}
 
-    launcher.cluster.end("slurmctld")
-    assert states(run_dirs) == ["unknown"] * 4
-    thaw(pids[bystander])
-    freeze(launcher, bystander)  # after more epochs, without a controller
-    launcher.cluster.start_controller()
+    with launcher.cluster.without_controller() as environment, monkeypatch.context() as patch:
+        patch.setenv("SLURM_CONF", environment["SLURM_CONF"])
+        assert states(run_dirs) == ["unknown"] * 4
+        thaw(pids[bystander])
+        freeze(launcher, bystander)  # after more epochs, without a controller
     launcher.wait_until(lambda: states(run_dirs) == ["running"] * 4, "the new controller knows the jobs")
     thaw(pids[bystander])
 
