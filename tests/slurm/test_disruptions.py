@@ -186,3 +186,29 @@ def test_a_trial_that_never_gets_further_is_failed_after_three_starts(launcher: 
     launcher.wait_until(lambda: journal(run_dir) == ["failed"], "failed")
     assert "invalid literal for int" in json.loads((run_dir / "journal.jsonl").read_text())["error"]
     launcher.wait_until(lambda: states([run_dir]) == ["gone"], "its job is done")
+
+
+def test_three_starts_that_get_no_further_are_enough_whoever_requeues(launcher: Launcher):
+    """Each time the job is requeued before the first step; the fourth incarnation fails the trial and says why."""
+    spec = launcher.spec(seeds=[0], epochs=EPOCHS)
+    launcher.submit(spec)
+    (run_dir,) = launcher.run_dirs
+    identity = slurm.jobs([run_dir])[run_dir].id
+    running = ("squeue", "--noheader", "--states=RUNNING", f"--jobs={identity}")
+    for start in range(3):
+        launcher.wait_until(
+            lambda start=start: len(starts(run_dir)) == start + 1 and worker_pid(run_dir), "its worker has begun"
+        )
+        pid = worker_pid(run_dir)
+        os.kill(pid, signal.SIGSTOP)
+        assert "epoch" not in journal(run_dir)
+        launcher.cluster.ask("scontrol", "requeue", identity)
+        launcher.wait_until(lambda: not launcher.cluster.ask(*running), "told to go")
+        thaw(pid)
+    launcher.wait_until(lambda: journal(run_dir)[-1:] == ["failed"], "failed")
+    assert [start["restart"] for start in starts(run_dir)] == [0, 1, 2]
+    code, out, _ = launcher.run("status", spec, "--json")
+    (trial,) = json.loads(out)["trials"]
+    assert (code, trial["state"]) == (0, "failed")
+    assert trial["note"].startswith("3 starts in a row got no further than epoch 1, step 0; the job's time limit, or ")
+    launcher.wait_until(lambda: states([run_dir]) == ["gone"], "its job is done")
