@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from launch import catalog, reproduced, rundir
+from launch.resources import Resources, keep
 from launch.spec import Cell, Spec
 from launch.trial import Trial
 
@@ -143,10 +144,10 @@ def _valid_keys(specs: Iterable[Spec]) -> str:
     return f"keys: {', '.join(sorted(keys))}, or a dotted one such as method.alpha"
 
 
-def prepare(uses: Sequence[Planned], runs: Path) -> None:
+def prepare(uses: Sequence[Planned], runs: Path, resources: Resources | None = None) -> None:
     """Make the run directories: trial.json, and a line in uses.jsonl for each spec and row that the trial appears in.
 
-    Those of committed records are made whole.
+    Those of committed records are made whole. `resources` stand for those of the specs.
     """
     reproduced.restore(runs.parent / "reproduced", runs, {use.trial.id for use in uses})
     for use in uses:
@@ -158,6 +159,7 @@ def prepare(uses: Sequence[Planned], runs: Path) -> None:
             aside.write_text(use.trial.to_json(), encoding="utf-8")
             aside.replace(trial_file)
         line = json.dumps({"spec": use.spec.name, "profile": use.spec.profile, "row": use.row, "label": use.label})
+        keep(run_dir, resources or use.cell.resources)
         uses_file = run_dir / "uses.jsonl"
         known = uses_file.read_text(encoding="utf-8").splitlines() if uses_file.exists() else []
         if line not in known:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from launch.document import Document, Place, Problem, SpecError, read
@@ -24,6 +24,7 @@ _OURS = {
     "gres": "gpus_per_trial",
     "ntasks": "gpus_per_trial",
     "ntasks-per-node": "gpus_per_trial",
+    "nodes": None,
     "error": None,
     "job-name": None,
     "open-mode": None,
@@ -83,11 +84,9 @@ class Site(BaseModel):
     qos: _Text | None = None
     constraint: _Text | None = None
     gpus_per_trial: Annotated[int, Field(ge=0)] = 1
-    """On each node; 0 trains on CPU cores."""
+    """Of a trial whose spec does not say `resources`; 0: there are none, and all train on CPU cores."""
     cpus_per_gpu: Annotated[int, Field(ge=1)] = 8
     """Of a trial without a GPU: all its CPU cores."""
-    nodes: Annotated[int, Field(ge=1)] = 1
-    """Of one trial; more than one trains with torch.distributed."""
     mem: Annotated[_Text, AfterValidator(_mem)] | None = None
     """Of a node, such as 32G."""
     time: Annotated[_Text, AfterValidator(_time)] | None = None
@@ -109,12 +108,6 @@ class Site(BaseModel):
         days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
         return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
-    @model_validator(mode="after")
-    def _one_trial_on_several_nodes(self) -> "Site":
-        if self.trials_per_job > 1 and self.nodes > 1:
-            raise ValueError("a job either packs several trials (trials_per_job) or spreads one over nodes; not both")
-        return self
-
 
 def load_site(path: Path | None, overrides: Sequence[str] = ()) -> Site:
     """Read a site file (None: launch/site.yaml where there is one) with `key=value` overrides on top.
@@ -128,11 +121,7 @@ def load_site(path: Path | None, overrides: Sequence[str] = ()) -> Site:
     given = _from_overrides(overrides, complaints)
     if not problems and not complaints:
         sbatch = {**written.get("sbatch", {}), **given.get("sbatch", {})}
-        try:
-            return Site.model_validate({**written, **given, "sbatch": sbatch})
-        except ValidationError as error:  # each value is right by itself: what they say together is not
-            where = f"{file or '--slurm'}: "
-            complaints = [where + reason(detail) for detail in error.errors()]
+        return Site.model_validate({**written, **given, "sbatch": sbatch})
     raise SiteError(file or DEFAULT_FILE, problems, complaints)
 
 

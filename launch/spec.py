@@ -16,6 +16,8 @@ from launch.document import Document, Place, Problem, SpecError, read
 from launch.metric import Metric, misfit
 from launch.published import read_published
 from launch.resolve import Resolver, Written, merge, near, reason, set_value, settings_at
+from launch.resources import ONE, Resources
+from launch.resources_grammar import NONE_WRITTEN, Placed, read_resources, refuse_misfits
 from launch.search import Search, Tried, said
 from launch.search_grammar import Parts, read_search
 from launch.trial import SECTIONS, Trial
@@ -53,6 +55,7 @@ class _File(_Strict):
     metric: Metric = Metric()
     margin: Annotated[float, Field(ge=0)] = 0.3
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)] = [0]
+    resources: Any = None
     trial: dict[str, Any] = {}
     axes: dict[str, dict[str, Any] | list[Any]] = {}
     rows: list[dict[str, Any]] = []
@@ -69,6 +72,7 @@ class Cell:
 
     also: what it prints of the metrics in `Metric.also`.
     stopped: a sample that its search has stopped, which nothing resumes.
+    resources: what each of its trials is trained on.
     """
 
     labels: tuple[str, ...]
@@ -77,6 +81,7 @@ class Cell:
     assumed: Mapping[str, str]
     also: Mapping[str, float] = field(default_factory=dict)
     stopped: bool = False
+    resources: Resources = ONE
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,11 @@ def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int]
     file = _top_level(document, problems)
     if file is None:
         raise SpecError(document.path, problems)
-    written_profile, profile_seeds, searches = _profile(document, file, profile, problems)
-    forced = seeds or profile_seeds
+    written_profile, own_of_profile, searches = _profile(document, file, profile, problems)
+    forced = seeds or own_of_profile.seeds
+    whole = read_resources(document, (), document.data, problems) or NONE_WRITTEN
+    smaller = own_of_profile.resources or (NONE_WRITTEN if profile else None)
+    asked: list[tuple[Placed, Trial]] = []
     axes, choices = _rows(document, file, problems) if file.rows else _axes(document, file, problems)
     labels = [[choice.label for choice in axis] for axis in choices]
     metrics = [file.metric.name, *file.metric.also]
@@ -160,13 +168,17 @@ def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int]
         written = merge(written, written_profile)
         values = resolver.values(written.settings, ("trial",))
         if values is not None:
-            own = next((choice.seeds for choice in reversed(combination) if choice.seeds), None)
+            own = next((choice.own.seeds for choice in reversed(combination) if choice.own.seeds), None)
             trials = Trial.for_seeds(values, forced or own or file.seeds, texts)
+            placed = smaller or next((c.own.resources for c in reversed(combination) if c.own.resources), whole)
+            asked.append((placed, trials[0]))
             names = tuple(choice.label for choice in combination)
             numbers = published.get(names, {})
-            cells.append(Cell(names, numbers.pop(file.metric.name, None), trials, written.assumed, numbers))
+            first = numbers.pop(file.metric.name, None)
+            cells.append(Cell(names, first, trials, written.assumed, numbers, resources=placed.resources))
     if why := misfit(file.metric, {cell.labels: cell.trials[0].values for cell in cells}):
         problems.append(Problem(document.mark(("metric",) if "metric" in document.data else (), key=True), why))
+    refuse_misfits(document, asked, bool(file.search), problems)
     search = read_search(document, searches, merge(base, written_profile), resolver) if file.search else None
     if file.search and labels:
         labels[-1].append(WINNER)  # claims may be about it
@@ -230,10 +242,10 @@ def _complaint(at: Place, detail: Any) -> str:
 
 def _profile(
     document: Document, file: _File, name: str | None, problems: list[Problem]
-) -> tuple[Written, Sequence[int] | None, Parts]:
-    """The settings, seeds and changes to the search of the chosen profile; the others are checked for their keys."""
+) -> tuple[Written, "_Own", Parts]:
+    """The settings, what is its own, and changes to the search of the chosen profile; the others are checked for their keys."""
     search: Parts = [(("search",), file.search)]
-    chosen: tuple[Written, Sequence[int] | None, Parts] = (Written({}, {}), None, search)
+    chosen: tuple[Written, _Own, Parts] = (Written({}, {}), _Own(), search)
     if name is not None and name not in file.profiles:
         problems.append(
             Problem(document.mark(("profiles",), key=True), f"no profile '{name}'{near(name, file.profiles)}")
@@ -245,28 +257,35 @@ def _profile(
             message = "a profile's search is a mapping that changes keys of the spec's search"
             problems.append(Problem(document.mark((*at, "search"), key=True), message))
             smaller = {}
-        seeds = _own_seeds(document, at, data, problems)
-        written = settings_at(document, at, data, problems, skip=("seeds", "search"))
+        own = _own(document, at, data, problems)
+        written = settings_at(document, at, data, problems, skip=(*_Own._fields, "search"))
         if key == name:
-            chosen = written, seeds, [*search, ((*at, "search"), smaller)]
+            chosen = written, own, [*search, ((*at, "search"), smaller)]
     return chosen
 
 
-def _own_seeds(document: Document, at: Place, data: Mapping[str, Any], problems: list[Problem]) -> list[int] | None:
-    """The seeds of a profile, a row or a labelled group of settings, where it has its own."""
+class _Own(NamedTuple):
+    """What a profile, a row or a labelled group of settings has of its own beside its settings."""
+
+    seeds: list[int] | None = None
+    resources: Placed | None = None
+
+
+def _own(document: Document, at: Place, data: Mapping[str, Any], problems: list[Problem]) -> _Own:
+    resources = read_resources(document, at, data, problems)
     seeds = data.get("seeds")
     if seeds is None or (isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds)):
-        return seeds
+        return _Own(seeds, resources)
     problems.append(Problem(document.mark((*at, "seeds")), f"seeds must be a list of whole numbers, found {seeds!r}"))
-    return None
+    return _Own(None, resources)
 
 
 class _Choice(NamedTuple):
-    """One value of an axis, or one row: its label, what it sets, and its own seeds if it has some."""
+    """One value of an axis, or one row: its label, what it sets, and what else it has of its own."""
 
     label: str
     written: Written
-    seeds: list[int] | None
+    own: _Own
 
 
 Choices = list[list[_Choice]]
@@ -283,13 +302,13 @@ def _axes(document: Document, file: _File, problems: list[Problem]) -> tuple[tup
             problems.append(Problem(document.mark(at), f"axis '{axis}' has no values"))
         choices.append([])
         for (label, value), place in zip(items, places, strict=True):
-            written, seeds = Written({}, {}), None
+            written, own = Written({}, {}), _Own()
             if axis.partition(".")[0] in SECTIONS:
                 set_value(document, axis, value, place, written, problems)
             else:
-                written = settings_at(document, place, value, problems, skip=("seeds",))
-                seeds = _own_seeds(document, place, value, problems) if isinstance(value, dict) else None
-            choices[-1].append(_Choice(label, written, seeds))
+                written = settings_at(document, place, value, problems, skip=_Own._fields)
+                own = _own(document, place, value, problems) if isinstance(value, dict) else own
+            choices[-1].append(_Choice(label, written, own))
     return tuple(file.axes), choices
 
 
@@ -303,8 +322,8 @@ def _rows(document: Document, file: _File, problems: list[Problem]) -> tuple[tup
             problems.append(Problem(document.mark(("rows", i)), "every row needs its label: {row: ..., method: ...}"))
         elif any(label == other.label for other in choices):
             problems.append(Problem(document.mark(("rows", i, "row")), f"a row labelled '{label}' is there already"))
-        written = settings_at(document, ("rows", i), row, problems, skip=("row", "published", "seeds"))
-        choices.append(_Choice(str(label), written, _own_seeds(document, ("rows", i), row, problems)))
+        written = settings_at(document, ("rows", i), row, problems, skip=("row", "published", *_Own._fields))
+        choices.append(_Choice(str(label), written, _own(document, ("rows", i), row, problems)))
     return ("row",), [choices]
 
 

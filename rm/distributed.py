@@ -88,6 +88,15 @@ def join() -> tuple[Processes, torch.device]:
     return Processes(rank, count), device
 
 
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error only says that another process of the group is gone: the reason is that one's to tell."""
+    said = str(error).lower()
+    words = ("connection closed by peer", "connection reset by peer", "broken pipe", "nccl", "gloo")
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(word in said for word in words)
+    )
+
+
 def _on_cpu(state: Any) -> Any:
     if isinstance(state, Tensor):
         return state.cpu()

@@ -22,7 +22,7 @@ import torch
 
 from rm import checkpoint
 from rm.datasets import DataError
-from rm.distributed import Processes, join
+from rm.distributed import Processes, is_lost_peer, join
 from rm.journal import Journal, read
 from rm.options import Trial, TrialError, load_trial
 from rm.provenance import record_attempt
@@ -78,6 +78,8 @@ def fit(
         except Interrupted:
             raise
         except Exception as error:
+            if processes.count > 1 and is_lost_peer(error):
+                raise  # this process has not failed; whoever started them knows which one has
             journal.append("failed", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
             raise
         if processes.is_first:
@@ -145,7 +147,9 @@ def train(run: Run, run_dir: Path, journal: Journal, stop: Callable[[], bool], e
 def _begin(run: Run, run_dir: Path, journal: Journal) -> None:
     saved = checkpoint.load(run_dir, run.device)
     if saved is None:
-        journal.append("started", epochs=run.options.epochs, threads=torch.get_num_threads(), device=str(run.device))
+        several: dict[str, Any] = {"processes": run.processes.count} if run.processes.count > 1 else {}
+        threads, device = torch.get_num_threads(), str(run.device)
+        journal.append("started", epochs=run.options.epochs, threads=threads, device=device, **several)
         return
     run.load_state_dict(saved)
     journal.append("resumed", epoch=run.epoch, step=run.step)

@@ -34,15 +34,17 @@ def library() -> Any:
 
 
 class Slots(NamedTuple):
-    """How trials share the nodes: `wanted` workers, each with `cpus` and `gpus` (both may be fractions)."""
+    """How trials share the nodes: `wanted` workers, each with `cpus` and `gpus` (both may be fractions) for its processes."""
 
     wanted: int
     cpus: float
     gpus: float
+    processes: int = 1
 
     @property
     def threads(self) -> int:
-        return max(1, int(self.cpus))
+        """Of each process."""
+        return max(1, int(self.cpus / self.processes))
 
     @property
     def per_gpu(self) -> int:
@@ -65,6 +67,27 @@ def divide(nodes: Sequence[Mapping[str, float]], workers: int | None, trials_per
         if capacity(nodes, Slots(wanted, share, 1 / per_gpu if per_gpu else 0)) >= wanted:
             break
     return Slots(wanted, share, _floor(1 / per_gpu) if per_gpu else 0)
+
+
+def divide_among_teams(nodes: Sequence[Mapping[str, float]], workers: int | None, processes: int) -> Slots:
+    """The same where so many processes train each trial, on one node, each on a GPU of its own where there are any.
+
+    On one node, what the backend `local` gives. UsageError where no node has so many GPUs.
+    """
+    gpus = [int(node.get("GPU", 0)) for node in nodes]
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    if any(gpus) and max(gpus) < processes:
+        raise UsageError(
+            f"there are trials that take {processes} GPUs each, and no node of the Ray cluster has more than {max(gpus)}; "
+            "--backend slurm spreads a trial over nodes, --gpus N trains each on fewer"
+        )
+    fit = [gpu // processes if any(gpus) else max(1, cpu // processes) for gpu, cpu in zip(gpus, cpus, strict=True)]
+    wanted = min(workers or sum(fit), sum(fit)) if any(gpus) else workers or sum(fit)
+    smallest = min(cpu for cpu, count in zip(cpus, fit, strict=True) if count)
+    share = min(smallest, max(1, sum(cpus) // wanted))
+    if any(gpus):  # as many teams of a node as its GPUs allow must find their CPUs there
+        share = min(max(1, cpu // min(count, wanted)) for cpu, count in zip(cpus, fit, strict=True) if count)
+    return Slots(wanted, share, processes if any(gpus) else 0, processes)
 
 
 def _floor(share: float) -> float:

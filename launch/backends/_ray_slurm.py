@@ -26,6 +26,7 @@ from launch.backends import Ended, Watcher, slurm
 from launch.backends._ray_cluster import OBJECT_STORE_BYTES, divide, joined, nodes
 from launch.backends._ray_memory import check_memory
 from launch.backends._ray_pool import Pool
+from launch.backends._trials import by_processes
 from launch.commands import UsageError, say
 from launch.site import Site
 from launch.slurm import submissions
@@ -37,9 +38,14 @@ NODES_SECONDS = 180.0
 
 
 def submit(
-    run_dirs: Sequence[Path], watcher: Watcher, *, site: Site, workers: int | None, trials_per_gpu: int
+    run_dirs: Sequence[Path], watcher: Watcher, *, site: Site, on_nodes: int, workers: int | None, trials_per_gpu: int
 ) -> dict[Path, Ended]:
-    """Submit one job of `site.nodes` nodes for what has no job yet; returns at once."""
+    """Submit one job of so many nodes for what has no job yet; returns at once."""
+    if any(count > 1 for count, _ in by_processes(run_dirs)):
+        raise UsageError(
+            "there are trials that take several GPUs each, and --on-slurm gives each one; --backend slurm gives them all, "
+            "--gpus 1 trains them on one"
+        )
     if shutil.which("sbatch") is None:
         raise UsageError("sbatch is not on the PATH of this machine; --on-slurm is for a cluster's login node")
     try:
@@ -47,7 +53,8 @@ def submit(
             submissions.adopt_orphans()
             homeless = slurm._without_job(run_dirs)
             if homeless:
-                say(f"{len(homeless)} trials go to SLURM as job {_sbatch(homeless, site, workers, trials_per_gpu)}")
+                job = _sbatch(homeless, site, on_nodes, workers, trials_per_gpu)
+                say(f"{len(homeless)} trials go to SLURM as job {job}")
     except SlurmError as error:
         raise UsageError(f"nothing was submitted: {error}") from error
     ended = {run_dir: Ended("submitted", None) for run_dir in run_dirs}
@@ -56,13 +63,13 @@ def submit(
     return ended
 
 
-def _sbatch(run_dirs: Sequence[Path], site: Site, workers: int | None, trials_per_gpu: int) -> str:
+def _sbatch(run_dirs: Sequence[Path], site: Site, on_nodes: int, workers: int | None, trials_per_gpu: int) -> str:
     from launch import snapshot
     from launch.paths import ROOT, results_dir
 
     tree = snapshot.take(ROOT, results_dir())
     folder = submissions.intend([run_dirs])
-    script = _Script(folder, site, tree, trials_per_gpu)
+    script = _Script(folder, site, tree, slurm.Shape(on_nodes, site.gpus_per_trial, 1), trials_per_gpu)
     script.workers = workers or 0
     return slurm._sbatch(script.write(1, None, None), folder)
 

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -44,15 +43,3 @@ def _problem(run_dir: Path) -> str | None:
         f"node {platform.node()} does not see {run_dir}/trial.json: run directories must lie on a file system that all "
         "nodes of the Ray cluster share (set RM_RESULTS_DIR)"
     )
-
-
-def free_memory() -> dict[str, Any]:
-    """Of each GPU of this node, in MiB, as nvidia-smi says; or why it cannot be told."""
-    words = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
-    answer: dict[str, Any] = {"host": platform.node(), "free": [], "problem": None}
-    try:
-        said = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
-        answer["free"] = [float(line) for line in said.split()]
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        answer["problem"] = f"nvidia-smi: {error}"
-    return answer

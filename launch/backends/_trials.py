@@ -9,6 +9,7 @@ from typing import Any
 
 from launch import rundir
 from launch.backends import Ended, Watcher
+from launch.resources import wanted
 
 MOST_DEATHS = 3
 """A trial whose worker dies this often without an answer is failed instead of being given to another worker."""
@@ -72,6 +73,14 @@ class Trials:
         for run_dir in (*self.queue, *self.elsewhere):
             self.end(run_dir, Ended("interrupted", "not started"))
         return self.ended
+
+
+def by_processes(run_dirs: Sequence[Path]) -> list[tuple[int, list[Path]]]:
+    """The run directories by how many processes train each, most first."""
+    groups: dict[int, list[Path]] = {}
+    for run_dir in run_dirs:
+        groups.setdefault(wanted(run_dir).processes, []).append(run_dir)
+    return sorted(groups.items(), reverse=True)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.backends import Ended, Watcher
-from launch.backends._trials import Trials, on_signals
+from launch.backends._trials import Trials, by_processes, on_signals
+from launch.commands import UsageError
 from launch.paths import ROOT
 
 
@@ -33,6 +34,28 @@ def slots(workers: int | None, trials_per_gpu: int, trials: int) -> list[dict[st
     return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(count)]
 
 
+def team_slots(processes: int, workers: int | None, trials: int) -> list[dict[str, str]]:
+    """The same of trials that so many processes train together: each has so many GPUs, or its share of the threads.
+
+    UsageError where this machine has fewer GPUs.
+    """
+    gpus = visible_gpus()
+    if 0 < len(gpus) < processes:
+        raise UsageError(
+            f"there are trials that take {processes} GPUs each, and this machine has {len(gpus)}; --gpus N trains each on fewer, "
+            "--backend slurm where there are more"
+        )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    fit = len(gpus) // processes or max(1, cores // processes)
+    wanted = min(workers or fit, fit) if gpus else workers or fit
+    threads = str(max(1, cores // (wanted * processes)))
+    shared = {"RM_THREADS": threads, "OMP_NUM_THREADS": threads}
+    return [
+        {**shared, "CUDA_VISIBLE_DEVICES": ",".join(gpus[i * processes : (i + 1) * processes])}
+        for i in range(max(1, min(wanted, trials)))
+    ]
+
+
 def visible_gpus() -> list[str]:
     """The GPUs a worker may use, as CUDA_VISIBLE_DEVICES writes them; none where there is no driver."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -48,10 +71,25 @@ def visible_gpus() -> list[str]:
 def run(
     run_dirs: Sequence[Path], watcher: Watcher, *, workers: int | None = None, trials_per_gpu: int = 1
 ) -> dict[Path, Ended]:
-    """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and stop; twice: kill."""
-    pool = Pool(run_dirs, watcher, slots(workers, trials_per_gpu, len(run_dirs)))
-    with on_signals(pool.stop):
-        return pool.run()
+    """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and stop; twice: kill.
+
+    Those that take several GPUs come first, and have them to themselves.
+    """
+    pools = [
+        Pool(
+            group,
+            watcher,
+            slots(workers, trials_per_gpu, len(group)) if count == 1 else team_slots(count, workers, len(group)),
+        )
+        for count, group in by_processes(run_dirs)
+    ]
+
+    def stop() -> None:
+        for pool in pools:
+            pool.stop()
+
+    with on_signals(stop):
+        return {run_dir: ended for pool in pools for run_dir, ended in pool.run().items()}
 
 
 class _Worker:
@@ -122,7 +160,8 @@ class Pool:
     def run(self) -> dict[Path, Ended]:
         try:
             for environment in self.environments:
-                self._hire(environment)
+                if not self.stops:
+                    self._hire(environment)
             while self._unfinished():
                 for key, _ in self.selector.select(timeout=1.0):
                     self._listen(key.data)

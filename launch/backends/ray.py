@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from launch.backends import Ended, Watcher
-from launch.backends._ray_cluster import check_installed, divide, joined, nodes
+from launch.backends._ray_cluster import check_installed, divide, divide_among_teams, joined, nodes
 from launch.backends._ray_memory import check_memory
 from launch.backends._ray_pool import Pool
-from launch.backends._trials import on_signals
+from launch.backends._trials import by_processes, on_signals
 from launch.commands import UsageError
 from launch.site import Site, load_site
 
@@ -50,8 +50,7 @@ def settings(given: argparse.Namespace) -> dict[str, Any]:
     key, _, count = given.on_slurm.partition("=")
     if key != "nodes" or not count.isdigit() or int(count) < 1:
         raise UsageError(f"--on-slurm takes nodes=N, such as nodes=4; found '{given.on_slurm}'")
-    site = load_site(given.site, given.slurm)
-    return {"site": site.model_copy(update={"nodes": int(count)})}
+    return {"site": load_site(given.site, given.slurm), "on_nodes": int(count)}
 
 
 def _checked(address: str | None) -> str | None:
@@ -71,15 +70,19 @@ def run(
     trials_per_gpu: int = 1,
     address: str | None = None,
     site: Site | None = None,
+    on_nodes: int = 1,
 ) -> dict[Path, Ended]:
     """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and stop; twice: kill.
 
-    site     of a SLURM cluster: submit a job there that does this, and return at once
+    site     of a SLURM cluster: submit a job of `on_nodes` nodes there that does this, and return at once
+
+    Trials that take several GPUs have them on one node each, and come first.
     """
     if site is not None:
         from launch.backends._ray_slurm import submit
 
-        return submit(run_dirs, watcher, site=site, workers=workers, trials_per_gpu=trials_per_gpu)
+        share: dict[str, Any] = {"workers": workers, "trials_per_gpu": trials_per_gpu}
+        return submit(run_dirs, watcher, site=site, on_nodes=on_nodes, **share)
     stops: list[None] = []
 
     def stop() -> None:
@@ -87,6 +90,12 @@ def run(
 
     # Ray sets a SIGTERM handler of its own as it starts: ours goes over it again.
     with on_signals(stop), joined(address), on_signals(stop):
-        slots = divide(nodes(), workers, trials_per_gpu)
-        check_memory(run_dirs, slots)
-        return Pool(run_dirs, watcher, slots, lambda: len(stops), grows=workers is None).run()
+        pools = []
+        for count, group in by_processes(run_dirs):
+            if count > 1:
+                slots = divide_among_teams(nodes(), workers, count)
+            else:
+                slots = divide(nodes(), workers, trials_per_gpu)
+                check_memory(group, slots)
+            pools.append(Pool(group, watcher, slots, lambda: len(stops), grows=workers is None))
+        return {run_dir: ended for pool in pools for run_dir, ended in pool.run().items()}

@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from launch import rundir, snapshot
 from launch.backends import Ended, Job, Watcher
 from launch.checks import Check
 from launch.commands import UsageError, say
 from launch.paths import ROOT, results_dir
+from launch.resources import wanted
 from launch.site import Site, load_site
 from launch.slurm import commands, submissions
 from launch.slurm.commands import SlurmError
@@ -97,12 +98,37 @@ def withdraw(run_dirs: Sequence[Path]) -> None:
     commands.cancel([each for each, job in commands.states(ids).items() if job.state == "pending"])
 
 
+class Shape(NamedTuple):
+    """What a job is given for a trial: nodes, GPUs on each (0: none), processes on each."""
+
+    nodes: int
+    gpus: int
+    processes: int
+
+    @property
+    def is_team(self) -> bool:
+        return self.nodes * self.processes > 1
+
+    def cpus(self, site: Site) -> int:
+        """On each node."""
+        return site.cpus_per_gpu * max(self.gpus, self.processes)
+
+
+def shape(run_dir: Path, site: Site) -> Shape:
+    """Of a trial's job."""
+    resources = wanted(run_dir)
+    if resources.processes == 1:
+        return Shape(1, site.gpus_per_trial, 1)
+    return Shape(resources.nodes, resources.gpus if site.gpus_per_trial else 0, resources.gpus)
+
+
 def examine(*, submit: bool, site: Site, wait: bool = False) -> Iterator[Check]:
     """What `doctor` looks at; with `submit`, also by a job."""
     from launch.slurm import examination
 
     def write(folder: Path, command: str, site: Site) -> Path:
-        return _Script(folder, site, snapshot.take(ROOT, results_dir()), command=command).write(1, None, None)
+        given = Shape(1, site.gpus_per_trial, 1)
+        return _Script(folder, site, snapshot.take(ROOT, results_dir()), given, command=command).write(1, None, None)
 
     return examination.examine(site, submit, write)
 
@@ -129,37 +155,56 @@ def _is_done_with(run_dir: Path) -> bool:
 
 
 def _submit_all(run_dirs: Sequence[Path], site: Site, workers: int | None, side_by_side: int) -> dict[Path, Ended]:
-    """Submit in arrays as large as the cluster takes; returns those that it refused once others were in."""
-    if not run_dirs:
-        return {}
-    packed = [list(run_dirs[i : i + site.trials_per_job]) for i in range(0, len(run_dirs), site.trials_per_job)]
-    most = commands.most_tasks()
-    arrays = [packed[start : start + most] for start in range(0, len(packed), most)]
+    """Submit in arrays, each of one shape, as large as the cluster takes; returns those that it refused once others were in."""
+    groups: dict[Shape, list[Path]] = {}
+    for run_dir in run_dirs:
+        groups.setdefault(shape(run_dir, site), []).append(run_dir)
+    if site.trials_per_job > 1 and any(given.is_team for given in groups):
+        raise UsageError(
+            "trials_per_job packs trials of one GPU each, and there are some that take more; leave it out, or choose with --where"
+        )
+    arrays: list[_Array] = []
+    most = commands.most_tasks() if groups else 1
+    for given, group in groups.items():
+        packed = [group[i : i + site.trials_per_job] for i in range(0, len(group), site.trials_per_job)]
+        arrays += [_Array(given, packed[start : start + most]) for start in range(0, len(packed), most)]
     at_a_time = -(-workers // min(side_by_side, site.trials_per_job)) if workers else site.max_parallel
     lanes = min(len(arrays), at_a_time or len(arrays))  # arrays side by side; %N bounds each array, not their sum
-    tree = snapshot.take(ROOT, results_dir())
+    tree = snapshot.take(ROOT, results_dir()) if arrays else ROOT
     ids: list[str] = []
     for number, array in enumerate(arrays):
         throttle = at_a_time and at_a_time // lanes + (number % lanes < at_a_time % lanes)
         after = ids[number - lanes] if at_a_time and number >= lanes else None
-        for task in array:
-            for run_dir in task:
-                rundir.clear_cancel(run_dir)
-        folder = submissions.intend(array)
-        script = _Script(folder, site, tree, side_by_side).write(len(array), throttle, after)
         try:
-            ids.append(_sbatch(script, folder))
+            script = _Script(submissions.intend(array.tasks), site, tree, array.shape, side_by_side)
+            ids.append(_submit(array, script, throttle, after))
         except SlurmError as error:
             if not ids:
                 raise
             say(f"SLURM took {len(ids)} of {len(arrays)} arrays and refused the next: {error}")
-            return {
-                each: Ended("interrupted", "not submitted")
-                for rest in arrays[number:]
-                for task in rest
-                for each in task
-            }
+            left = (each for rest in arrays[number:] for task in rest.tasks for each in task)
+            return dict.fromkeys(left, Ended("interrupted", "not submitted"))
     return {}
+
+
+class _Array(NamedTuple):
+    shape: Shape
+    tasks: list[list[Path]]
+
+
+def _submit(array: _Array, script: "_Script", throttle: int | None, after: str | None) -> str:
+    """Returns its id; SlurmError, with what it asked for, where SLURM refuses it."""
+    for task in array.tasks:
+        for run_dir in task:
+            rundir.clear_cancel(run_dir)
+    try:
+        return _sbatch(script.write(len(array.tasks), throttle, after), script.folder)
+    except SlurmError as error:
+        if not array.shape.is_team:
+            raise
+        has = f"{array.shape.gpus} GPUs" if array.shape.gpus else f"{array.shape.cpus(script.site)} CPUs"
+        asked = f"{array.shape.nodes} nodes with {has} each for a trial; --gpus N or NODESxN trains on fewer"
+        raise SlurmError(f"{error} (asked for {asked})") from error
 
 
 def _sbatch(script: Path, folder: Path) -> str:
@@ -187,9 +232,11 @@ def _sbatch(script: Path, folder: Path) -> str:
 class _Script:
     """An array's sbatch script, as submitit writes it."""
 
-    def __init__(self, folder: Path, site: Site, tree: Path, side_by_side: int = 1, command: str | None = None) -> None:
-        self.folder, self.site, self.tree, self.side_by_side = folder, site, tree, side_by_side
-        self.command = command
+    def __init__(
+        self, folder: Path, site: Site, tree: Path, given: Shape, side_by_side: int = 1, command: str | None = None
+    ) -> None:
+        self.folder, self.site, self.tree, self.shape = folder, site, tree, given
+        self.side_by_side, self.command = side_by_side, command
 
     def write(self, tasks: int, throttle: int | None, after: str | None) -> Path:
         from submitit import SlurmExecutor
@@ -209,7 +256,7 @@ class _Script:
     def _resources(self) -> dict[str, Any]:
         """The script's options under submitit's names."""
         site = self.site
-        cpus = site.cpus_per_gpu * max(1, site.gpus_per_trial)
+        cpus = self.shape.cpus(site)
         warning = min(WARNING_SECONDS, site.seconds // 2) if site.seconds else WARNING_SECONDS
         return {
             "job_name": self.folder.name,
@@ -220,9 +267,9 @@ class _Script:
             "constraint": site.constraint,
             "time": site.time,
             "mem": site.mem,
-            "nodes": site.nodes,
+            "nodes": self.shape.nodes,
             "ntasks_per_node": 1,
-            "gpus_per_node": site.gpus_per_trial or None,
+            "gpus_per_node": self.shape.gpus or None,
             "cpus_per_task": cpus,
             "signal_delay_s": warning,
             "stderr_to_stdout": True,
@@ -231,7 +278,8 @@ class _Script:
                 f"export PYTHONPATH={shlex.quote(str(self.tree))}",
                 f"cd {shlex.quote(str(self.tree))}",
             ],
-            "srun_args": [f"--cpus-per-task={cpus}"],  # since 22.05 srun does not take it from sbatch
+            # Since 22.05 srun does not take the CPUs from sbatch. The first node's task decides when the others end.
+            "srun_args": [f"--cpus-per-task={cpus}", *["--kill-on-bad-exit=1"] * (self.shape.nodes > 1)],
         }
 
     def _command(self) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 from launch.backends import Ended
 from launch.commands import add_selection, load_specs, say
-from launch.commands.run import add_backend_arguments, chosen_backend, run_plan
+from launch.commands.run import add_backend_arguments, chosen_backend, prepare_as_asked, run_plan
 from launch.commands.status import Row, rows_of, to_json
 from launch.paths import runs_dir
-from launch.plan import Plan, make_plan, prepare
+from launch.plan import Plan, make_plan
 from launch.search_state import samples_of
 from launch.state import Survey
 
@@ -36,7 +36,7 @@ def execute(given: argparse.Namespace) -> int:
     if chosen:
         counts = Counter({row.use.trial.id: row.state for row in rows if row.use.trial.id not in samples}.values())
         say(f"{counts['failed']} failed and {counts['lost']} lost are tried again")
-        prepare(chosen, runs_dir())
+        prepare_as_asked(chosen, given)
         ended = run_plan(
             Plan(tuple(chosen)), backend, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings
         )

@@ -5,6 +5,7 @@ import importlib
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,8 +15,9 @@ from launch.backends import Ended
 from launch.commands import UsageError, add_selection, load_specs, mirror_quietly, positive, say, show
 from launch.order import longest_first
 from launch.paths import results_dir, runs_dir
-from launch.plan import Plan, make_plan, prepare
+from launch.plan import Plan, Planned, make_plan, prepare
 from launch.resolve import near
+from launch.resources import misfit, parse
 from launch.search_run import Searched, announce, carry_out, check
 from launch.search_state import set_aside
 
@@ -39,6 +41,12 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--trials-per-gpu", type=positive, default=1, help="trials side by side on one GPU (default: 1)"
+    )
+    parser.add_argument(
+        "--gpus",
+        type=parse,
+        metavar="N|NODESxN",
+        help="GPUs of each trial, instead of what its spec says: 8, or 2x4 on two nodes",
     )
     add_backend_choice(parser)
 
@@ -86,7 +94,7 @@ def execute(given: argparse.Namespace) -> int:
     plan = make_plan(searched.specs, runs_dir(), given.where)
     for refusal in plan.refusals():
         say(f"refused: {refusal}")
-    prepare([use for use in plan.uses if use.state != "refused"], runs_dir())
+    prepare_as_asked([use for use in plan.uses if use.state != "refused"], given)
     ended = run_plan(plan, backend, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings)
     if given.json:
         print(make_plan(load_specs(given), runs_dir(), given.where).to_json())
@@ -96,6 +104,15 @@ def execute(given: argparse.Namespace) -> int:
     if outcomes["interrupted"]:
         return 130
     return 3 if plan.refusals() else searched.status
+
+
+def prepare_as_asked(uses: Sequence[Planned], given: argparse.Namespace) -> None:
+    """Make the run directories; UsageError where `--gpus` does not fit what is to run."""
+    for use in uses:
+        why = misfit(use.trial.values, given.gpus) if given.gpus and use.state != "finished" else None
+        if why:
+            raise UsageError(f"--gpus {given.gpus.nodes}x{given.gpus.gpus}: {use.label}: {why}")
+    prepare(uses, runs_dir(), given.gpus)
 
 
 def _searched(given: argparse.Namespace, settings: dict[str, Any]) -> Searched:

@@ -15,10 +15,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch import rundir
+from launch import memory, rundir, team
 from launch.backends import Ended
 from launch.backends.local import Pool
-from launch.slurm import commands, submissions
+from launch.commands import UsageError
+from launch.resources import wanted
+from launch.slurm import commands, members, submissions
 from launch.slurm.commands import Here, SlurmError
 from launch.slurm.submissions import Entry
 from launch.slurm.waiting import failure
@@ -45,8 +47,15 @@ class Task:
         """Work until all has ended or a signal comes; returns the exit status."""
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
-        while (left := self._left()) and not self.stopped:
-            self._work(left)
+        try:
+            while (left := self._left()) and not self.stopped:
+                try:
+                    self._work(left)
+                except UsageError as refusal:
+                    self._refuse(left, str(refusal))
+        finally:
+            if int(os.environ.get("SLURM_JOB_NUM_NODES", 1)) > 1:
+                members.meeting_path(self.folder).with_suffix(".done").touch()
         if left:
             self._requeue(left)
             return INTERRUPTED
@@ -56,14 +65,26 @@ class Task:
         """What is still to be run; failing what has been started in vain too often."""
         return [entry.run_dir for entry in self.entries if self._is_open(entry) and not self._is_stuck(entry.run_dir)]
 
+    def _refuse(self, left: Sequence[Path], why: str) -> None:
+        """Fail what cannot be run as it was asked for."""
+        for run_dir in left if not self.stopped else []:  # a signal may have been the reason
+            self._fail(run_dir, why)
+
     def _work(self, todo: Sequence[Path]) -> None:
         """Run these until they have ended or a signal comes; more than once where a cancelled one is wanted again."""
+        per_gpu = min(self.side_by_side, len(todo)) if os.environ.get("CUDA_VISIBLE_DEVICES") else 1
+        memory.check(todo, per_gpu, memory.least_of_this_job, self._run_alone)
         self.pool = Pool(todo, self, self._environments(len(todo)))
         if self.stopped:
             self.pool.stop()
         for run_dir, ended in self.pool.run().items():
             if ended.outcome == "failed":
                 self._fail(run_dir, ended.error or "no reason given")
+
+    def _run_alone(self, run_dir: Path) -> str | None:
+        """One that none of ours is, such as a probe; returns the error that it ended with."""
+        self.pool = Pool([run_dir], self, self._environments(1))
+        return self.pool.run()[run_dir].error
 
     def _on_signal(self, number: int, frame: object) -> None:
         """Once: the local backend takes a second call for impatience, but SLURM warns and terminates in turn."""
@@ -108,10 +129,16 @@ class Task:
     def _environments(self, trials: int) -> list[dict[str, str]]:
         """One a worker: its GPU of those that SLURM gave, its share of the CPUs."""
         gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-        wanted = self.side_by_side * max(1, len(gpus))
-        threads = os.environ.get("RM_THREADS") or str(max(1, self.here.cpus // wanted))
+        if (processes := wanted(self.entries[0].run_dir).processes) > 1:
+            nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
+            threads = os.environ.get("RM_THREADS") or str(max(1, self.here.cpus * nodes // processes))
+            meeting = str(members.meeting_path(self.folder))
+            shared = {"RM_THREADS": threads, "OMP_NUM_THREADS": threads, team.NODES: str(nodes), team.MEETING: meeting}
+            return [{**shared, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}]
+        wanted_here = self.side_by_side * max(1, len(gpus))
+        threads = os.environ.get("RM_THREADS") or str(max(1, self.here.cpus // wanted_here))
         shared = {"RM_THREADS": threads, "OMP_NUM_THREADS": threads}
-        count = min(wanted, trials)
+        count = min(wanted_here, trials)
         return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)] if gpus else ""} for i in range(count)]
 
     def _requeue(self, left: Sequence[Path]) -> None:
@@ -167,6 +194,8 @@ def append_event(run_dir: Path, event: str, **fields: object) -> None:
 def main() -> int:
     """The command."""
     folder, side_by_side = sys.argv[1:3]
+    if os.environ.get("SLURM_PROCID", "0") != "0":
+        return members.serve(members.meeting_path(Path(folder)))
     return Task(Path(folder), int(side_by_side), Here.read()).run()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.site import SiteError, load_site
+from launch.site import load_site
 from launch.spec import SpecError
 from tests.conftest import ROOT
 
@@ -53,11 +53,6 @@ def test_all_mistakes_at_once_each_with_its_place(site_file):
         "--slurm sbatch.signal=USR1: sbatch.signal: 'signal' is set by the launcher, which depends on it",
         "--slurm partition: expected key=value, such as time=04:00:00 or sbatch.exclude=node7",
     ]
-
-
-def test_what_is_wrong_only_together_is_said_too(site_file):
-    with pytest.raises(SiteError, match=r"packs several trials .* or spreads one over nodes; not both"):
-        load_site(site_file("trials_per_job: 4\n"), ["nodes=2"])
 
 
 @pytest.mark.parametrize("text", ["", "# nothing set\n"])

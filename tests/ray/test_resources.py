@@ -6,8 +6,7 @@ import os
 
 import pytest
 
-from launch import trial
-from launch.backends import _ray_memory as memory
+from launch import memory, trial
 from launch.backends import local
 from launch.backends._ray_cluster import Slots, capacity, divide, joined
 from launch.backends._ray_worker import Worker

@@ -175,6 +175,21 @@ class Cluster:
         self._daemon("slurmctld", "slurmctld", "-D", "-f", self.environment["SLURM_CONF"])
         wait_until(lambda: self.answers("scontrol", "ping"), "the controller answers")
 
+    @contextlib.contextmanager
+    def without_controller(self) -> Iterator[dict[str, str]]:
+        """The controller is away while the block runs; yields the environment of commands that give it up soon.
+
+        They try for as long as a message may take, and the daemons, which read another file, keep their patience.
+        """
+        hasty = self.folder / "hasty.conf"
+        text = (self.folder / "slurm.conf").read_text()
+        hasty.write_text(text.replace("MessageTimeout=10", "MessageTimeout=1"))
+        self.end("slurmctld")
+        try:
+            yield {"SLURM_CONF": str(hasty)}
+        finally:
+            self.start_controller()
+
     def start_node(self, node: str) -> None:
         self._daemon(node, "slurmd", "-D", "-N", node, "-f", self.environment["SLURM_CONF"])
 

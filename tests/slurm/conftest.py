@@ -53,9 +53,13 @@ class Launcher:
         }
         self.environment.pop("MLFLOW_TRACKING_URI", None)
 
-    def spec(self, *, seeds: list[int], epochs: int) -> Path:
+    def spec(self, *, seeds: list[int], epochs: int, **more: str) -> Path:
+        """`more`: text that is replaced."""
         path = self.folder / "disturbed.yaml"
         text = textwrap.dedent(SPEC).lstrip("\n").replace("SEEDS", str(seeds)).replace("EPOCHS", str(epochs))
+        for old, new in more.items():
+            assert old in text, old
+            text = text.replace(old, new)
         path.write_text(text, encoding="utf-8")
         return path
 
@@ -94,6 +98,13 @@ class Launcher:
             wait_until(condition, what, seconds)
         except TimeoutError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from error
+
+    def preempt(self) -> None:
+        """A job of a higher partition takes all nodes; returns once SLURM has told ours to go."""
+        urgent = ("--partition=urgent", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=true")
+        self.cluster.ask("sbatch", *urgent)
+        running = ("squeue", "--noheader", "--states=RUNNING", "--partition=main")
+        self.wait_until(lambda: not self.cluster.ask(*running), "preempted")
 
     def wait_finished(self, run_dirs: list[Path], seconds: float = 600) -> None:
         self.wait_until(lambda: all((d / "result.json").exists() for d in run_dirs), "all trials finished", seconds)

@@ -6,9 +6,9 @@ import os
 from tests.slurm.conftest import journal
 
 
-def look(launcher, spec):
+def look(launcher, spec, **environment):
     """What `status` says of each trial, by seed."""
-    code, out, err = launcher.run("status", spec, "--json")
+    code, out, err = launcher.run("status", spec, "--json", **environment)
     assert code == 0, err
     return {trial["seed"]: trial for trial in json.loads(out)["trials"]}
 
@@ -57,16 +57,13 @@ def test_one_task_at_a_time_seen_cancelled_lost_and_retried(launcher):
 def test_a_controller_that_is_away_is_not_taken_for_an_end(launcher):
     spec = launcher.spec(seeds=[0], epochs=300)
     launcher.submit(spec, "--slurm", "sbatch.hold=true")
-    launcher.cluster.end("slurmctld")
-    try:
-        now = look(launcher, spec)[0]
+    with launcher.cluster.without_controller() as environment:
+        now = look(launcher, spec, **environment)[0]
         assert now["state"] == "waiting"
         assert "cannot be asked" in now["note"]
-        code, out, _ = launcher.run("cancel", spec)
+        code, out, _ = launcher.run("cancel", spec, **environment)
         assert code == 0
         assert "the scheduler could not be asked to drop it" in out
-    finally:
-        launcher.cluster.start_controller()
     assert look(launcher, spec)[0]["state"] == "interrupted"
 
 

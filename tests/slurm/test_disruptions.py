@@ -80,10 +80,7 @@ def test_preempted_trials_are_requeued_and_end_as_undisturbed_ones(launcher: Lau
     launcher.submit(launcher.spec(seeds=[0, 1], epochs=EPOCHS))
     both = launcher.run_dirs
     pids = [freeze(launcher, run_dir) for run_dir in both]
-    launcher.cluster.ask(
-        "sbatch", "--partition=urgent", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=true"
-    )
-    launcher.wait_until(lambda: "PREEMPT" in launcher.cluster.log(), "preempted")
+    launcher.preempt()
     for pid in pids:
         thaw(pid)
     launcher.wait_finished(both)
@@ -95,18 +92,20 @@ def test_preempted_trials_are_requeued_and_end_as_undisturbed_ones(launcher: Lau
     launcher.wait_until(lambda: states(both) == ["gone", "gone"], "their jobs are done")
 
 
-def test_a_restarted_controller_a_killed_worker_a_cancelled_task_and_a_lost_node(launcher: Launcher, undisturbed):
+def test_a_restarted_controller_a_killed_worker_a_cancelled_task_and_a_lost_node(
+    launcher: Launcher, undisturbed, monkeypatch
+):
     """One after another to four trials in one array."""
     spec = launcher.spec(seeds=[0, 1, 2, 3], epochs=EPOCHS)
     launcher.submit(spec, RM_CHECKPOINT_SECONDS="0")  # what is killed goes on from its last step
     bystander, killed, ended, on_lost_node = run_dirs = launcher.run_dirs
     pids = {run_dir: freeze(launcher, run_dir) for run_dir in run_dirs}
 
-    launcher.cluster.end("slurmctld")
-    assert states(run_dirs) == ["unknown"] * 4
-    thaw(pids[bystander])
-    freeze(launcher, bystander)  # after more epochs, without a controller
-    launcher.cluster.start_controller()
+    with launcher.cluster.without_controller() as environment, monkeypatch.context() as patch:
+        patch.setenv("SLURM_CONF", environment["SLURM_CONF"])
+        assert states(run_dirs) == ["unknown"] * 4
+        thaw(pids[bystander])
+        freeze(launcher, bystander)  # after more epochs, without a controller
     launcher.wait_until(lambda: states(run_dirs) == ["running"] * 4, "the new controller knows the jobs")
     thaw(pids[bystander])
 
@@ -186,4 +185,30 @@ def test_a_trial_that_never_gets_further_is_failed_after_three_starts(launcher: 
     (run_dir,) = launcher.run_dirs
     launcher.wait_until(lambda: journal(run_dir) == ["failed"], "failed")
     assert "invalid literal for int" in json.loads((run_dir / "journal.jsonl").read_text())["error"]
+    launcher.wait_until(lambda: states([run_dir]) == ["gone"], "its job is done")
+
+
+def test_three_starts_that_get_no_further_are_enough_whoever_requeues(launcher: Launcher):
+    """Each time the job is requeued before the first step; the fourth incarnation fails the trial and says why."""
+    spec = launcher.spec(seeds=[0], epochs=EPOCHS)
+    launcher.submit(spec)
+    (run_dir,) = launcher.run_dirs
+    identity = slurm.jobs([run_dir])[run_dir].id
+    running = ("squeue", "--noheader", "--states=RUNNING", f"--jobs={identity}")
+    for start in range(3):
+        launcher.wait_until(
+            lambda start=start: len(starts(run_dir)) == start + 1 and worker_pid(run_dir), "its worker has begun"
+        )
+        pid = worker_pid(run_dir)
+        os.kill(pid, signal.SIGSTOP)
+        assert "epoch" not in journal(run_dir)
+        launcher.cluster.ask("scontrol", "requeue", identity)
+        launcher.wait_until(lambda: not launcher.cluster.ask(*running), "told to go")
+        thaw(pid)
+    launcher.wait_until(lambda: journal(run_dir)[-1:] == ["failed"], "failed")
+    assert [start["restart"] for start in starts(run_dir)] == [0, 1, 2]
+    code, out, _ = launcher.run("status", spec, "--json")
+    (trial,) = json.loads(out)["trials"]
+    assert (code, trial["state"]) == (0, "failed")
+    assert trial["note"].startswith("3 starts in a row got no further than epoch 1, step 0; the job's time limit, or ")
     launcher.wait_until(lambda: states([run_dir]) == ["gone"], "its job is done")

@@ -49,16 +49,21 @@ def test_a_plan_on_two_nodes_is_preempted_requeued_and_ends_as_an_undisturbed_on
     code, _, err = launcher.run(spec, *WORDS)
     assert "go to SLURM" not in err, "they have a job already"
     first = launcher.run_dirs[:2]
-    launcher.wait_until(
-        lambda: all(worker_pid(each) and journal(each).count("epoch") >= 2 for each in first), "two trials train", 600
-    )
-    workers = [worker_pid(run_dir) for run_dir in first]
+    stopped: dict[Path, int] = {}
+
+    def stop_in_mid_training() -> bool:
+        """Each as soon as it trains, however fast this machine is."""
+        for run_dir in first:
+            pid = worker_pid(run_dir)
+            if run_dir not in stopped and pid is not None and journal(run_dir).count("epoch") >= 2:
+                os.kill(pid, signal.SIGSTOP)
+                stopped[run_dir] = pid
+        return len(stopped) == len(first)
+
+    launcher.wait_until(stop_in_mid_training, "two trials train", 600)
+    workers = list(stopped.values())
     assert len({raylet_of(pid) for pid in workers}) == 2, "one on each node"
-    for pid in workers:
-        os.kill(pid, signal.SIGSTOP)  # in the midst of training, however fast this machine is
-    urgent = ("--partition=urgent", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=true")
-    launcher.cluster.ask("sbatch", *urgent)
-    launcher.wait_until(lambda: "PREEMPT" in launcher.cluster.log(), "preempted")
+    launcher.preempt()
     for pid in workers:
         os.kill(pid, signal.SIGCONT)
     launcher.wait_finished(launcher.run_dirs, 900)

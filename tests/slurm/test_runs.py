@@ -1,10 +1,13 @@
 """Trials on the cluster against the local backend: the same numbers, the right devices, failures told, nothing lost."""
 
 import json
+import os
 import sqlite3
 
 import pytest
 
+from launch.spec import load_spec
+from launch.trial import Trial
 from tests.conftest import ROOT, deterministic
 from tests.slurm.cluster import GPUS_PER_NODE, NODES
 from tests.slurm.conftest import Launcher, journal, starts
@@ -14,9 +17,9 @@ NOWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX
 
 
 def test_the_quickstart_over_three_nodes_with_the_tracking_store_away(launcher: Launcher, tmp_path):
-    """18 trials, two a job, on six GPUs: records equal the local backend's; sync brings them all, each once."""
+    """18 trials, three a job, on six GPUs: records equal the local backend's; sync brings them all, each once."""
     spec = (ROOT / "experiments" / "quickstart.yaml", "--profile", "smoke", "--seeds", "0,1,2")
-    err = launcher.submit(*spec, "--slurm", "trials_per_job=2", "--wait", **NOWHERE)
+    err = launcher.submit(*spec, "--slurm", "trials_per_job=3", "--wait", **NOWHERE)
     assert "18 finished" in err
     assert "nothing is lost" in err
     local = Launcher(launcher.cluster, tmp_path / "local")
@@ -47,6 +50,42 @@ def assert_gpus_were_not_shared(launcher: Launcher) -> None:
         for other_node, other_gpu, other_begin, other_end in spans[:i]:
             overlap = begin < other_end and other_begin < end
             assert not (overlap and (node, gpu) == (other_node, other_gpu))
+
+
+def test_trials_that_do_not_fit_on_a_gpu_together_are_refused(launcher: Launcher):
+    """The pretend GPUs have 8000 MiB free, says a program that answers as nvidia-smi would; such a trial once needed 3500."""
+    tools = launcher.folder / "tools"
+    tools.mkdir()
+    (tools / "nvidia-smi").write_text("#!/bin/sh\necho 8000\n")
+    (tools / "nvidia-smi").chmod(0o755)
+    path = {"PATH": f"{tools}:{os.environ['PATH']}"}
+    spec = launcher.spec(seeds=[0, 1], epochs=3)
+    words = ("--slurm", "cpus_per_gpu=4", "--slurm", "trials_per_job=2", "--trials-per-gpu", "2", "--wait")
+    earlier = Trial({**load_spec(spec).trials[0].values, "seed": 9})
+    folder = launcher.results / "runs" / earlier.id
+    folder.mkdir(parents=True)
+    (folder / "trial.json").write_text(earlier.to_json())
+
+    def needed(peak: float) -> None:
+        (folder / "journal.jsonl").write_text(
+            json.dumps({"event": "epoch", "epoch": 1, "epoch_seconds": 1.0, "peak_memory_mib": peak}) + "\n"
+        )
+
+    needed(3500.0)
+    code, _, err = launcher.run(spec, "--backend", "slurm", *words, **path)
+    assert code == 1, err
+    assert "2 trials do not fit on GPU 0 of " in err
+    assert (
+        "each needs 4450 MiB (3500 at its peak, and CUDA's own), 8000 MiB are free; --trials-per-gpu 1 would fit" in err
+    )
+    both = [run_dir for run_dir in launcher.run_dirs if run_dir != folder]
+    assert [journal(run_dir) for run_dir in both] == [["failed"]] * 2
+    needed(500.0)
+    code, _, err = launcher.run("retry", spec, "--backend", "slurm", *words, **path)
+    assert code == 0, err
+    assert [journal(run_dir)[-1] for run_dir in both] == ["finished"] * 2
+    pids = {json.loads((run_dir / "provenance.json").read_text())[-1]["pid"] for run_dir in both}
+    assert len(pids) == 2, "side by side: each had a process of its own"
 
 
 def test_a_trial_that_raises_is_told_and_the_others_finish(launcher: Launcher):

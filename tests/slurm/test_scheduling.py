@@ -131,17 +131,15 @@ def real(program: str) -> str:
     return shutil.which(program) or program
 
 
-def test_where_slurm_does_not_answer_nothing_is_submitted_and_nothing_called_dead(launcher):
+def test_where_slurm_does_not_answer_nothing_is_submitted_and_nothing_called_dead(launcher, monkeypatch):
     spec = launcher.spec(seeds=[0], epochs=2)
     launcher.submit(spec, *HELD)
-    launcher.cluster.end("slurmctld")
-    try:
+    with launcher.cluster.without_controller() as environment, monkeypatch.context() as patch:
+        patch.setenv("SLURM_CONF", environment["SLURM_CONF"])
         assert [job.state for job in slurm.jobs(launcher.run_dirs).values()] == ["unknown"]
-        code, _, err = launcher.run(spec, "--backend", "slurm", *HELD)
+        code, _, err = launcher.run(spec, "--backend", "slurm", *HELD, **environment)
         assert code == 2
         assert "nothing more was submitted: squeue" in err
-    finally:
-        launcher.cluster.start_controller()
     assert [job.state for job in slurm.jobs(launcher.run_dirs).values()] == ["pending"]
     lines = [json.loads(line) for line in (launcher.run_dirs[0] / "jobs.jsonl").read_text().splitlines()]
     assert [(line["backend"], "name" in line, "time" in line) for line in lines] == [("slurm", True, True)]

@@ -1,0 +1,75 @@
+"""One trial over two processes, on every backend: killed, interrupted, and equal to what torch.distributed.run makes of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, deterministic
+
+TEAM = {
+    "trial:\n": "resources: {gpus: 2}\ntrial:\n",
+    "epochs: 2, batch_size: 16": "epochs: 120, batch_size: 16, batch_norm_groups: 2",
+    "[0, 1]": "[0]",
+    "    Baseline: baseline\n": "",
+    'claims: ["RM < Baseline"]': "",
+}
+
+
+def ranks_of(run_dir: Path) -> dict[int, int]:
+    """Process -> rank of those that train this run directory."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            environment = dict(line.partition(b"=")[::2] for line in (entry / "environ").read_bytes().split(b"\0"))
+        except OSError:
+            continue
+        if words[-2:-1] == [str(run_dir).encode()] and b"launch.worker" in words:
+            found[int(entry.name)] = int(environment[b"RANK"])
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_are_killed_interrupted_and_end_as_undisturbed_ones(backend, write_spec, tmp_path):
+    path = write_spec(**TEAM)
+    every_step = {"RM_CHECKPOINT_SECONDS": "0"}
+    process = backend.start(path, "--workers", 1, environment=every_step)
+    backend.wait_for_epochs(process, 1)
+    ((trial, supervisor),) = backend.leased().items()
+    run_dir = backend.results / "runs" / trial
+    first = set(ranks_of(run_dir))
+    assert sorted(ranks_of(run_dir).values()) == [0, 1]
+    os.kill(next(pid for pid, rank in ranks_of(run_dir).items() if rank == 1), signal.SIGKILL)
+    backend.wait(lambda: backend.events(trial).count("resumed") == 1, process)
+    second = set(ranks_of(run_dir))
+    assert not first & second
+    assert backend.leased()[trial] != supervisor
+    os.kill(backend.leased()[trial], signal.SIGKILL)
+    backend.wait(lambda: backend.events(trial).count("resumed") == 2, process)
+    assert not second & set(ranks_of(run_dir)), "none outlives the one that held the lease"
+    assert "failed" not in backend.events(trial)
+    code, err = backend.interrupt(process)
+    assert code == 130, err
+    assert backend.events(trial)[-1] == "interrupted"
+    assert not ranks_of(run_dir)
+    code, _, err = backend.run(path, "--workers", 1)
+    assert code == 0, err
+    events = backend.events(trial)
+    assert (events.count("started"), events.count("resumed"), events.count("finished")) == (1, 3, 1)
+    started = json.loads((run_dir / "journal.jsonl").read_text().splitlines()[0])
+    assert started["processes"] == 2
+    assert deterministic(run_dir) == alone(run_dir, tmp_path / "alone", started["threads"])
+
+
+def alone(run_dir: Path, folder: Path, threads: int) -> list[dict]:
+    """The numbers of the same trial where nothing of ours but `rm` has a part in it."""
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rm.train"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    trial = str(run_dir / "trial.json")
+    subprocess.run([*words, trial, str(folder)], env=environment, capture_output=True, check=True)
+    return deterministic(folder)
