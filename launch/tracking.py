@@ -22,7 +22,16 @@ from launch import record
 from launch.marks import Mark, Marks, mark
 from launch.paths import ROOT, results_dir
 from launch.record import Record
-from launch.store import EXPERIMENT, TrackingError, connect, experiment, local_file, look_up, reaches_artifacts
+from launch.store import (
+    EXPERIMENT,
+    TrackingError,
+    connect,
+    count_entries,
+    experiment,
+    local_file,
+    look_up,
+    reaches_artifacts,
+)  # fmt: skip
 
 __all__ = ["Progress", "TrackingError", "attach_weights", "initialise", "mirror"]
 
@@ -65,7 +74,11 @@ def initialise() -> None:
     """
     with _one_writer():
         client = connect()
-        experiment(client) if local_file() else client.get_experiment_by_name(EXPERIMENT)
+        if (file := local_file()) is None:
+            client.get_experiment_by_name(EXPERIMENT)
+        else:
+            experiment(client)
+            count_entries(file)
 
 
 def attach_weights(run_dirs: Iterable[Path], progress: Progress | None = None) -> int:
@@ -123,6 +136,7 @@ class _Mirror:
         self.folder = _identity()
         self.scratch = tempfile.TemporaryDirectory(prefix="rm-mirror-")
         self.failures: list[tuple[Path, Exception]] = []
+        self.concluded = 0
 
     def __enter__(self) -> Self:
         return self
@@ -151,6 +165,8 @@ class _Mirror:
             self._one_of(runs, {run.data.tags["journal"] for run in runs if run.data.tags.get("trial_id") == trial_id})
         marks.add(done)
         self.creations.settled()
+        if self.concluded and (file := local_file()):
+            count_entries(file)
         if self.failures:
             raise self._sum_up()
 
@@ -248,6 +264,7 @@ class _Mirror:
             if "artifacts_error" in run.data.tags:
                 self.client.delete_tag(run_id, "artifacts_error")
         self.client.set_terminated(run_id, found.status, end_time=found.end)
+        self.concluded += 1
 
     def _attach(self, run: "Run", found: Record) -> None:
         place = run.info.artifact_uri or ""
