@@ -4,6 +4,7 @@ import argparse
 from collections import Counter
 from typing import Any
 
+from launch import system_metrics
 from launch.commands import add_selection, load_specs, say
 from launch.commands.run import add_backend_arguments, chosen_backend, run_plan
 from launch.commands.status import Row, rows_of, to_json
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(given: argparse.Namespace) -> int:
     backend = chosen_backend(given)
+    system_metrics.ask(given.system_metrics)
     rows = _look(given)
     settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
     counts = Counter({row.use.trial.id: row.state for row in rows}.values())

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from launch import rundir
+from launch import rundir, system_metrics
 from launch.backends import Ended
 from launch.commands import UsageError, add_selection, load_specs, mirror_quietly, positive, say, show
 from launch.order import longest_first
@@ -40,6 +40,10 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trials-per-gpu", type=positive, default=1, help="trials side by side on one GPU (default: 1)"
     )
+    parser.add_argument(
+        "--system-metrics", type=system_metrics.seconds, nargs="?", const=system_metrics.DEFAULT_SECONDS, metavar="SECONDS",
+        help="sample processor, memory and GPUs while trials run (default: every 10 s), for MLflow's page of them",
+    )  # fmt: skip
     add_backend_choice(parser)
 
 
@@ -70,6 +74,7 @@ def chosen_backend(given: argparse.Namespace) -> ModuleType:
 
 def execute(given: argparse.Namespace) -> int:
     backend = chosen_backend(given)
+    system_metrics.ask(given.system_metrics)
     specs = load_specs(given)
     check(specs, given.backend)
     plan = make_plan(specs, runs_dir(), given.where)
