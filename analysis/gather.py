@@ -22,6 +22,10 @@ class InputError(Exception):
     """Something that was asked for cannot be had: the message is printed and the command exits with 2."""
 
 
+class StoreAway(InputError):
+    """The tracking store cannot be read now."""
+
+
 @dataclass
 class Gathered:
     """The records of all specs together; curves are read when they are first asked for, each once."""
@@ -52,7 +56,7 @@ class Gathered:
         try:
             return load_artifact(run_id, name, self.uri)
         except RecordsError as error:
-            raise InputError(str(error)) from error
+            raise StoreAway(str(error)) from error
 
     def page_curves(self, tables: Iterable[Table]) -> dict[tuple[str, str], dict[int, float]]:
         """For the page: metric and trial id -> epoch -> error."""
@@ -72,9 +76,10 @@ class Gathered:
         part = "all" if shown == len(table.records) else f"{shown} of {len(table.records)}"
         return f"Test error against epoch, the mean over each cell’s seeds, from {part} runs." if shown else ""
 
-    @property
-    def curves_seen(self) -> int:
-        """How many points have been read: what grows while trials run."""
+    def read_curves(self, tables: Sequence[Table]) -> int:
+        """Read all that a page of these tables shows; returns how many points there are: what grows while trials run."""
+        for metric in sorted({table.spec.metric.name for table in tables if _has_epochs(table)}):
+            self._load(f"test_{metric}")
         return sum(map(len, self._curves.values()))
 
     def choose(self, tables: Sequence[Table]) -> None:
@@ -90,7 +95,7 @@ class Gathered:
             try:
                 self._curves[key] = load_curves(runs, metric, self.uri)
             except RecordsError as error:
-                raise InputError(str(error)) from error
+                raise StoreAway(str(error)) from error
         return self._curves[key]
 
     def _load(self, metric: str) -> pd.DataFrame:
@@ -101,7 +106,7 @@ class Gathered:
                     sorted(self._chosen or ()), metric, self.uri, self.cache, finished.__contains__
                 )
             except RecordsError as error:
-                raise InputError(str(error)) from error
+                raise StoreAway(str(error)) from error
         return self._curves[metric]
 
 
@@ -110,14 +115,16 @@ def gather(specs: Sequence[Spec], uri: str, cache: Path, *, fresh: bool = False)
     try:
         specs = [settled(spec, uri) for spec in specs]
     except RecordsError as error:
-        raise InputError(str(error)) from error
+        raise StoreAway(str(error)) from error
     reduced = [copy for spec in specs if spec.profile is None for copy in profiles_of(spec)]
     wanted = {trial.id for spec in (*specs, *reduced) for trial in spec.trials}
     kept = Cache(cache)
     try:
         records = load_records(wanted, uri, kept, fresh=fresh)
         official = by_trial(load_official(results_dir() / "official"), specs)
-    except (RecordsError, LogError) as error:
+    except RecordsError as error:
+        raise StoreAway(str(error)) from error
+    except LogError as error:
         raise InputError(str(error)) from error
     return Gathered(specs, reduced, records, official, uri, kept)
 

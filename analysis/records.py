@@ -4,21 +4,22 @@ Reading never writes to the store: one that does not exist yet is an empty frame
 `Cache`, what was read is kept beside the reports, and only what has changed since is read again.
 """
 
+import gc
 import logging
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
+from analysis import address
 from analysis.cache import Cache, Kept, Rows
 from analysis.paths import tracking_uri as default_tracking_uri
-from analysis.paths import without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,11 +61,11 @@ def load_records(
     wanted = set(trial_ids)
     uri = default_tracking_uri(tracking_uri)
     best: dict[str, dict[str, Any]] = {}
-    if wanted and _exists(uri):
+    if wanted and address.exists(uri):
         try:
             rows = _rows(uri, wanted, cache, fresh)
         except Exception as error:  # MLflow, SQLAlchemy and requests each bring their own
-            raise RecordsError(_explain(uri, error)) from error
+            raise RecordsError(address.explain(uri, error)) from error
         for row in rows.values():
             trial = row["trial_id"]
             if trial in wanted and (trial not in best or _rank(row) > _rank(best[trial])):
@@ -76,7 +77,7 @@ def load_records(
 
 def _rows(uri: str, wanted: set[str], cache: Cache | None, fresh: bool) -> Rows:
     """Every run of the store, by its id: from the cache as far as that is still true."""
-    stamp = _stamp(uri)  # before reading: what is written meanwhile makes another stamp
+    stamp = address.stamp(uri)  # before reading: what is written meanwhile makes another stamp
     kept = cache.read(uri) if cache and not fresh else None
     if kept and stamp is not None and kept.stamp == stamp:
         return kept.rows
@@ -131,13 +132,13 @@ def load_curves(
     """
     uri = default_tracking_uri(tracking_uri)
     points: list[tuple[str, int, float]] = []
-    if run_ids and _exists(uri):
+    if run_ids and address.exists(uri):
         kept = cache.curves(uri, metric) if cache else {}
         unknown = [run_id for run_id in run_ids if run_id not in kept]
         try:
             read = _histories(uri, unknown, metric)
         except Exception as error:  # as above
-            raise RecordsError(_explain(uri, error)) from error
+            raise RecordsError(address.explain(uri, error)) from error
         if cache and any(finished(run_id) for run_id in unknown):
             cache.keep_curves(uri, metric, kept | {run: curve for run, curve in read.items() if finished(run)})
         found = kept | read
@@ -156,24 +157,6 @@ def _histories(uri: str, run_ids: Sequence[str], metric: str) -> dict[str, list[
     return histories
 
 
-def _stamp(uri: str) -> list[int] | None:
-    """What changes with every write to a database file; None where that cannot be told from outside."""
-    if not urlsplit(uri).scheme.startswith("sqlite"):
-        return None
-    stamp = []
-    for suffix in ("", "-wal", "-journal"):
-        try:
-            found = _file(uri).with_name(_file(uri).name + suffix).stat()
-        except FileNotFoundError:
-            continue
-        stamp += [found.st_ino, found.st_size, found.st_mtime_ns]
-    return stamp
-
-
-def _file(uri: str) -> Path:
-    return Path(unquote(uri.split("///", 1)[-1].split("?")[0]))
-
-
 def load_artifact(run_id: str, name: str, tracking_uri: str | None = None) -> bytes | None:
     """A file that a run kept, such as a picture; None where it has none of that name."""
     uri = default_tracking_uri(tracking_uri)
@@ -184,17 +167,7 @@ def load_artifact(run_id: str, name: str, tracking_uri: str | None = None) -> by
         with tempfile.TemporaryDirectory() as folder:
             return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
     except Exception as error:  # as above
-        raise RecordsError(_explain(uri, error)) from error
-
-
-def _exists(uri: str) -> bool:
-    """Whether a store is there to be read; MLflow would create a missing local one."""
-    parts = urlsplit(uri)
-    if parts.scheme.startswith("sqlite"):
-        return _file(uri).is_file() and _file(uri).stat().st_size > 0
-    if parts.scheme in ("", "file"):
-        return Path(unquote(parts.path)).is_dir()
-    return True
+        raise RecordsError(address.explain(uri, error)) from error
 
 
 def _client(uri: str) -> "MlflowClient":
@@ -218,11 +191,24 @@ def _runs(client: "MlflowClient", condition: str = "") -> "Iterator[Run]":
         return
     token = None
     while True:
-        page = client.search_runs([experiment.experiment_id], condition, max_results=_PAGE, page_token=token)
+        with _no_collections():
+            page = client.search_runs([experiment.experiment_id], condition, max_results=_PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:
             return
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """A page's runs, tags and params are tens of thousands of objects that all live: looking for garbage took most of the time."""
+    were_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if were_on:
+            gc.enable()
 
 
 def _row(run: "Run", uri: str) -> dict[str, Any]:
@@ -239,7 +225,7 @@ def _row(run: "Run", uri: str) -> dict[str, Any]:
         **{name: metrics.get(name) for name in (*FINALS, "best_epoch", "train_seconds")},
         **{name: value for name, value in metrics.items() if name.startswith(MEASURED)},
         "ended": datetime.fromtimestamp(end / 1000, UTC).isoformat(timespec="seconds") if end else None,
-        "link": _link(run, uri),
+        "link": address.link(uri, run.info.experiment_id, run.info.run_id),
         "started": run.info.start_time or 0,
         "end": end,
     }
@@ -249,34 +235,18 @@ def _rank(row: dict[str, Any]) -> tuple[bool, int]:
     return row["status"] == "FINISHED", row["started"]
 
 
-def _link(run: "Run", uri: str) -> str | None:
-    if not uri.startswith(("http://", "https://")):
-        return None
-    # Credentials in the address are for this program, not for a page that is passed on.
-    address = urlsplit(without_secrets(uri))._replace(query="", fragment="").geturl().rstrip("/")
-    return f"{address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-
-
-def _explain(uri: str, error: Exception) -> str:
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return (
-        f"{without_secrets(uri)}: the records cannot be read: {without_secrets(uri, first_line)}\n"
-        "valid: the address of a running MLflow server (http://host:port) or sqlite:///path/to/mlflow.db"
-    )
-
-
 def load_rows(tag: str, row: str, tracking_uri: str | None = None) -> list[dict[str, Any]]:
     """Every record whose rows in a spec begin with `row`, oldest first: trial_id, rows, run_id, status, params, metrics.
 
     tag   spec.<name>, or spec.<name>.<profile>
     """
     uri = default_tracking_uri(tracking_uri)
-    if not _exists(uri):
+    if not address.exists(uri):
         return []
     try:
         found = list(_runs(_client(uri), f"tags.`{tag}` LIKE '{row}%'"))
     except Exception as error:  # as above
-        raise RecordsError(_explain(uri, error)) from error
+        raise RecordsError(address.explain(uri, error)) from error
     return [
         {
             "trial_id": run.data.tags.get("trial_id"),

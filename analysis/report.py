@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if not __package__:  # run as a script: this folder's module names (tables, page) must not stand on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from analysis.gather import Gathered, InputError, gather, tables_of
+from analysis.gather import Gathered, InputError, StoreAway, gather, tables_of
 from analysis.paths import ROOT, find_spec_file, results_dir, tracking_uri, without_secrets
 from launch.spec import Spec, SpecError, load_spec
 
@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def _once(specs: Sequence[Spec], options: argparse.Namespace, reload: float | None) -> Report:
@@ -69,18 +71,30 @@ def _once(specs: Sequence[Spec], options: argparse.Namespace, reload: float | No
 
 
 def _watch(specs: Sequence[Spec], options: argparse.Namespace) -> int:
-    """Render again whenever the records have changed, until every trial has finished or Ctrl-C; the page reloads itself."""
-    seen, page = None, None
+    """Render again whenever the records have changed, until every trial has finished or Ctrl-C; the page reloads itself.
+
+    A store that is away for a while is waited for; one that cannot be read at first is bad input.
+    """
+    seen, page, away = None, None, False
     try:
         while True:
-            report = _make(specs, options)
-            states = [table.records.to_csv() for table in report.tables], report.gathered.curves_seen
+            try:
+                report = _make(specs, options)
+                states = [table.records.to_csv() for table in report.tables], report.gathered.read_curves(report.tables)
+            except StoreAway as error:
+                if page is None:
+                    raise
+                if not away:
+                    print(f"{error}\nlooking again every {options.watch:g} s", file=sys.stderr, flush=True)
+                away = True
+                time.sleep(options.watch)
+                continue
+            away = False
             if states != seen:
-                page = _write(report, options, options.watch)[0]
+                page, seen = _write(report, options, options.watch)[0], states
                 done = sum(table.states["finished"] for table in report.tables)
                 total = sum(sum(table.states.values()) for table in report.tables)
                 print(f"{time.strftime('%H:%M:%S')}  {done} of {total} finished, {_shown(page)}", flush=True)
-                seen = states
                 if done == total:
                     break
             time.sleep(options.watch)

@@ -20,6 +20,7 @@ import uuid
 from pathlib import Path
 
 from launch.spec import Spec, load_spec
+from launch.store import count_entries
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS, PER_SPEC = 10, 500
@@ -135,6 +136,7 @@ def write_store(path: Path, specs: list[Spec], runs: int, epochs: int) -> None:
             _insert(database, "tags", [(key, str(value), run) for key, value in tags.items()])
             _insert(database, "params", [(key, str(value), run) for key, value in trial.flat().items()])
             _insert_points(database, run, cell.published or 20.0, epochs, start)
+    count_entries(path)  # as the mirror does
 
 
 def _insert_points(database: sqlite3.Connection, run: str, published: float, epochs: int, start: int) -> None:

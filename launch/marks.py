@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from launch import rundir
+from launch import rundir, system_metrics
 from launch.paths import results_dir, tracking_uri
 
 Mark = list[Any]
@@ -18,13 +18,14 @@ Mark = list[Any]
 
 
 def mark(run_dir: Path) -> Mark:
-    """State, and the sizes of journal and uses; of a finished run only what another use or --force would change."""
+    """State, and the sizes of journal, uses and system metrics; of a finished run only what another use or --force would change."""
     state = rundir.state(run_dir)
     if state == "finished":
         last = rundir.last_event(run_dir)
         if last is not None and last["event"] == "finished":  # else its last line is still to come
             return _finished(str(run_dir))
-    return [state, _size(run_dir / "journal.jsonl"), _size(run_dir / "uses.jsonl")]
+    sampled = _size(run_dir / system_metrics.FILE)
+    return [state, _size(run_dir / "journal.jsonl"), _size(run_dir / "uses.jsonl"), *([sampled] if sampled > 0 else [])]
 
 
 def _finished(run_dir: str) -> Mark:

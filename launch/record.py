@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launch import rundir
+from launch import rundir, system_metrics
 from launch.trial import flatten
 
 MARK = "epoch"
@@ -21,6 +21,9 @@ MARK = "epoch"
 
 FINAL_MARK = "train_seconds"
 """The metric that is there once the final results are."""
+
+SAMPLES_MARK = "system_samples"
+"""The tag that says how many lines of system metrics are mirrored."""
 
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "running": "RUNNING"}
 _NOT_METRICS = {"event", "time"}
@@ -57,6 +60,16 @@ class Record:
         return str(self.events[0]["time"])
 
     @property
+    def has_weights(self) -> bool:
+        """Whether a checkpoint ought to be here: not of a measurement, nor of a committed run, which was trained elsewhere."""
+        return self.state == "finished" and not self.trial.get("probe") and not self.is_committed
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether `launch/reproduced.py` made the run directory of committed records."""
+        return (self.run_dir / "origin.json").exists()
+
+    @property
     def start(self) -> int:
         return _ms(self.events[0])
 
@@ -85,7 +98,7 @@ class Record:
         """Identity, every spec that uses the run, where it ran, and why it failed."""
         tags = {"trial_id": self.trial_id, "journal": self.journal, "seed": str(self.trial["seed"])}
         tags |= {"run_dir": str(self.run_dir), "mlflow.user": "recursivemix"} | _provenance(self.run_dir)
-        if (self.run_dir / "origin.json").exists():  # `launch/reproduced.py` wrote it: a committed run, made elsewhere
+        if self.is_committed:
             tags["origin"] = "reproduced"
         rows: dict[str, list[str]] = {}
         for use in self.uses:
@@ -111,6 +124,20 @@ class Record:
             if epoch > after:
                 time = _ms(event)
                 yield [Point(k, float(event[k]), time, epoch) for k in event if k not in _NOT_METRICS]
+
+    def samples(self, after: int) -> Iterator[list[Point]]:
+        """The system metrics of each line later than `after`, under the names that MLflow's page of them expects."""
+        try:
+            text = (self.run_dir / system_metrics.FILE).read_text(encoding="utf-8")
+        except OSError:
+            return
+        for number, line in enumerate(text.split("\n")[after:-1], after + 1):
+            try:
+                sample = json.loads(line)
+            except ValueError:
+                continue  # cut short by a kill
+            time = _ms(sample)
+            yield [Point(f"system/{key}", float(sample[key]), time, number) for key in sample if key != "time"]
 
     def finals(self) -> list[Point]:
         """Best, last and median, from result.json, which is what finished means; none before."""

@@ -113,6 +113,17 @@ def _write_ahead(file: Path) -> None:
             database.execute("PRAGMA journal_mode=WAL")
 
 
+def count_entries(file: Path) -> None:
+    """Let sqlite note how its tables are filled, from a look at 10,000 entries of each index: some 20 ms.
+
+    Without that it searches the points of every run for those of one: of a million points 70 ms a learning curve instead of
+    0.1 ms, in the report and on MLflow's pages alike.
+    """
+    with suppress(sqlite3.Error), closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA analysis_limit=10000")
+        database.execute("ANALYZE")
+
+
 def _file_system(folder: Path) -> str:
     """The type of the mount that a folder lies on, as Linux names it; "" elsewhere."""
     try:

@@ -5,13 +5,11 @@ points it counts. A mirror that is killed, or whose server is, therefore finds o
 is lost is filled again from the run directories. This module and analysis/records.py alone import mlflow.
 """
 
-import fcntl
 import gc
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -20,9 +18,19 @@ from typing import TYPE_CHECKING, Self
 
 from launch import record
 from launch.marks import Mark, Marks, mark
-from launch.paths import ROOT, results_dir
+from launch.one_writer import Creations, identity, one_writer
+from launch.paths import ROOT
 from launch.record import Record
-from launch.store import EXPERIMENT, TrackingError, connect, experiment, local_file, look_up, reaches_artifacts
+from launch.store import (
+    EXPERIMENT,
+    TrackingError,
+    connect,
+    count_entries,
+    experiment,
+    local_file,
+    look_up,
+    reaches_artifacts,
+)  # fmt: skip
 
 __all__ = ["Progress", "TrackingError", "attach_weights", "initialise", "mirror"]
 
@@ -48,7 +56,7 @@ def mirror(run_dirs: Iterable[Path], *, full: bool = False, progress: Progress |
     todo = list(run_dirs)
     if not full and not (todo := Marks.read().behind(todo)):
         return 0
-    with _one_writer() as creations:
+    with one_writer() as creations:
         marks = Marks.read()
         if not full:
             todo = marks.behind(todo)
@@ -63,66 +71,47 @@ def initialise() -> None:
 
     The experiment too where the store is this folder's own; in a shared one, the server's first client makes it.
     """
-    with _one_writer():
+    with one_writer():
         client = connect()
-        experiment(client) if local_file() else client.get_experiment_by_name(EXPERIMENT)
+        if (file := local_file()) is None:
+            client.get_experiment_by_name(EXPERIMENT)
+        else:
+            experiment(client)
+            count_entries(file)
 
 
 def attach_weights(run_dirs: Iterable[Path], progress: Progress | None = None) -> int:
-    """Export the weights of finished, mirrored runs and keep them as artifacts; returns of how many they are new."""
-    finished = [found for run_dir in run_dirs if (found := record.read(run_dir)) and found.state == "finished"]
+    """Export the weights of finished, mirrored runs and keep them as artifacts; returns of how many they are new.
+
+    Measurements have none, and those of committed runs are where they were trained. Raises TrackingError, after all others are
+    done, naming the first whose weights cannot be exported.
+    """
+    finished = [found for run_dir in run_dirs if (found := record.read(run_dir)) and found.has_weights]
     count = 0
-    with _one_writer() as creations, _Mirror(creations) as working:
+    with one_writer() as creations, _Mirror(creations) as working:
         known = working.look_up([found.trial_id for found in finished])
         for done, found in enumerate(finished, 1):
             for run in known.get(found.trial_id, []):
                 if run.data.tags.get("journal") == found.journal and "weights" not in run.data.tags:
-                    working.attach_weights(run, found.run_dir)
-                    count += 1
+                    count += working.attach_weights(run, found.run_dir)
             if progress is not None:
                 progress(done, len(finished))
+        if working.failures:
+            raise working.sum_up("exported")
     return count
-
-
-class _Creations:
-    """The trials for which a run was being created when a mirror was last heard of.
-
-    A server may carry out a request whose sender has died, after the next mirror has looked and found nothing. The next mirror
-    therefore looks again at its end. One line in the lock file; it holds more than one trial only after several deaths.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.doubtful = path.read_text(encoding="utf-8").split()[-8:]
-
-    def begin(self, trial_id: str) -> None:
-        self.path.write_text(" ".join(dict.fromkeys([*self.doubtful, trial_id])), encoding="utf-8")
-
-    def settled(self) -> None:
-        self.doubtful = []
-        self.path.write_text("", encoding="utf-8")
-
-
-@contextmanager
-def _one_writer() -> Iterator[_Creations]:
-    """The store has one writer at a time for these results; a second one waits here. The lock dies with its holder."""
-    results_dir().mkdir(parents=True, exist_ok=True)
-    path = results_dir() / ".mlflow.lock"
-    with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield _Creations(path)
 
 
 class _Mirror:
     """One mirroring, by the one writer."""
 
-    def __init__(self, creations: _Creations) -> None:
+    def __init__(self, creations: Creations) -> None:
         self.creations = creations
         self.client = connect()
         self.experiment = experiment(self.client)
-        self.folder = _identity()
+        self.folder = identity()
         self.scratch = tempfile.TemporaryDirectory(prefix="rm-mirror-")
         self.failures: list[tuple[Path, Exception]] = []
+        self.concluded = 0
 
     def __enter__(self) -> Self:
         return self
@@ -151,13 +140,15 @@ class _Mirror:
             self._one_of(runs, {run.data.tags["journal"] for run in runs if run.data.tags.get("trial_id") == trial_id})
         marks.add(done)
         self.creations.settled()
+        if self.concluded and (file := local_file()):
+            count_entries(file)
         if self.failures:
-            raise self._sum_up()
+            raise self.sum_up("mirrored")
 
-    def _sum_up(self) -> TrackingError:
+    def sum_up(self, what: str) -> TrackingError:
         run_dir, error = self.failures[0]
         more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
-        return TrackingError(f"{run_dir}{more} could not be mirrored: {type(error).__name__}: {error}")
+        return TrackingError(f"{run_dir}{more} could not be {what}: {type(error).__name__}: {error}")
 
     def _mirror_one(self, run_dir: Path, runs: "list[Run]") -> Mark | None:
         """The mark to remember, None where it failed. A call that failed may have been carried out: look before trying again."""
@@ -227,8 +218,17 @@ class _Mirror:
             params, tags = [], []
         if params or tags:
             self.client.log_batch(run_id, params=params, tags=tags)
+        self._send_samples(run_id, found, int(data.tags.get(record.SAMPLES_MARK, 0)))
         if "error" in data.tags and "error" not in found.tags:
             self.client.delete_tag(run_id, "error")
+
+    def _send_samples(self, run_id: str, found: Record, after: int) -> None:
+        """System metrics; one that is sent again, after a death between it and its mark, is the same point."""
+        from mlflow.entities import Metric, RunTag
+
+        for batch in record.batches(found.samples(after), MOST_AT_ONCE - 1, MOST_AT_ONCE - 1):
+            tags = [RunTag(record.SAMPLES_MARK, str(batch[-1].step))]
+            self.client.log_batch(run_id, metrics=[Metric(*point) for point in batch], tags=tags)
 
     def _conclude(self, run: "Run", found: Record) -> None:
         """Artifacts first, then the status: a run that is over in the store has its artifacts there."""
@@ -248,6 +248,7 @@ class _Mirror:
             if "artifacts_error" in run.data.tags:
                 self.client.delete_tag(run_id, "artifacts_error")
         self.client.set_terminated(run_id, found.status, end_time=found.end)
+        self.concluded += 1
 
     def _attach(self, run: "Run", found: Record) -> None:
         place = run.info.artifact_uri or ""
@@ -257,17 +258,19 @@ class _Mirror:
             found.write_artifacts(Path(folder))
             self.client.log_artifacts(run.info.run_id, folder)
 
-    def attach_weights(self, run: "Run", run_dir: Path) -> None:
-        """By `rm.export` in a process of its own, as this one imports no torch."""
+    def attach_weights(self, run: "Run", run_dir: Path) -> bool:
+        """By `rm.export` in a process of its own, as this one imports no torch; whether that succeeded."""
         weights = Path(self.scratch.name) / f"{run_dir.name}.pt"
         command = [sys.executable, "-m", "rm.export", str(run_dir), str(weights)]
         exported = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if exported.returncode:
             reason = (exported.stderr.strip() or "no message").splitlines()[-1]
-            raise TrackingError(f"{run_dir}: the weights cannot be exported: {reason}")
+            self.failures.append((run_dir, TrackingError(reason)))
+            return False
         self.client.log_artifact(run.info.run_id, str(weights), "weights")
         self.client.set_tag(run.info.run_id, "weights", f"weights/{weights.name}")
         weights.unlink()
+        return True
 
 
 @contextmanager
@@ -278,13 +281,3 @@ def _undisturbed() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _identity() -> str:
-    """A name of this results folder that a copy of it elsewhere shares: it tells our former runs from other people's."""
-    path = results_dir() / ".identity"
-    if not path.exists():
-        aside = path.with_suffix(".tmp")
-        aside.write_text(uuid.uuid4().hex, encoding="utf-8")
-        aside.replace(path)
-    return path.read_text(encoding="utf-8")

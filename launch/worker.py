@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from launch import rundir, team
 from launch.resources import wanted
+from launch.system_metrics import sampled
 
 if TYPE_CHECKING:
     from rm.options import Trial
@@ -34,7 +35,8 @@ def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
         with rundir.lease(run_dir) as cancelled, _log_to(run_dir / "log.txt"):
             if cancelled() and not (run_dir / "result.json").exists():
                 return {"outcome": "interrupted", "error": rundir.CANCELLED}  # while it was queued: not even started
-            answer = _train(run_dir, lambda: stop() or cancelled(), wanted(run_dir).processes)
+            with sampled(run_dir):
+                answer = _train(run_dir, lambda: stop() or cancelled(), wanted(run_dir).processes)
             return (
                 {**answer, "error": rundir.CANCELLED} if answer["outcome"] == "interrupted" and cancelled() else answer
             )

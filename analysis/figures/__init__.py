@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import matplotlib
+import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -25,46 +26,12 @@ Curves = Callable[[str], pd.DataFrame]
 Artifacts = Callable[[str, str], bytes | None]
 """(run_id, name) -> the content of a file that the run kept, None where there is none."""
 
-INK, MUTED, GRID, PAPER = "#1c2024", "#6a737d", "#d9dde2", "#fefefe"
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c6d31")
-"""Okabe and Ito's colours that survive on white, then two more; told apart without red and green."""
+STYLE_FILE = Path(__file__).parents[1] / "recursivemix.mplstyle"
+STYLE = matplotlib.rc_params_from_file(STYLE_FILE, use_default_template=False)
+INK, MUTED, GRID, PAPER = str(STYLE["text.color"]), str(STYLE["axes.edgecolor"]), str(STYLE["grid.color"]), "#fefefe"
+PALETTE = tuple(STYLE["axes.prop_cycle"].by_key()["color"])
 LINES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
-
-STYLE: dict[str, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.titlesize": 9,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 5.5,
-    "errorbar.capsize": 3,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "savefig.facecolor": "none",
-    "savefig.dpi": 200,
-    "pdf.fonttype": 42,
-    "svg.fonttype": "none",
-    "figure.constrained_layout.use": True,
-}
 
 _UNDATED: dict[str, dict[str, None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -116,8 +83,7 @@ def render(
 @contextmanager
 def style() -> Iterator[None]:
     """The house style, for the duration of a drawing or saving."""
-    defaults: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
-    with matplotlib.rc_context(defaults | STYLE):
+    with matplotlib.style.context(STYLE_FILE, after_reset=True):
         yield
 
 

@@ -5,7 +5,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 from launch.backends import Ended
+=======
+from launch import system_metrics
+>>>>>>> h-report
 from launch.commands import add_selection, load_specs, say
 from launch.commands.run import add_backend_arguments, chosen_backend, prepare_as_asked, run_plan
 from launch.commands.status import Row, rows_of, to_json
@@ -24,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(given: argparse.Namespace) -> int:
     backend = chosen_backend(given)
+    system_metrics.ask(given.system_metrics)
     rows = _look(given)
     settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
     ended: dict[Path, Ended] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from launch import rundir
+from launch import rundir, system_metrics
 from launch.backends import Ended
 from launch.commands import UsageError, add_selection, load_specs, mirror_quietly, positive, say, show
 from launch.order import longest_first
@@ -43,11 +43,17 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
         "--trials-per-gpu", type=positive, default=1, help="trials side by side on one GPU (default: 1)"
     )
     parser.add_argument(
+<<<<<<< HEAD
         "--gpus",
         type=parse,
         metavar="N|NODESxN",
         help="GPUs of each trial, instead of what its spec says: 8, or 2x4 on two nodes",
     )
+=======
+        "--system-metrics", type=system_metrics.seconds, nargs="?", const=system_metrics.DEFAULT_SECONDS, metavar="SECONDS",
+        help="sample processor, memory and GPUs while trials run (default: every 10 s), for MLflow's page of them",
+    )  # fmt: skip
+>>>>>>> h-report
     add_backend_choice(parser)
 
 
@@ -78,6 +84,7 @@ def chosen_backend(given: argparse.Namespace) -> ModuleType:
 
 def execute(given: argparse.Namespace) -> int:
     backend = chosen_backend(given)
+    system_metrics.ask(given.system_metrics)
     specs = load_specs(given)
     check(specs, given.backend)
     plan = make_plan(specs, runs_dir(), given.where)

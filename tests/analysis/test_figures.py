@@ -1,14 +1,20 @@
 """Figures: what they draw, that nothing is dropped silently, and that the same input gives the same bytes."""
 
+import itertools
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from analysis import figures
 from tests.analysis.samples import fake_curves, fake_records, grid_spec, rows_spec
+from tests.conftest import ROOT
 
 ALPHA = {"x": "method.alpha", "where": {"method.name": "recursive_mix"}, "baseline": "Baseline"}
 
@@ -125,6 +131,54 @@ def test_the_same_input_gives_the_same_bytes(kind):
     first, second = (figures.to_bytes(sweep(spec, fake_records(spec))[0], kind, "alpha") for _ in range(2))
     assert first == second
     assert b"Date" not in first.replace(b"DateTime", b"")
+
+
+def test_another_process_draws_the_same_bytes(tmp_path):
+    """Whatever its hash seed, its own matplotlib settings and what was drawn before."""
+    script = (
+        "import hashlib; from tests.analysis.test_figures import *; spec, grid = rows_spec(), grid_spec();"
+        "drawn = [sweep(spec, fake_records(spec))[0], curves(grid, fake_records(grid))[0]];"
+        "print([hashlib.sha256(figures.to_bytes(f, k, 'a')).hexdigest() for f in drawn for k in ('pdf', 'png', 'svg')])"
+    )
+    (tmp_path / "matplotlibrc").write_text("xtick.major.size: 20\nfont.size: 30\nlines.antialiased: False\n")
+    said = []
+    for number in "12":
+        env = {**os.environ, "PYTHONHASHSEED": number} | ({"MATPLOTLIBRC": str(tmp_path)} if number == "2" else {})
+        said.append(
+            subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, check=True).stdout
+        )
+    assert said[0].count(b"', '") == 5
+    assert said[0] == said[1]
+
+
+DICHROMATS = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    "none": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+}
+"""What is seen of linear RGB at full severity (Machado, Oliveira and Fernandes, 2009)."""
+
+
+@pytest.mark.parametrize("sight", DICHROMATS)
+def test_the_style_s_colours_can_be_told_apart_by_everyone(sight):
+    """At least 15 in CIELAB between any two, on which a just noticeable difference is about 2.3."""
+    srgb = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in figures.PALETTE])
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(DICHROMATS[sight]).T, 0, 1)
+    xyz = seen @ np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]).T
+    f = np.cbrt(np.maximum(xyz / [0.9505, 1.0, 1.089], 0.008856))
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+    apart = [np.linalg.norm(one - other) for one, other in itertools.combinations(lab, 2)]
+    assert len(apart) == 28
+    assert min(apart) >= 15
+
+
+def test_every_figure_takes_its_look_from_the_one_style_file():
+    for name in figures.available():
+        source = Path(figures.load(name).__file__).read_text(encoding="utf-8")
+        assert not re.search(r"rcParams|rc_context|style\.use|pyplot", source), name
+        assert not re.search(r'"#[0-9a-fA-F]{3,8}"', source), f"{name}: a colour of its own"
 
 
 def test_saving_writes_all_formats_and_the_numbers(tmp_path: Path):

@@ -1,12 +1,11 @@
 """Reading a real sqlite MLflow store, and the ways in which a store can be absent."""
 
 import time
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from analysis import records
+from analysis import address, records
 from analysis.cache import Cache
 from analysis.records import COLUMNS, EXPERIMENT, RecordsError, load_curves, load_records
 from tests.analysis.samples import fake_curve, fake_records, rows_spec
@@ -83,9 +82,9 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(monkeypatch
 
 
 def test_a_link_leads_to_the_run_without_a_password():
-    run = SimpleNamespace(info=SimpleNamespace(experiment_id="7", run_id="abc"))
-    assert records._link(run, "https://me:secret@host:5000/ml/") == "https://host:5000/ml/#/experiments/7/runs/abc"
-    assert records._link(run, "sqlite:///mlflow.db") is None
+    found = address.link("https://me:secret@host:5000/ml/", "7", "abc")
+    assert found == "https://host:5000/ml/#/experiments/7/runs/abc"
+    assert address.link("sqlite:///mlflow.db", "7", "abc") is None
 
 
 def start_run(store, trial, status="FINISHED", start=None):

@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -204,6 +206,19 @@ def test_marks_of_finished_runs_cost_one_look_each(runs, results, monkeypatch):
     monkeypatch.setattr(rundir, "state", lambda run_dir: pytest.fail("a finished run's journal is not read again"))
     assert Marks.read().behind(folders(runs)) == []
     assert len([look for look in looks if str(look).startswith(str(results / "runs"))]) == len(runs)
+
+
+def test_a_curve_is_looked_for_among_its_run_s_points_not_among_those_of_all_runs(results):
+    """As the query of MLflow's `get_metric_history` is planned, in the report and behind MLflow's pages."""
+    runs = [FakeRun(results / "runs", number) for number in range(20)]
+    for run in runs:
+        run.train(50)
+        run.finish()
+    tracking.mirror(folders(runs))
+    query = "select * from metrics where run_uuid = ? and key = ? order by timestamp, step, value limit -1 offset 0"
+    with closing(sqlite3.connect(results / "mlflow.db")) as database:
+        plan = [row[-1] for row in database.execute(f"explain query plan {query}", ("a run", "a metric"))]
+    assert "(run_uuid=? AND key=?)" in plan[0], plan
 
 
 def test_the_write_ahead_log_is_for_local_disks(runs, results, monkeypatch):
