@@ -5,11 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
-from launch.backends import Ended
-=======
 from launch import system_metrics
->>>>>>> h-report
+from launch.backends import Ended
 from launch.commands import add_selection, load_specs, say
 from launch.commands.run import add_backend_arguments, chosen_backend, prepare_as_asked, run_plan
 from launch.commands.status import Row, rows_of, to_json

@@ -43,17 +43,15 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
         "--trials-per-gpu", type=positive, default=1, help="trials side by side on one GPU (default: 1)"
     )
     parser.add_argument(
-<<<<<<< HEAD
         "--gpus",
         type=parse,
         metavar="N|NODESxN",
         help="GPUs of each trial, instead of what its spec says: 8, or 2x4 on two nodes",
     )
-=======
+    parser.add_argument(
         "--system-metrics", type=system_metrics.seconds, nargs="?", const=system_metrics.DEFAULT_SECONDS, metavar="SECONDS",
         help="sample processor, memory and GPUs while trials run (default: every 10 s), for MLflow's page of them",
     )  # fmt: skip
->>>>>>> h-report
     add_backend_choice(parser)
 
 
