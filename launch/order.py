@@ -5,11 +5,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from launch import rundir
 from launch.trial import canonical
 
+Item = TypeVar("Item")
 _IMAGES = 50_000
 """Of a data set without a `limit`, as long as nothing is known of it; CIFAR's."""
 
@@ -31,6 +32,15 @@ def longest_first(run_dirs: Sequence[Path]) -> list[Path]:
         epoch = median(known[kind]) if kind in known else kind[1] * pace
         costs[run_dir] = epoch * values.get("train", {}).get("epochs", 1)
     return sorted(run_dirs, key=lambda run_dir: -costs[run_dir])
+
+
+def dealt(run_dirs: Sequence[Item], tasks: int) -> list[list[Item]]:
+    """Longest first, to each task in turn and back again: cut into pieces, the first job would have all the long ones."""
+    hands: list[list[Item]] = [[] for _ in range(tasks)]
+    for number, run_dir in enumerate(run_dirs):
+        turn, place = divmod(number, tasks)
+        hands[place if turn % 2 == 0 else tasks - 1 - place].append(run_dir)
+    return hands
 
 
 def _seconds_of_an_epoch(runs: Path) -> dict[tuple[str, int], list[float]]:

@@ -17,6 +17,7 @@ from launch import rundir, snapshot
 from launch.backends import Ended, Job, Watcher
 from launch.checks import Check
 from launch.commands import UsageError, say
+from launch.order import dealt
 from launch.paths import ROOT, results_dir
 from launch.resources import wanted
 from launch.site import Site, load_site
@@ -166,7 +167,7 @@ def _submit_all(run_dirs: Sequence[Path], site: Site, workers: int | None, side_
     arrays: list[_Array] = []
     most = commands.most_tasks() if groups else 1
     for given, group in groups.items():
-        packed = [group[i : i + site.trials_per_job] for i in range(0, len(group), site.trials_per_job)]
+        packed = dealt(group, -(-len(group) // site.trials_per_job))
         arrays += [_Array(given, packed[start : start + most]) for start in range(0, len(packed), most)]
     at_a_time = -(-workers // min(side_by_side, site.trials_per_job)) if workers else site.max_parallel
     lanes = min(len(arrays), at_a_time or len(arrays))  # arrays side by side; %N bounds each array, not their sum

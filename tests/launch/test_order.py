@@ -1,9 +1,10 @@
 """Longest first, by what is known."""
 
 import copy
+import itertools
 import json
 
-from launch.order import longest_first
+from launch.order import dealt, longest_first
 from tests.conftest import TINY, write_trial
 
 
@@ -46,3 +47,14 @@ def test_a_broken_trial_does_not_stop_the_others(tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "trial.json").write_text("{ not json")
     assert set(longest_first([tmp_path / "bad", good])) == {tmp_path / "bad", good}
+
+
+def test_jobs_that_share_many_trials_are_as_long_as_each_other():
+    lengths = sorted([5, 10, 20, 40, 80, 160] * 10, reverse=True)
+    for tasks in (2, 7, 20):
+        hands = dealt(lengths, tasks)
+        assert sorted(itertools.chain(*hands), reverse=True) == lengths
+        assert {len(hand) for hand in hands} <= {len(lengths) // tasks, -(-len(lengths) // tasks)}
+        assert max(map(sum, hands)) - min(map(sum, hands)) <= lengths[0]
+        assert all(hand == sorted(hand, reverse=True) for hand in hands), "each job begins with its longest"
+    assert max(map(sum, dealt(lengths, 2))) < 1.02 * sum(lengths) / 2
