@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, deterministic
+from tests.rm.imagenet_tree import make_tree
 
 TEAM = {
     "trial:\n": "resources: {gpus: 2}\ntrial:\n",
@@ -64,6 +65,19 @@ def test_two_processes_are_killed_interrupted_and_end_as_undisturbed_ones(backen
     started = json.loads((run_dir / "journal.jsonl").read_text().splitlines()[0])
     assert started["processes"] == 2
     assert deterministic(run_dir) == alone(run_dir, tmp_path / "alone", started["threads"])
+
+
+@pytest.mark.slow
+def test_two_processes_read_pictures(undisturbed, write_spec, tmp_path):
+    """Each forks readers while a thread of it waits for its input to end."""
+    make_tree(tmp_path / "data" / "imagenet")
+    pictures = {"{name: digits, size: 16, limit: 70, test_limit: 60}": "{name: imagenet, size: 16}"}
+    path = write_spec(**TEAM, **pictures, **{"epochs: 120, batch_size: 16": "epochs: 2, batch_size: 4"})
+    data = {"RM_DATA_DIR": str(tmp_path / "data"), "RM_LOADER_WORKERS": "1"}
+    code, _, err = undisturbed.run(path, "--workers", 1, environment=data)
+    assert code == 0, err
+    (trial,) = undisturbed.numbers()
+    assert undisturbed.events(trial)[-1] == "finished"
 
 
 def alone(run_dir: Path, folder: Path, threads: int) -> list[dict]:
