@@ -1,9 +1,10 @@
-"""What the orchestration costs: planning, status, relaunching, two launchers at once; appending to a journal; writing a checkpoint.
+"""What the orchestration costs: plans, run directories, status, relaunching, two launchers at once; a journal, a checkpoint.
 
-    python -m benchmarks.scale [plan] [launch] [journal] [checkpoint] [--trials 1000 10000 100000]      (default: all of it)
+    python -m benchmarks.scale [plan] [prepare] [launch] [journal] [checkpoint] [--trials 1000 10000 100000]   (default: all of it)
 
 Every figure is of a command or a call as people use it, in a temporary folder, the median of --repeat. Cold means that the kernel's
-caches were dropped before (only where this process may write /proc/sys/vm/drop_caches). Reports: benchmarks.report_scale.
+caches were dropped before (only where this process may write /proc/sys/vm/drop_caches). Python's bytecode is kept, as on any
+machine where the command was typed once before. Reports: benchmarks.report_scale.
 """
 
 import argparse
@@ -115,7 +116,8 @@ def plan(folder: Path, sizes: list[int], repeat: int) -> None:
 
 def make_finished(folder: Path, path: Path) -> None:
     """Run directories as finished trials leave them, journal of one epoch and all, made by hand."""
-    from launch.plan import make_plan, prepare
+    from launch.plan import make_plan
+    from launch.prepare import prepare
     from launch.spec import load_spec
 
     runs = folder / "results" / "runs"
@@ -129,6 +131,7 @@ def make_finished(folder: Path, path: Path) -> None:
         events = [
             {"event": "started", "time": 1.0},
             {"event": "epoch", "time": 2.0, "epoch": 1, "test_top1_error": 50.0},
+            {"event": "finished", "time": 3.0, "best_top1_error": 50.0},
         ]
         (run_dir / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
         result = {
@@ -138,6 +141,35 @@ def make_finished(folder: Path, path: Path) -> None:
             "train_seconds": 1.0,
         }
         (run_dir / "result.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def prepare(folder: Path, repeat: int) -> None:
+    """Making the run directories of trials that nobody has run: by one launcher, by two at once, and once they are there."""
+    path = write_spec(folder, LAUNCH_TRIALS)
+    code = "import sys, time; from pathlib import Path; from launch.spec import load_spec; from launch.plan import make_plan\n"
+    code += "from launch.prepare import prepare; runs = Path(sys.argv[2]); uses = make_plan([load_spec(sys.argv[1])], runs).uses\n"
+    code += "input(); began = time.perf_counter(); prepare(uses, runs); print(time.perf_counter() - began)"
+    taken: dict[str, list[float]] = {"one launcher": [], "two at once": [], "all there": []}
+    for number in range(repeat):
+        for name, count in (("one launcher", 1), ("two at once", 2), ("all there", 1)):
+            runs = folder / f"unfinished{number}{count}" / "runs"
+            words = [sys.executable, "-c", code, str(path), str(runs)]
+            launchers = [
+                subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                for _ in range(count)
+            ]
+            for launcher in launchers:
+                launcher.stdin.write("\n")  # type: ignore[union-attr]  they wait for each other here
+                launcher.stdin.flush()  # type: ignore[union-attr]
+            said = [launcher.communicate()[0] for launcher in launchers]
+            if any(launcher.returncode for launcher in launchers):
+                raise SystemExit("making run directories failed")
+            taken[name].append(max(map(float, said)))
+    for name, values in taken.items():
+        print(
+            f"{LAUNCH_TRIALS:,} unfinished run directories, {name}: {statistics.median(values):.2f} s "
+            f"({min(values):.2f} to {max(values):.2f}, n={repeat})"
+        )
 
 
 def launch(folder: Path, repeat: int) -> None:
@@ -204,7 +236,7 @@ def checkpoint(folder: Path, repeat: int) -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("plan", "launch", "journal", "checkpoint")
+    parts = ("plan", "prepare", "launch", "journal", "checkpoint")
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=list(parts))
     parser.add_argument(
         "--trials", type=int, nargs="+", default=[1000, 10_000, 100_000], help="to plan; multiples of ten"
@@ -213,8 +245,12 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
         if "plan" in given.parts:
             plan(folder, given.trials, given.repeat)
+        if "prepare" in given.parts:
+            prepare(folder, given.repeat)
         if "launch" in given.parts:
             launch(folder, given.repeat)
         if "journal" in given.parts:

@@ -126,6 +126,7 @@ def train_options() -> type[BaseModel]:
     raise CatalogError(f"{file}: the class Train is not defined")
 
 
+@cache
 def _parse(file: Path) -> ast.Module:
     try:
         return ast.parse(file.read_text(encoding="utf-8"), str(file))

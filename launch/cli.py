@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] not in (*commands(), "-h", "--help"):
         words.insert(0, "run")
-    given = _parser().parse_args(words or ["--help"])
+    given = _parser(words[0] if words else "--help").parse_args(words or ["--help"])
     try:
         return int(given.function(given))
     except SpecError as error:
@@ -39,13 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(asked: str) -> argparse.ArgumentParser:
+    """Knows the command that is asked for, so that `status` need not load what runs things; for --help all of them."""
     parser = argparse.ArgumentParser(
         prog="launch/run.py",
         description="Run the trials of specs, one file a table or figure of the paper. Without a command: run.",
     )
     choices = parser.add_subparsers(required=True, metavar="{" + ",".join(commands()) + "}")
-    for name in commands():
+    for name in commands() if asked.startswith("-") else [asked]:
         module = importlib.import_module(f"launch.commands.{name}")
         command = choices.add_parser(name, help=module.HELP, description=module.__doc__)
         command.set_defaults(function=module.execute)

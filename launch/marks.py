@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from launch import rundir, system_metrics
+from launch import ask, rundir, system_metrics
 from launch.paths import results_dir, tracking_uri
 
 Mark = list[Any]
@@ -62,7 +62,8 @@ class Marks:
 
     def behind(self, run_dirs: Iterable[Path]) -> list[Path]:
         """Those of the run directories that have something new."""
-        return [run_dir for run_dir in run_dirs if not self._current(run_dir)]
+        every = list(run_dirs)
+        return [run_dir for run_dir, known in zip(every, ask.each(self._current, every), strict=True) if not known]
 
     def _current(self, run_dir: Path) -> bool:
         known = self.known.get(run_dir.name)

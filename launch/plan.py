@@ -2,13 +2,12 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from launch import catalog, reproduced, rundir
-from launch.resources import Resources, keep
+from launch import ask, catalog, reproduced, rundir
 from launch.spec import Cell, Spec
 from launch.trial import Trial
 
@@ -81,37 +80,48 @@ def make_plan(
 ) -> Plan:
     """Look up the state of every trial of the specs, of those alone that match every `key=value` of `where`.
 
-    `look` tells the state of a run directory; one that remembers what it saw saves a second look.
+    `look` tells the state of a run directory that is not finished; one that remembers what it saw saves a second look.
     A trial whose record is committed in `reproduced` beside `runs` is finished, on a fresh clone too.
     """
     conditions = [_condition(text) for text in where]
-    there = _names(runs)
-    states: dict[str, State] = {}
-    committed = reproduced.committed(runs.parent / "reproduced")
-    uses = []
-    for spec in specs:
-        for cell in spec.cells:
-            if not all(_matches(spec, cell, key, value) for key, value in conditions):
-                continue
-            refusal = catalog.missing_files(cell.trials[0].values["method"])
-            for trial in cell.trials:
-                if trial.id not in states:
-                    found: rundir.State = "waiting"
-                    if trial.id in committed:
-                        found = "finished"
-                    elif trial.id in there:
-                        found = look(runs / trial.id)
-                    states[trial.id] = "refused" if refusal and found != "finished" else found
-                    if cell.stopped and found == "interrupted":
-                        states[trial.id] = "stopped"
-                state = states[trial.id]
-                uses.append(Planned(spec, cell, trial, state, refusal if state == "refused" else None))
-    if where and not uses:
+    chosen = [
+        (spec, cell)
+        for spec in specs
+        for cell in spec.cells
+        if all(_matches(spec, cell, key, value) for key, value in conditions)
+    ]
+    if where and not chosen:
         raise FilterError(f"nothing matches --where {' '.join(where)}; {_valid_keys(specs)}")
+    found = _states(runs, dict.fromkeys(trial.id for _, cell in chosen for trial in cell.trials), look)
+    states: dict[str, State] = {}
+    uses = []
+    for spec, cell in chosen:
+        refusal = catalog.missing_files(cell.trials[0].values["method"])
+        for trial in cell.trials:
+            if trial.id not in states:
+                now = found[trial.id]
+                states[trial.id] = "refused" if refusal and now != "finished" else now
+                if cell.stopped and now == "interrupted":
+                    states[trial.id] = "stopped"
+            state = states[trial.id]
+            uses.append(Planned(spec, cell, trial, state, refusal if state == "refused" else None))
     return Plan(tuple(uses))
 
 
-def _names(folder: Path) -> set[str]:
+def _states(runs: Path, wanted: Iterable[str], look: Callable[[Path], rundir.State]) -> Mapping[str, rundir.State]:
+    """The state of each trial: committed records and finished ones by one question each, the others by a look."""
+    states: dict[str, rundir.State] = dict.fromkeys(wanted, "waiting")
+    committed, there = reproduced.committed(runs.parent / "reproduced"), names(runs)
+    states |= dict.fromkeys(committed.keys() & states.keys(), "finished")
+    made = [identity for identity, state in states.items() if state == "waiting" and identity in there]
+    finished = rundir.finished(runs, made)
+    states |= dict.fromkeys(finished, "finished")
+    others = [identity for identity in made if identity not in finished]
+    states |= zip(others, ask.each(lambda identity: look(runs / identity), others), strict=True)
+    return states
+
+
+def names(folder: Path) -> set[str]:
     """What is in the folder of all runs, by one listing: what is not there need not be asked for."""
     try:
         with os.scandir(folder) as entries:
@@ -142,26 +152,3 @@ def _matches(spec: Spec, cell: Cell, key: str, value: str) -> bool:
 def _valid_keys(specs: Iterable[Spec]) -> str:
     keys = {key for spec in specs for key in (*spec.axes, *spec.cells[0].trials[0].values) if key != "seed"}
     return f"keys: {', '.join(sorted(keys))}, or a dotted one such as method.alpha"
-
-
-def prepare(uses: Sequence[Planned], runs: Path, resources: Resources | None = None) -> None:
-    """Make the run directories: trial.json, and a line in uses.jsonl for each spec and row that the trial appears in.
-
-    Those of committed records are made whole. `resources` stand for those of the specs.
-    """
-    reproduced.restore(runs.parent / "reproduced", runs, {use.trial.id for use in uses})
-    for use in uses:
-        run_dir = runs / use.trial.id
-        run_dir.mkdir(parents=True, exist_ok=True)
-        trial_file = run_dir / "trial.json"
-        if not trial_file.exists():
-            aside = run_dir / f"trial.json.{os.getpid()}.tmp"  # two launchers may both write it; either's is the same
-            aside.write_text(use.trial.to_json(), encoding="utf-8")
-            aside.replace(trial_file)
-        line = json.dumps({"spec": use.spec.name, "profile": use.spec.profile, "row": use.row, "label": use.label})
-        keep(run_dir, resources or use.cell.resources)
-        uses_file = run_dir / "uses.jsonl"
-        known = uses_file.read_text(encoding="utf-8").splitlines() if uses_file.exists() else []
-        if line not in known:
-            with uses_file.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")

@@ -10,10 +10,12 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+
+from launch import ask
 
 State = Literal["waiting", "running", "interrupted", "failed", "finished"]
 
@@ -43,6 +45,15 @@ def state(run_dir: Path) -> State:
     if holder is not None and is_alive(holder, run_dir):
         return "running"
     return state_left_by(last_event(run_dir))
+
+
+def finished(runs: Path, names: Sequence[str]) -> set[str]:
+    """Which of the run directories of these names in the folder `runs` are finished: one question each."""
+
+    def is_there(name: str) -> bool:
+        return os.path.exists(f"{runs}/{name}/result.json")  # noqa: PTH110  a Path costs more than the question
+
+    return {name for name, found in zip(names, ask.each(is_there, names), strict=True) if found}
 
 
 def state_left_by(last: dict[str, Any] | None) -> State:

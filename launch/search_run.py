@@ -9,12 +9,10 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launch.backends import Ended
 from launch.backends._ray_cluster import divide, joined, nodes
 from launch.backends._trials import on_signals
 from launch.commands import UsageError, say
 from launch.paths import ROOT
-from launch.progress import ProgressWatcher
 from launch.search import said
 from launch.search_state import Busy, SearchState
 from launch.spec import Spec
@@ -30,35 +28,6 @@ class Searched(NamedTuple):
 
     specs: list[Spec]
     status: int
-
-
-class _SampleWatcher(ProgressWatcher):
-    """Progress of samples, which come to be known as the search goes; `begun` are their run directories.
-
-    One that the scheduler stopped counts as done.
-    """
-
-    def __init__(self, state: SearchState) -> None:
-        known = {state.run_dir(number): state.label(number) for number in state.samples}
-        super().__init__(known, dict.fromkeys(known, state.search.epochs))
-        self.state = state
-        self.begun = [state.run_dir(number) for number in sorted(state.begun)]
-        self.bars.update(self.total, total=state.search.samples - len(state.decided))
-
-    def started(self, run_dir: Path) -> None:
-        numbers = {self.state.run_dir(number): number for number in self.state.begun}
-        self.labels[run_dir] = self.state.label(numbers[run_dir])
-        self.epochs[run_dir] = self.state.search.epochs
-        if run_dir not in self.begun:
-            self.begun.append(run_dir)
-        super().started(run_dir)
-
-    def ended(self, run_dir: Path, ended: Ended) -> None:
-        stopped = any(self.state.run_dir(number) == run_dir for number in self.state.decided)
-        if ended.outcome == "interrupted" and stopped:
-            self._print(f"{self.labels[run_dir]}: {ended.error}")
-            ended = ended._replace(outcome="finished")
-        super().ended(run_dir, ended)
 
 
 def announce(specs: Sequence[Spec]) -> None:
@@ -153,7 +122,9 @@ def _run(
             raise KeyboardInterrupt
         stop_file.touch()
 
-    watcher = _SampleWatcher(state)
+    from launch.search_progress import SampleWatcher  # loads rich, which a command that only looks has no use for
+
+    watcher = SampleWatcher(state)
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # Ray sets a SIGTERM handler of its own as it starts: ours goes over it again.
     ray = on_signals(stop), joined(address, {"PYTHONPATH": path}), on_signals(stop)

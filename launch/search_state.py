@@ -21,7 +21,8 @@ from typing import Any
 
 from launch import rundir
 from launch.paths import results_dir, runs_dir
-from launch.plan import Planned, prepare
+from launch.plan import Planned
+from launch.prepare import prepare
 from launch.search import Sample, Tried, winner
 from launch.spec import WINNER, Cell, Spec, with_winner
 

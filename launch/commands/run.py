@@ -10,12 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from launch import rundir, system_metrics
+from launch import ask, rundir, system_metrics
 from launch.backends import Ended
 from launch.commands import UsageError, add_selection, load_specs, mirror_quietly, positive, say, show
 from launch.order import longest_first
 from launch.paths import results_dir, runs_dir
-from launch.plan import Plan, Planned, make_plan, prepare
+from launch.plan import Plan, Planned, make_plan
+from launch.prepare import prepare
 from launch.resolve import near
 from launch.resources import misfit, parse
 from launch.search_run import Searched, announce, carry_out, check
@@ -93,10 +94,13 @@ def execute(given: argparse.Namespace) -> int:
         return 0
     if given.force:
         _set_aside(plan)
-    searched = _searched(given, settings)
-    if searched.status == 130:
-        return 130
-    plan = make_plan(searched.specs, runs_dir(), given.where)
+    searched = Searched(specs, 0)
+    if any(spec.search for spec in specs):
+        searched = _searched(given, settings)
+        if searched.status == 130:
+            return 130
+    if given.force or searched.specs is not specs:
+        plan = make_plan(searched.specs, runs_dir(), given.where)
     for refusal in plan.refusals():
         say(f"refused: {refusal}")
     prepare_as_asked([use for use in plan.uses if use.state != "refused"], given)
@@ -123,7 +127,7 @@ def prepare_as_asked(uses: Sequence[Planned], given: argparse.Namespace) -> None
 def _searched(given: argparse.Namespace, settings: dict[str, Any]) -> Searched:
     """The specs as they were written, those that search with what they found; --where is about rows and starts no search."""
     specs = load_specs(given, samples=False)
-    if given.where or not any(spec.search for spec in specs):
+    if given.where:
         return Searched(specs, 0)
     if given.force:
         for spec in specs:
@@ -145,11 +149,10 @@ def _set_aside(plan: Plan) -> None:
 
 def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, Ended]:
     """Run what is to run, cancelled or not, mirroring as it goes; say at the end what happened and how to go on."""
-    began = time.monotonic()
-    to_run = {runs_dir() / use.trial.id: use for use in plan.to_run()}
-    for run_dir in to_run:
-        rundir.clear_cancel(run_dir)
-    everything = [runs_dir() / identity for identity, use in plan.unique.items() if use.state != "refused"]
+    began, runs = time.monotonic(), runs_dir()
+    to_run = {runs / use.trial.id: use for use in plan.to_run()}
+    ask.each(rundir.clear_cancel, list(to_run))
+    everything = [runs / identity for identity, use in plan.unique.items() if use.state != "refused"]
     if not to_run:
         say(f"all {len(everything)} trials were finished already")
         mirror_quietly(everything)

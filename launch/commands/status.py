@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from launch.commands import add_selection, load_specs
@@ -68,7 +69,7 @@ class Row(NamedTuple):
             ", ".join(filter(None, said)),
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, runs: Path) -> dict[str, Any]:
         use = self.use
         return {
             "id": use.trial.id,
@@ -78,7 +79,7 @@ class Row(NamedTuple):
             **self.standing._asdict(),
             "state": self.state,
             "epochs": use.trial.epochs,
-            "run_dir": str(runs_dir() / use.trial.id),
+            "run_dir": f"{runs}/{use.trial.id}",
         }
 
 
@@ -98,15 +99,17 @@ def rows_of(plan: Plan, survey: Survey) -> list[Row]:
     """Every use of every trial with its standing; each trial is looked at, and asked about, once."""
     epochs = {name: use.trial.epochs for name, use in plan.unique.items()}
     done = {name for name, use in plan.unique.items() if use.state == "finished"}
-    found = survey.standings({runs_dir() / name: count for name, count in epochs.items() if name not in done})
+    runs = runs_dir()
+    found = survey.standings({runs / name: count for name, count in epochs.items() if name not in done})
     standings = {run_dir.name: standing for run_dir, standing in found.items()}
     standings |= {name: Standing("finished", epoch=epochs[name]) for name in done}
     return [Row(use, standings[use.trial.id]) for use in plan.uses]
 
 
 def to_json(rows: Sequence[Row]) -> str:
+    runs = runs_dir()
     return json.dumps(
-        {"trials": [row.to_json() for row in rows], "counts": _counts(rows)}, indent=1, ensure_ascii=False
+        {"trials": [row.to_json(runs) for row in rows], "counts": _counts(rows)}, indent=1, ensure_ascii=False
     )
 
 
