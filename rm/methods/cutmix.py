@@ -32,7 +32,7 @@ class CutMix(Method):
         self.observed = {"area": 0.0}
         if generator.random() < self.probability:
             size = (images.shape[-2], images.shape[-1])
-            partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+            partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
             box = sample_box(size, 1 - float(generator.beta(self.alpha, self.alpha)), generator)
             area = mixed_area(box, size)
             images = cut_fill(images, images[partner], box)

@@ -28,8 +28,8 @@ class Cutout(Method):
         self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         (count, _, height, width), device = images.shape, images.device
-        rows = self._inside(height, generator.integers(height, size=count)).to(device)
-        columns = self._inside(width, generator.integers(width, size=count)).to(device)
+        rows = self._inside(height, generator.integers(height, size=count)).to(device, non_blocking=True)
+        columns = self._inside(width, generator.integers(width, size=count)).to(device, non_blocking=True)
         hole = (rows[:, :, None] & columns[:, None, :])[:, None]
         self.observed = {"hole": hole.float().mean()}
         logits = model(images.masked_fill(hole, 0))

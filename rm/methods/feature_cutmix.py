@@ -42,7 +42,7 @@ class FeatureCutMix(Method):
         self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         area = 0.0
-        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
 
         def mixed(_: str, features: Tensor) -> Tensor:
             nonlocal area

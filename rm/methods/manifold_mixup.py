@@ -37,7 +37,7 @@ class ManifoldMixup(Method):
         self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         area = 1 - float(generator.beta(self.alpha, self.alpha))
-        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
         layer = ("images", *_LAYERS)[int(generator.integers(3))]
 
         def mixed(name: str, features: Tensor) -> Tensor:

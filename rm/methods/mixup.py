@@ -24,7 +24,7 @@ class Mixup(Method):
         self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         area = 1 - float(generator.beta(self.alpha, self.alpha))
-        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
         logits = model(torch.lerp(images, images[partner], area))
         self.observed = {"area": area}
         return soft_cross_entropy(logits, mix_targets(targets, targets[partner], area)), logits

@@ -47,7 +47,7 @@ class MoEx(Method):
         if not exchange:
             logits = model(images)
             return soft_cross_entropy(logits, targets), logits
-        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
         with self.taps.changing(lambda _, features: exchange_moments(features, partner)):
             logits = model(images)
         return soft_cross_entropy(logits, mix_targets(targets, targets[partner], 1 - self.label_weight)), logits

@@ -75,7 +75,7 @@ class PuzzleMix(Method):
         self.observed = {"area": 0.0}
         if generator.random() < self.probability:
             blocks = _draw_blocks(images, generator)
-            partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+            partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
             kept = float(generator.beta(self.alpha, self.alpha))
             salient = saliency(model, images, targets)
             mask = self.mask(images, salient, partner, blocks, kept)

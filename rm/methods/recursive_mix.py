@@ -109,7 +109,7 @@ class RecursiveMix(Method):
             last = self.history.last
             # A history smaller than the batch can only be an epoch's short last batch, where it outlives the epoch.
             return None if last is None or len(last) < len(images) else last
-        order = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+        order = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
         return Triplet(images[order], targets[order], logits=targets[order])  # REQUIRES keeps these from being read
 
     def state_dict(self) -> dict[str, Any]:

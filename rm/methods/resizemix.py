@@ -42,7 +42,7 @@ class ResizeMix(Method):
         if generator.random() < self.probability:
             height, width = images.shape[-2:]
             scale = generator.uniform(self.low, self.high)
-            partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+            partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
             size = (max(int(height * scale), 1), max(int(width * scale), 1))
             top = _starts(height, size[0], len(images), generator)
             left = _starts(width, size[1], len(images), generator)
@@ -69,7 +69,7 @@ def paste(images: Tensor, patches: Tensor, corners: np.ndarray) -> Tensor:
     """
     device = images.device
     samples = torch.arange(len(images), device=device)[:, None, None]
-    top, left = torch.from_numpy(corners).to(device)
+    top, left = torch.from_numpy(corners).to(device, non_blocking=True)
     rows = top[:, None] + torch.arange(patches.shape[-2], device=device)
     columns = left[:, None] + torch.arange(patches.shape[-1], device=device)
     mixed = images.clone()

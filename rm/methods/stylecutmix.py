@@ -93,7 +93,7 @@ class StyleCutMix(Method):
     ) -> tuple[Tensor, Tensor]:
         self.observed = {"area": 0.0}
         if generator.random() < self.probability:
-            partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+            partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
             kept = self._kept(targets, targets[partner], generator)
             own_style = float(generator.beta(self.alpha, self.alpha))
             size = (self.resolution, self.resolution)
