@@ -207,32 +207,6 @@ def journal(folder: Path) -> None:
             print(f"journal, an event of 15 values, {'fsynced' if durable else 'not fsynced'}: {1e6 * each:.1f} µs")
 
 
-def checkpoint(folder: Path, repeat: int) -> None:
-    """Writing a checkpoint after a step: what training waits for, and what of it is taking the state, hashing and the disk."""
-    import torch
-
-    from benchmarks.step import RM, our_run
-    from rm import checkpoint as files
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for backbone, batch in (("resnet18", 16), ("pyramidnet200_240", 4)):
-        training = our_run(backbone, batch, RM, device)
-        training.take_step()
-        taken, written = [], []
-        for _ in range(repeat):
-            began = time.perf_counter()
-            state = training.state_dict()
-            taken.append(time.perf_counter() - began)
-            files.save(folder, state)
-            written.append(time.perf_counter() - began - taken[-1])
-        size = (folder / "checkpoint.pt").stat().st_size / 2**20
-        wait = statistics.median(written)
-        print(
-            f"checkpoint of {backbone} with RM's history of {batch}: {size:.0f} MiB, {1000 * wait:.0f} ms, and training waits: "
-            f"{100 * wait / 300:.2f} % of the time with one every 300 s"
-        )
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -256,7 +230,9 @@ def main() -> None:
         if "journal" in given.parts:
             journal(folder)
         if "checkpoint" in given.parts:
-            checkpoint(folder, given.repeat)
+            from benchmarks.checkpoint import measure  # the only part that needs torch
+
+            measure(folder, given.repeat)
     print(f"load of this machine over the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
