@@ -1,4 +1,4 @@
-"""What MLflow knows about trials, as data frames. The only importer of mlflow in this package.
+"""What MLflow knows about trials, and what is committed of them, as data frames. The only importer of mlflow in this package.
 
 Reading never writes to the store: one that does not exist yet is an empty frame, and no database file appears. With a
 `Cache`, what was read is kept beside the reports, and only what has changed since is read again.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import address
+from analysis import address, committed
 from analysis.cache import Cache, Kept, Rows
 from analysis.paths import tracking_uri as default_tracking_uri
 
@@ -54,7 +54,8 @@ def load_records(
 ) -> pd.DataFrame:
     """One row per trial that has a record, with the columns COLUMNS, sorted by trial id.
 
-    Of several runs of one trial a finished one is preferred, then the latest. status is MLflow's (FINISHED, RUNNING…),
+    Of several runs of one trial a finished one is preferred, then the latest; a committed record counts where the store has
+    nothing finished. status is MLflow's (FINISHED, RUNNING…),
     ended an ISO time in UTC or None, link the run's page where the tracking server has one, errors are in percent.
     fresh reads the whole store, whatever the cache says. Raises RecordsError for a store that exists and cannot be read.
     """
@@ -70,6 +71,8 @@ def load_records(
             trial = row["trial_id"]
             if trial in wanted and (trial not in best or _rank(row) > _rank(best[trial])):
                 best[trial] = row
+    unfinished = {trial for trial in wanted if trial not in best or best[trial]["status"] != "FINISHED"}
+    best |= committed.rows(unfinished)
     found = [best[trial] for trial in sorted(best)]
     measured = sorted({name for row in found for name in row if name.startswith(MEASURED)})
     return pd.DataFrame(found, columns=[*COLUMNS, *measured])
@@ -134,7 +137,7 @@ def load_curves(
     points: list[tuple[str, int, float]] = []
     if run_ids and address.exists(uri):
         kept = cache.curves(uri, metric) if cache else {}
-        unknown = [run_id for run_id in run_ids if run_id not in kept]
+        unknown = [run_id for run_id in run_ids if run_id not in kept and not run_id.startswith(committed.PREFIX)]
         try:
             read = _histories(uri, unknown, metric)
         except Exception as error:  # as above
@@ -142,7 +145,11 @@ def load_curves(
         if cache and any(finished(run_id) for run_id in unknown):
             cache.keep_curves(uri, metric, kept | {run: curve for run, curve in read.items() if finished(run)})
         found = kept | read
-        points = [(run, int(epoch), value) for run in sorted(set(run_ids)) for epoch, value in found[run]]
+        points = [(run, int(epoch), value) for run in set(run_ids) & found.keys() for epoch, value in found[run]]
+    points += [
+        (run, epoch, value) for run, curve in committed.curves(run_ids, metric).items() for epoch, value in curve
+    ]
+    points.sort(key=lambda point: point[:2])
     return pd.DataFrame(points, columns=["run_id", "epoch", "value"])
 
 
@@ -159,6 +166,8 @@ def _histories(uri: str, run_ids: Sequence[str], metric: str) -> dict[str, list[
 
 def load_artifact(run_id: str, name: str, tracking_uri: str | None = None) -> bytes | None:
     """A file that a run kept, such as a picture; None where it has none of that name."""
+    if run_id.startswith(committed.PREFIX):
+        return None
     uri = default_tracking_uri(tracking_uri)
     try:
         client = _client(uri)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,6 +45,8 @@ class Plan:
     """All uses of all trials, in the order of the specs."""
 
     uses: tuple[Planned, ...]
+    committed: frozenset[str] = frozenset()
+    """The trials of which a record is committed, by id."""
 
     @property
     def unique(self) -> dict[str, Planned]:
@@ -57,6 +59,10 @@ class Plan:
     def to_run(self) -> list[Planned]:
         """What is not finished yet and can start, each trial once."""
         return [use for use in self.unique.values() if use.state not in ("finished", "refused", "stopped")]
+
+    def origin(self) -> str:
+        """For the sum: how many of the finished ones came with the repository; empty where none did."""
+        return f" ({len(self.committed)} of them committed in results/reproduced)" if self.committed else ""
 
     def refusals(self) -> list[str]:
         """Why trials are refused, each reason once."""
@@ -92,7 +98,8 @@ def make_plan(
     ]
     if where and not chosen:
         raise FilterError(f"nothing matches --where {' '.join(where)}; {_valid_keys(specs)}")
-    found = _states(runs, dict.fromkeys(trial.id for _, cell in chosen for trial in cell.trials), look)
+    committed = reproduced.committed(runs.parent / "reproduced")
+    found = _states(runs, committed, dict.fromkeys(trial.id for _, cell in chosen for trial in cell.trials), look)
     states: dict[str, State] = {}
     uses = []
     for spec, cell in chosen:
@@ -105,14 +112,16 @@ def make_plan(
                     states[trial.id] = "stopped"
             state = states[trial.id]
             uses.append(Planned(spec, cell, trial, state, refusal if state == "refused" else None))
-    return Plan(tuple(uses))
+    return Plan(tuple(uses), frozenset(committed.keys() & states.keys()))
 
 
-def _states(runs: Path, wanted: Iterable[str], look: Callable[[Path], rundir.State]) -> Mapping[str, rundir.State]:
+def _states(
+    runs: Path, committed: Collection[str], wanted: Iterable[str], look: Callable[[Path], rundir.State]
+) -> Mapping[str, rundir.State]:
     """The state of each trial: committed records and finished ones by one question each, the others by a look."""
     states: dict[str, rundir.State] = dict.fromkeys(wanted, "waiting")
-    committed, there = reproduced.committed(runs.parent / "reproduced"), names(runs)
-    states |= dict.fromkeys(committed.keys() & states.keys(), "finished")
+    states |= dict.fromkeys((identity for identity in committed if identity in states), "finished")
+    there = names(runs)
     made = [identity for identity, state in states.items() if state == "waiting" and identity in there]
     finished = rundir.finished(runs, made)
     states |= dict.fromkeys(finished, "finished")

@@ -35,6 +35,9 @@ class ProgressWatcher:
         self.total = self.bars.add_task("trials", total=len(labels))
         self.running: dict[Path, TaskID] = {}
         self.offsets: dict[Path, int] = {}
+        self.begun: dict[Path, None] = {}
+        """All that were started here, in that order."""
+        self.over: set[Path] = set()
         self.done = 0
         self.last_line = self.began = time.monotonic()
 
@@ -47,6 +50,8 @@ class ProgressWatcher:
         self.bars.stop() if self.live else None
 
     def started(self, run_dir: Path) -> None:
+        self.begun[run_dir] = None
+        self.over.discard(run_dir)
         if run_dir not in self.running:
             self.running[run_dir] = self.bars.add_task(f"  {self.labels[run_dir]}", total=self.epochs[run_dir] or None)
 
@@ -55,6 +60,7 @@ class ProgressWatcher:
         self._print(f"{self.labels[run_dir]}: {how}{memory}; another worker goes on with it")
 
     def ended(self, run_dir: Path, ended: Ended) -> None:
+        self.over.add(run_dir)
         if run_dir in self.running:
             self.bars.remove_task(self.running.pop(run_dir))
         self.done += ended.outcome == "finished"

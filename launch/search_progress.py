@@ -17,15 +17,13 @@ class SampleWatcher(ProgressWatcher):
         known = {state.run_dir(number): state.label(number) for number in state.samples}
         super().__init__(known, dict.fromkeys(known, state.search.epochs))
         self.state = state
-        self.begun = [state.run_dir(number) for number in sorted(state.begun)]
+        self.begun = {state.run_dir(number): None for number in sorted(state.begun)}
         self.bars.update(self.total, total=state.search.samples - len(state.decided))
 
     def started(self, run_dir: Path) -> None:
         numbers = {self.state.run_dir(number): number for number in self.state.begun}
         self.labels[run_dir] = self.state.label(numbers[run_dir])
         self.epochs[run_dir] = self.state.search.epochs
-        if run_dir not in self.begun:
-            self.begun.append(run_dir)
         super().started(run_dir)
 
     def ended(self, run_dir: Path, ended: Ended) -> None:

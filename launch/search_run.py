@@ -6,8 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launch.backends._ray_cluster import divide, joined, nodes
 from launch.backends._trials import on_signals
@@ -17,10 +16,13 @@ from launch.search import said
 from launch.search_state import Busy, SearchState
 from launch.spec import Spec
 
+if TYPE_CHECKING:
+    from launch.progress import ProgressWatcher
+
 BACKENDS = ("local", "ray")
 """Those with which a search can be run; it is Ray's in any case, on this machine or on the cluster of --address."""
 
-Mirroring = Callable[[list[Path]], AbstractContextManager[Any]]
+Mirroring = Callable[["ProgressWatcher"], AbstractContextManager[Any]]
 
 
 class Searched(NamedTuple):
@@ -128,7 +130,7 @@ def _run(
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # Ray sets a SIGTERM handler of its own as it starts: ours goes over it again.
     ray = on_signals(stop), joined(address, {"PYTHONPATH": path}), on_signals(stop)
-    with mirroring(watcher.begun), watcher, suppress(KeyboardInterrupt), ray[0], ray[1], ray[2]:
+    with mirroring(watcher), watcher, suppress(KeyboardInterrupt), ray[0], ray[1], ray[2]:
         from launch import search_tune
 
         search_tune.search(state, watcher, divide(nodes(), workers, trials_per_gpu), stop_file)

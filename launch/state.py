@@ -42,7 +42,7 @@ class Standing(NamedTuple):
 
     state: State
     where: str = ""
-    """The machine that works on it, or what it waits for."""
+    """The machine that works on it, what it waits for, or that its record is committed."""
     note: str = ""
     """The last line of an error, or why it was given up."""
     job: str | None = None

@@ -110,7 +110,9 @@ def _summary(plan: Plan) -> str:
     unique = plan.unique
     states = Counter(use.state for use in unique.values())
     shared = len(plan.uses) - len(unique)
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    counts = ", ".join(
+        f"{count} {state}{plan.origin() if state == 'finished' else ''}" for state, count in sorted(states.items())
+    )
     epochs = sum(use.trial.epochs for use in plan.to_run())
     reuse = f" ({len(plan.uses)} cells × seeds, {shared} of them shared)" if shared else ""
     return f"{len(unique)} trials{reuse}: {counts or 'none'}; {epochs} epochs to train"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launch import ask, rundir, system_metrics
 from launch.backends import Ended
@@ -21,6 +21,9 @@ from launch.resolve import near
 from launch.resources import misfit, parse
 from launch.search_run import Searched, announce, carry_out, check
 from launch.search_state import set_aside
+
+if TYPE_CHECKING:
+    from launch.progress import ProgressWatcher
 
 HELP = "run what is not finished yet"
 MIRROR_SECONDS = 5.0
@@ -138,6 +141,11 @@ def _searched(given: argparse.Namespace, settings: dict[str, Any]) -> Searched:
 def _set_aside(plan: Plan) -> None:
     """--force: a finished run moves to results/replaced, whole; nothing is deleted."""
     for identity, use in plan.unique.items():
+        if identity in plan.committed:
+            raise UsageError(
+                f"trial {identity} is committed in {results_dir() / 'reproduced'} and stays what it is; "
+                "--force trains it in a results folder of its own: RM_RESULTS_DIR=another/folder"
+            )
         if use.state == "running":
             raise UsageError(f"trial {identity} is running; wait for it, or stop it, before --force")
     for identity, use in plan.unique.items():
@@ -154,7 +162,7 @@ def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, End
     ask.each(rundir.clear_cancel, list(to_run))
     everything = [runs / identity for identity, use in plan.unique.items() if use.state != "refused"]
     if not to_run:
-        say(f"all {len(everything)} trials were finished already")
+        say(f"all {len(everything)} trials were finished already{plan.origin()}")
         mirror_quietly(everything)
         return {}
     from launch.progress import ProgressWatcher  # loading rich is a sixth of what `status` costs
@@ -163,9 +171,11 @@ def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, End
         {path: use.label for path, use in to_run.items()},
         {path: use.trial.epochs for path, use in to_run.items()},
     )
-    say(f"running {len(to_run)} of {len(everything)} trials; {len(everything) - len(to_run)} finished already")
+    say(
+        f"running {len(to_run)} of {len(everything)} trials; {len(everything) - len(to_run)} finished already{plan.origin()}"
+    )
     ended: dict[Path, Ended]
-    with _Mirroring(everything), watcher:
+    with _Mirroring(watcher, everything), watcher:
         ended = backend.run(longest_first(list(to_run)), watcher, **settings)
     outcomes = Counter(end.outcome for end in ended.values())
     say(f"{', '.join(f'{n} {word}' for word, n in outcomes.items())} in {time.monotonic() - began:.1f} s")
@@ -179,20 +189,24 @@ def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, End
 
 
 class _Mirroring:
-    """Mirrors in the background while trials run, and once more at the end."""
+    """Mirrors in the background while trials run, and everything once more at the end.
 
-    def __init__(self, run_dirs: list[Path]) -> None:
-        self.run_dirs = run_dirs
+    In between it looks at what was started here alone, and not again at what has ended and is mirrored: thousands of trials
+    that wait or were finished before are not asked for every few seconds.
+    """
+
+    def __init__(self, watcher: "ProgressWatcher", others: Sequence[Path] = ()) -> None:
+        self.watcher, self.others = watcher, others
+        self.settled: set[Path] = set()
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._loop, daemon=True)
 
     def _loop(self) -> None:
         while not self.done.wait(MIRROR_SECONDS):
-            self._mirror()
-
-    def _mirror(self) -> None:
-        """Those that have begun: submitting many trials need not load MLflow to learn that there is nothing yet."""
-        mirror_quietly([run_dir for run_dir in self.run_dirs if (run_dir / "journal.jsonl").exists()])
+            over = self.watcher.over.copy()  # before the mirror looks at them: their last word is on the disk
+            quiet = over & self.settled
+            if _mirror([run_dir for run_dir in list(self.watcher.begun) if run_dir not in quiet]) is not None:
+                self.settled |= over
 
     def __enter__(self) -> None:
         self.thread.start()
@@ -200,4 +214,10 @@ class _Mirroring:
     def __exit__(self, *_: object) -> None:
         self.done.set()
         self.thread.join()
-        self._mirror()
+        _mirror(list(dict.fromkeys([*self.others, *self.watcher.begun])))
+
+
+def _mirror(run_dirs: list[Path]) -> int | None:
+    """Those that have begun: submitting many trials need not load MLflow to learn that there is nothing yet."""
+    begun = ask.each(lambda run_dir: (run_dir / "journal.jsonl").exists(), run_dirs)
+    return mirror_quietly([run_dir for run_dir, there in zip(run_dirs, begun, strict=True) if there])

@@ -28,6 +28,8 @@ _STYLES = {
 }
 _DIM = ("dim", 2)
 """Of a state: what rich calls its style, and the terminal's code for it."""
+_COMMITTED = "committed"
+"""Where a trial is that came with the repository, finished."""
 _LIVELY = ("waiting", "running", "interrupted", "failed")
 _URGENT = ("running", "failed", "lost", "interrupted", "refused", "waiting", "stopped", "finished")
 """What --watch shows first where the screen is too small for all."""
@@ -102,7 +104,9 @@ def rows_of(plan: Plan, survey: Survey) -> list[Row]:
     runs = runs_dir()
     found = survey.standings({runs / name: count for name, count in epochs.items() if name not in done})
     standings = {run_dir.name: standing for run_dir, standing in found.items()}
-    standings |= {name: Standing("finished", epoch=epochs[name]) for name in done}
+    standings |= {
+        name: Standing("finished", _COMMITTED if name in plan.committed else "", epoch=epochs[name]) for name in done
+    }
     return [Row(use, standings[use.trial.id]) for use in plan.uses]
 
 
@@ -138,7 +142,9 @@ def summary(rows: Sequence[Row]) -> str:
     unique = {row.use.trial.id: row for row in rows}
     shared = len(rows) - len(unique)
     reuse = f" ({len(rows)} cells × seeds, {shared} of them shared)" if shared else ""
-    return f"{len(unique)} trials{reuse}: {describe(_counts(rows))}"
+    committed = sum(row.standing.where == _COMMITTED for row in unique.values())
+    origin = f" ({committed} of the finished ones committed in results/reproduced)" if committed else ""
+    return f"{len(unique)} trials{reuse}: {describe(_counts(rows))}{origin}"
 
 
 def duration(seconds: float) -> str:
@@ -181,7 +187,7 @@ def _looks(plan: Plan, rows: list[Row]) -> Iterator[list[Row]]:
 
 
 def _without(plan: Plan, ids: set[str]) -> Plan:
-    return Plan(tuple(use for use in plan.uses if use.trial.id not in ids))
+    return Plan(tuple(use for use in plan.uses if use.trial.id not in ids), plan.committed)
 
 
 def _urgency(row: Row) -> int:

@@ -1,0 +1,69 @@
+"""The committed records, `results/reproduced/*.jsonl`, as rows and curves like those that the tracking store gives.
+
+So a fresh clone shows what it came with, before anything was mirrored, and so does a report from somebody else's store.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from analysis.paths import results_dir
+
+Record = dict[str, Any]
+PREFIX = "committed-"
+"""How the run id of a committed record begins, in place of the store's."""
+
+_ID = re.compile(rb'^\{"id": ?"([0-9a-f]{12})"')
+
+
+def rows(trial_ids: Collection[str], folder: Path | None = None) -> dict[str, Record]:
+    """By trial id what the store would say of each; a line that is not asked for is not parsed."""
+    return {record["id"]: _row(record) for record in read(trial_ids, folder)}
+
+
+def curves(run_ids: Iterable[str], metric: str, folder: Path | None = None) -> dict[str, list[tuple[int, float]]]:
+    """(epoch, value) of each of these runs that is a committed record."""
+    wanted = {run_id.removeprefix(PREFIX) for run_id in run_ids if run_id.startswith(PREFIX)}
+    found = {}
+    for record in read(wanted, folder):
+        columns = record["epochs"]
+        points = zip(columns["epoch"], columns.get(metric, ()), strict=False)
+        found[f"{PREFIX}{record['id']}"] = [(int(epoch), float(value)) for epoch, value in points if value is not None]
+    return found
+
+
+def read(trial_ids: Collection[str], folder: Path | None = None) -> Iterator[Record]:
+    """The records of these trials, file by file."""
+    if not trial_ids:
+        return
+    for path in sorted((folder or results_dir() / "reproduced").glob("*.jsonl")):
+        for line in path.read_bytes().splitlines():
+            match = _ID.match(line)
+            if match and match[1].decode() in trial_ids:
+                yield json.loads(line)
+
+
+def _row(record: Record) -> Record:
+    last, result = record["attempts"][-1], record["result"]
+    end = record["epochs"]["time"][-1]
+    commit = last.get("git_commit")
+    versions = ", ".join(f"{name} {version}" for name, version in (last.get("packages") or {}).items())
+    return {
+        "trial_id": record["id"],
+        "seed": result["seed"],
+        "status": "FINISHED",
+        "run_id": f"{PREFIX}{record['id']}",
+        "origin": "reproduced",
+        "host": last.get("host"),
+        "device": last.get("device"),
+        "git_commit": f"{commit}{'+changes' if last.get('git_diff') else ''}" if commit else "unknown",
+        "versions": versions,
+        **result["metrics"],
+        "train_seconds": result["train_seconds"],
+        "ended": datetime.fromtimestamp(end, UTC).isoformat(timespec="seconds"),
+        "started": int(1000 * record["events"][0]["time"]),
+        "end": int(1000 * end),
+    }
