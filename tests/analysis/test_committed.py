@@ -81,5 +81,10 @@ def test_committed_records_are_rows_and_curves(results):
     }  # fmt: skip
     assert frame["best_top1_error"][0] == record["result"]["metrics"]["best_top1_error"]
     curves = load_curves([frame["run_id"][0]], "test_top1_error")
-    assert list(curves["epoch"]) == record["epochs"]["epoch"]
-    assert list(curves["value"]) == record["epochs"]["test_top1_error"]
+    evaluated = [
+        (epoch, error)
+        for epoch, error in zip(record["epochs"]["epoch"], record["epochs"]["test_top1_error"], strict=True)
+        if error is not None
+    ]
+    assert len(evaluated) == 9
+    assert list(zip(curves["epoch"], curves["value"], strict=True)) == evaluated
