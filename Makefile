@@ -40,7 +40,7 @@ QUEUE ?= results/gpu-queue
 SIDE_BY_SIDE ?= 2
 gpu-queue: .venv/ready  ## train the next unfinished full-scale trials (or SPECS=...) on this machine's GPU for MINUTES
 	$(BIN)/python -m launch.gpu_queue plan --minutes $(MINUTES) --out $(QUEUE) --with-checkpoints $(SPECS)
-	status=0; $(BIN)/python -m rm.gpu_queue $(QUEUE) --minutes $(MINUTES) --more-minutes inf --side-by-side $(SIDE_BY_SIDE) || status=$$?; \
+	status=0; $(BIN)/python -m rm.gpu_queue $(QUEUE) --minutes $(MINUTES) --more-minutes inf --side-by-side $(SIDE_BY_SIDE) $(if $(DEVICE),--device $(DEVICE)) || status=$$?; \
 	[ $$status -ne 2 ]; $(BIN)/python -m launch.gpu_queue collect $(QUEUE)/back/records*.tar.gz  # 75: some are left
 
 gpu-collect: .venv/ready  ## check what came back (ARCHIVE=...), add it to results/reproduced, mirror it

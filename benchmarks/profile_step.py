@@ -1,6 +1,6 @@
-"""Where the time of one RecursiveMix step goes, by kind of operation, and what its parts cost on their own.
+"""Where the time of a RecursiveMix step goes, by kind of operation; what its parts cost alone; how near to the peak it is.
 
-python -m benchmarks.profile_step [--backbone resnet18] [--batch 128]
+python -m benchmarks.profile_step [--backbone resnet18] [--batch 128] [--steps 10]
 """
 
 import argparse
@@ -10,12 +10,15 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import roi_align
 
-from benchmarks.step import RM, our_run
+from benchmarks.step import RM, our_run, wait
 from rm.consistency import roi_features
 from rm.ops import mix_targets, resize_fill
+from rm.run import Run
 
 KINDS = {
     "convolution": ("conv",),
@@ -34,46 +37,50 @@ def kind_of(name: str) -> str:
     return next((kind for kind, words in KINDS.items() if any(word in lowered for word in words)), "other")
 
 
-def milliseconds(call: Callable[[], object], times: int = 15) -> float:
-    """Median of a few calls, after one to warm up."""
+def milliseconds(call: Callable[[], object], device: torch.device, times: int = 15) -> float:
+    """Median of a few calls, after one to warm up; each until the device is done."""
     call()
     seconds = []
     for _ in range(times):
+        wait(device)
         began = time.perf_counter()
         call()
+        wait(device)
         seconds.append(time.perf_counter() - began)
     return 1000 * statistics.median(seconds)
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet18")
-    parser.add_argument("--batch", type=int, default=128)
-    given = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = our_run(given.backbone, given.batch, RM, device)
-    for _ in range(3):
-        run.take_step()
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    with profile(activities=activities) as seen:
-        run.take_step()
+def matmul_peak(device: torch.device) -> float:
+    """FLOP/s of a large bf16 matrix product of random numbers."""
+    side = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
+    return 2 * side**3 / (milliseconds(lambda: left @ right, device, 10) / 1000)
+
+
+def by_kind(run: Run, steps: int) -> dict[str, float]:
+    """Milliseconds a step in each kind of operation: computing on a CPU, in the kernels that it launched on a GPU."""
+    on_gpu = run.device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as seen:
+        for _ in range(steps):
+            run.take_step()
+        wait(run.device)
     totals: dict[str, float] = defaultdict(float)
     for event in seen.key_averages():
-        on_device = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
-        totals[kind_of(event.key)] += on_device / 1000
-    whole = sum(totals.values())
-    print(f"{given.backbone}, batch {given.batch}, bf16, channels last, {device}: {whole:.0f} ms in operators")
-    for kind, spent in sorted(totals.items(), key=lambda item: -item[1]):
-        print(f"  {kind:22}{spent:9.1f} ms {100 * spent / whole:6.1f} %")
+        if event.device_type == DeviceType.CPU:  # kernels are listed once more by themselves
+            spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            totals[kind_of(event.key)] += spent / 1000 / steps
+    return totals
 
-    images, _ = run.train.batch(run.views, slice(0, given.batch))
+
+def parts(run: Run, batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
+    """What RecursiveMix adds to a step, and what it could have been made of."""
+    images, _ = run.train.batch(run.views, slice(0, batch))
     previous, box = images.clone(), (8, 6, 24, 22)
-    features = torch.randn(given.batch, 512, 4, 4, device=device)
-    corners = torch.tensor([[i, 6.0, 8.0, 22.0, 24.0] for i in range(given.batch)], device=device)
-    targets = torch.rand(given.batch, 100, device=device)
-    parts: dict[str, Callable[[], object]] = {
-        "gather, crop, flip, normalise a batch": lambda: run.train.batch(run.views, slice(0, given.batch)),
+    features = torch.randn(batch, 512, 4, 4, device=device)
+    corners = torch.tensor([[i, 6.0, 8.0, 22.0, 24.0] for i in range(batch)], device=device)
+    targets = torch.rand(batch, 100, device=device)
+    return {
+        "gather, crop, flip, normalise a batch": lambda: run.train.batch(run.views, slice(0, batch)),
         "resize and paste": lambda: resize_fill(images, previous, box),
         "mix labels": lambda: mix_targets(targets, targets, 0.25),
         "region features, ours": lambda: roi_features(features, box, (32, 32)),
@@ -81,8 +88,41 @@ def main() -> None:
         "remember the batch": lambda: run.method.state_dict(),
         "optimizer step": lambda: run.optimizer.step(),
     }
-    for part, call in parts.items():
-        print(f"  {part:42}{milliseconds(call):9.3f} ms")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=10, help="that are profiled, and timed without the profiler")
+    given = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    run = our_run(given.backbone, given.batch, RM, device)
+    for _ in range(5):
+        run.take_step()
+    with FlopCounterMode(display=False) as flops:
+        run.take_step()
+
+    def steps() -> None:
+        for _ in range(given.steps):
+            run.take_step()
+
+    step = milliseconds(steps, device, 3) / given.steps
+    totals = by_kind(run, given.steps)
+    whole = sum(totals.values())
+    print(f"{given.backbone}, batch {given.batch}, bf16, channels last, {device}, torch {torch.__version__}")
+    busy = f"kernels run {100 * whole / step:.0f} % of it" if device.type == "cuda" else f"{whole:.0f} ms in operators"
+    print(f"a step takes {step:.2f} ms by the clock, {1000 * given.batch / step:,.0f} images/s; {busy}")
+    for kind, spent in sorted(totals.items(), key=lambda item: -item[1]):
+        print(f"  {kind:22}{spent:9.2f} ms {100 * spent / whole:6.1f} %")
+    reached, peak = flops.get_total_flops() / (step / 1000), matmul_peak(device)
+    print(
+        f"{reached / 1e12:.2f} TFLOP/s in convolutions and products: {100 * reached / peak:.0f} % of what a large bf16 matrix "
+        f"product reaches here, {peak / 1e12:.1f} TFLOP/s"
+    )
+    for part, call in parts(run, given.batch, device).items():
+        print(f"  {part:42}{milliseconds(call, device):9.3f} ms")
 
 
 if __name__ == "__main__":

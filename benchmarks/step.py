@@ -60,16 +60,17 @@ def alternate(
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for round_number in range(pairs + warm_up):
         for name, call in contestants.items():
-            _wait(device)
+            wait(device)
             began = time.perf_counter()
             call()
-            _wait(device)
+            wait(device)
             if round_number >= warm_up:
                 seconds[name].append(time.perf_counter() - began)
     return seconds
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until the device has done all that was asked of it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,26 @@ def test_what_does_not_fit_is_not_started(write_spec, results, tmp_path):
     assert "is stopped, with a checkpoint" in said
     assert epochs(queue / "runs" / first) > epochs(queue / "runs" / second) > 0
     assert not any((queue / "runs" / other / "journal.jsonl").exists() for other in others)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_one_command_does_all_of_it(write_spec, results, tmp_path):
+    """`make gpu-queue` as it is typed, but for the device: plan, train, pack, collect; the second time nothing is left."""
+    spec = write_spec()
+    words = ["make", "-o", ".venv/ready", "gpu-queue", f"BIN={Path(sys.executable).parent}", "DEVICE=cpu", "MINUTES=8"]
+    words += [f"SPECS={spec}", f"QUEUE={tmp_path / 'queue'}", "SIDE_BY_SIDE=2"]
+    environment = {**os.environ, "RM_RESULTS_DIR": str(results)}
+    for _ in range(2):
+        done = subprocess.run(
+            words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert "0 of 0 unfinished trials" in done.stderr
+    assert len(reproduced.read(results / "reproduced" / "small.jsonl")) == 4
+    from analysis.records import load_records
+
+    found = load_records([trial.id for trial in load_spec(spec).trials])
+    assert list(found["status"]) == ["FINISHED"] * 4
 
 
 def test_a_failing_trial_stops_no_other(write_spec, results, tmp_path):
