@@ -87,18 +87,19 @@
     const lows = lines.map((line) => Math.min(...line.y.filter((y) => y !== null))).concat(published ?? []);
     const low = Math.min(...lows), reached = Math.max(...lows), highest = Math.max(...points.map(([, y]) => y));
     const high = Math.min(highest, 2.5 * reached || highest); // the first epochs' errors would flatten the rest
-    const floor = Math.max(0, low - 0.08 * (high - low)), span = high - floor || 1;
+    const step = roundStep((high - low) / 4 || 1), floor = step * Math.floor(low / step), ceiling = step * Math.ceil(high / step);
+    const span = ceiling - floor || step;
     const x = (value) => left + ((value - 1) / Math.max(1, most - 1)) * (width - left - right);
-    const y = (value) => top + (1 - (Math.min(value, high) - floor) / span) * (height - top - bottom);
+    const y = (value) => top + (1 - (Math.min(value, ceiling) - floor) / span) * (height - top - bottom);
     const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `learning curves: ${lines.map((line) => line.name).filter(Boolean).join(", ")}` });
-    for (let i = 0; i <= 4; i++) {
-      const value = floor + (span * i) / 4, at = y(value);
-      svg.append(make("line", { class: "axis", x1: left, x2: width - right, y1: at, y2: at }), make("text", { x: left - 5, y: at + 4, "text-anchor": "end" }, value.toFixed(span < 4 ? 1 : 0)));
+    for (let i = 0; i * step <= span * 1.001; i++) {
+      const value = floor + i * step, at = y(value);
+      svg.append(make("line", { class: "axis", x1: left, x2: width - right, y1: at, y2: at }), make("text", { x: left - 5, y: at + 4, "text-anchor": "end" }, value.toFixed(Math.max(0, -Math.floor(Math.log10(step))))));
     }
-    for (const share of [0, 0.5, 1]) {
-      const epoch = Math.round(1 + share * (most - 1));
-      svg.append(make("text", { x: x(epoch), y: height - 10, "text-anchor": ["start", "middle", "end"][share * 2] }, share === 1 ? `epoch ${epoch}` : String(epoch)));
-    }
+    const every = roundStep(most / 5);
+    for (let epoch = every; epoch < 0.85 * most; epoch += every) // whole epochs, short of the last one's label
+      if (Number.isInteger(epoch)) svg.append(make("text", { x: x(epoch), y: height - 10, "text-anchor": "middle" }, String(epoch)));
+    svg.append(make("text", { x: x(most), y: height - 10, "text-anchor": "end" }, `epoch ${most}`));
     for (const line of lines) {
       let path = "", pen = "M";
       line.y.forEach((value, i) => { if (value === null) pen = "M"; else { path += `${pen}${x(line.x[i]).toFixed(1)} ${y(value).toFixed(1)}`; pen = "L"; } });
@@ -108,6 +109,11 @@
     const keys = lines.filter((line) => line.name).map((line) => make("li", {}, make("i", { style: `color:${line.colour}` }), line.name));
     if (published != null) keys.push(make("li", {}, make("i", { style: "border-top-style:dashed" }), `published ${number(published)}`));
     return make("div", { class: "chart" }, svg, make("ul", { class: "legend" }, ...keys));
+  }
+  /** The next of 1, 2 or 5 times a power of ten: what axes are marked in. */
+  function roundStep(least) {
+    const power = 10 ** Math.floor(Math.log10(least));
+    return power * [1, 2, 5, 10].find((digit) => digit * power >= least * 0.999);
   }
   function mean(curves) {
     return curves.e.map((_, i) => {

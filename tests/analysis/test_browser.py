@@ -1,6 +1,7 @@
 """The page in a real browser, from file://: it opens, filters, unfolds, draws curves, in both themes and on a phone's width."""
 
 import asyncio
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -88,6 +89,14 @@ def test_the_page_filters_unfolds_and_draws_curves_without_a_complaint(page, tmp
         )
         assert len(lengths) == 7
         assert min(lengths) > 100
+        marks = await tab.run(
+            "[...document.querySelectorAll('#grid--1 + tr.detail .chart')].map(chart => [...chart.querySelectorAll('.axis')].map("
+            "(line, i) => [Number(chart.querySelectorAll('text')[i].textContent), Number(line.getAttribute('y1'))]))[0]"
+        )
+        steps = {(round(b[0] - a[0], 6), round(a[1] - b[1], 3)) for a, b in itertools.pairwise(marks)}
+        assert len(steps) == 1, "marks as far apart as their numbers say"
+        (step, _) = next(iter(steps))
+        assert f"{step:e}"[0] in "125", "round numbers"
 
     drive(steps, tmp_path)
 
@@ -107,6 +116,8 @@ def test_both_themes_and_a_phone(page, tmp_path, theme):
         await tab.look(SHOTS / f"{theme}-open.png")
         await tab.ask("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
         assert await tab.run("document.documentElement.scrollWidth <= 390")
+        chart = await tab.run("document.querySelector('tr.detail .chart').getBoundingClientRect().toJSON()")
+        assert 0 <= chart["left"] < chart["right"] <= 390, "the curves are seen without scrolling sideways"
         await tab.look(SHOTS / f"{theme}-phone.png")
 
     drive(steps, tmp_path)
