@@ -1,4 +1,4 @@
-"""What SLURM costs: seconds from the command to the last sbatch, to the prompt, and to ask for all states; job start to first step.
+"""What SLURM costs: seconds from the command to the last sbatch, to the prompt, and of `status`; job start to first step.
 
     python -m benchmarks.slurm_submit [--trials 60 1000 10000] [--overhead 6]
 
@@ -56,9 +56,15 @@ def submission(cluster: Cluster, trials: int) -> None:
         asking = time.time()
         states = {job.state for job in slurm.jobs(run_dirs).values()}
         asking = time.time() - asking
+        words = [sys.executable, str(ROOT / "launch" / "run.py"), "status", str(Path(folder) / "cost.yaml"), "--json"]
+        looking = time.time()
+        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        looking = time.time() - looking
+        waiting = sum(trial["state"] == "waiting" for trial in json.loads(said)["trials"])
         print(
             f"{trials} trials, {len(arrays)} arrays: {last:.1f} s to the last sbatch, {prompt:.1f} s to the prompt; "
-            f"asked for all their states ({', '.join(sorted(states))}) in {asking:.2f} s",
+            f"asked for all their states ({', '.join(sorted(states))}) in {asking:.2f} s; "
+            f"`status` ({waiting} waiting) in {looking:.2f} s",
             flush=True,
         )
         cluster.ask("scancel", "--quiet", f"--user={os.environ.get('USER') or 'root'}")

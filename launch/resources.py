@@ -83,6 +83,11 @@ def wanted(run_dir: Path) -> Resources:
     return asked if begun == asked.processes else Resources(1, begun)
 
 
+def differs(run_dir: Path, resources: Resources) -> bool:
+    """Whether it has begun with another number of processes than is asked for now."""
+    return wanted(run_dir).processes != resources.processes
+
+
 def processes_of(run_dir: Path) -> int:
     """How many processes train, or trained, the run that its journal tells of."""
     events, _ = rundir.read_events(run_dir)

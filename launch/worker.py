@@ -51,9 +51,10 @@ def _train(run_dir: Path, stop: Callable[[], bool], processes: int) -> dict[str,
     if processes == 1 or (run_dir / "result.json").exists():
         warm_up()
         return _fit(run_dir, stop)
+    _, before = rundir.read_events(run_dir)
     answer = team.train(run_dir, processes, stop)
-    last = rundir.last_event(run_dir)
-    if answer["outcome"] == "failed" and (last is None or last["event"] != "failed"):
+    new, _ = rundir.read_events(run_dir, before)
+    if answer["outcome"] == "failed" and not any(event["event"] == "failed" for event in new):
         _note_failure(run_dir, answer["error"], answer.get("traceback"))  # only the first process writes there
     return {"outcome": answer["outcome"], "error": answer["error"]}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from launch import worker
+from launch.resources import wanted
 
 
 class Worker:
@@ -18,7 +19,7 @@ class Worker:
     def arrive(self, run_dir: str) -> dict[str, Any]:
         """Import what every trial needs; says where this is, and what is wrong with the place (null if nothing)."""
         problem = _problem(Path(run_dir))
-        if problem is None:
+        if problem is None and wanted(Path(run_dir)).processes == 1:
             worker.warm_up()
         devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         return {"host": platform.node(), "pid": os.getpid(), "devices": devices, "problem": problem}
@@ -28,7 +29,6 @@ class Worker:
         problem = _problem(Path(run_dir))
         if problem is not None:
             return {"outcome": "failed", "error": problem}
-        worker.warm_up()  # threads are a thread's own setting, and a resumed trial may have changed it
         return worker.run_one(Path(run_dir), self.stopped.is_set)
 
     def stop(self) -> None:

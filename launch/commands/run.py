@@ -18,7 +18,7 @@ from launch.paths import results_dir, runs_dir
 from launch.plan import Plan, Planned, make_plan
 from launch.prepare import prepare
 from launch.resolve import near
-from launch.resources import misfit, parse
+from launch.resources import differs, misfit, parse
 from launch.search_run import Searched, announce, carry_out, check
 from launch.search_state import set_aside
 
@@ -125,6 +125,10 @@ def prepare_as_asked(uses: Sequence[Planned], given: argparse.Namespace) -> None
         if why:
             raise UsageError(f"--gpus {given.gpus.nodes}x{given.gpus.gpus}: {use.label}: {why}")
     prepare(uses, runs_dir(), given.gpus)
+    asked = {use.trial.id: given.gpus or use.cell.resources for use in uses if use.state in ("interrupted", "failed")}
+    kept = [identity for identity, resources in asked.items() if differs(runs_dir() / identity, resources)]
+    if kept:
+        say(f"{len(kept)} of them have begun with another number of processes, and keep it (such as {kept[0]})")
 
 
 def _searched(given: argparse.Namespace, settings: dict[str, Any]) -> Searched:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from launch import rundir
-from tests.conftest import ROOT
+from rm.options import load_trial
+from rm.train import fit
+from tests.conftest import ROOT, deterministic
 from tests.slurm.cluster import INSTALL, Cluster, missing, running, wait_until
 
 SPEC = """
@@ -114,6 +116,22 @@ class Launcher:
 def launcher(cluster: Cluster, tmp_path: Path) -> Iterator[Launcher]:
     yield Launcher(cluster, tmp_path)
     cluster.ask("scancel", "--quiet", f"--user={os.environ.get('USER') or 'root'}")  # what a failed test left behind
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The numbers of a run directory's trial when it is trained in this process, each trial once."""
+    known = {}
+
+    def numbers(run_dir: Path) -> list[dict]:
+        if run_dir.name not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            (folder / "trial.json").write_text((run_dir / "trial.json").read_text())
+            fit(load_trial(folder / "trial.json"), folder)
+            known[run_dir.name] = deterministic(folder)
+        return known[run_dir.name]
+
+    return numbers
 
 
 def journal(run_dir: Path) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import os
 
+from launch.state import SETTLED_SECONDS
 from tests.slurm.conftest import journal
 
 
@@ -34,6 +35,9 @@ def test_one_task_at_a_time_seen_cancelled_lost_and_retried(launcher):
     assert f"{first.name}: checkpointed and stopped" in out
     assert f"{second.name}: taken out of the scheduler's queue" in out
     assert journal(first)[-1] == "interrupted"
+    submission = third / "jobs.jsonl"
+    submitted = json.loads(submission.read_text())
+    submission.write_text(json.dumps({**submitted, "time": submitted["time"] - SETTLED_SECONDS}) + "\n")
     launcher.wait_until(lambda: look(launcher, spec)[2]["state"] == "lost", "the third is missed")
     now = look(launcher, spec)
     assert [(now[seed]["state"], now[seed]["note"]) for seed in (0, 1)] == [("interrupted", "cancelled")] * 2

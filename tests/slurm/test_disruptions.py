@@ -14,8 +14,6 @@ import pytest
 from launch import rundir
 from launch.backends import slurm
 from launch.slurm import commands
-from rm.options import load_trial
-from rm.train import fit
 from tests.conftest import deterministic
 from tests.slurm.conftest import Launcher, journal, starts, worker_pid
 
@@ -28,22 +26,6 @@ def _ask_this_cluster(launcher, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", launcher.environment["SLURM_CONF"])
     monkeypatch.setenv("RM_RESULTS_DIR", str(launcher.results))
     commands.configuration.cache_clear()
-
-
-@pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory):
-    """The numbers of a run directory's trial when it is trained in this process, each trial once."""
-    known = {}
-
-    def numbers(run_dir: Path) -> list[dict]:
-        if run_dir.name not in known:
-            folder = tmp_path_factory.mktemp("undisturbed")
-            (folder / "trial.json").write_text((run_dir / "trial.json").read_text())
-            fit(load_trial(folder / "trial.json"), folder)
-            known[run_dir.name] = deterministic(folder)
-        return known[run_dir.name]
-
-    return numbers
 
 
 def states(run_dirs) -> list[str]:

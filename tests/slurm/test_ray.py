@@ -41,7 +41,7 @@ def ours(launcher: Launcher) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_plan_on_two_nodes_is_preempted_requeued_and_ends_as_an_undisturbed_one(launcher, tmp_path):
+def test_a_plan_on_two_nodes_is_preempted_requeued_and_ends_as_an_undisturbed_one(launcher, undisturbed):
     spec = launcher.spec(seeds=[0, 1, 2], epochs=60)
     code, _, err = launcher.run(spec, *WORDS)
     assert code == 0, err
@@ -75,11 +75,8 @@ def test_a_plan_on_two_nodes_is_preempted_requeued_and_ends_as_an_undisturbed_on
         assert "resumed" in journal(run_dir)
     assert len({json.loads(line)["id"] for line in (first[0] / "jobs.jsonl").read_text().splitlines()}) == 1
     launcher.wait_until(lambda: not ours(launcher), "Ray has ended with the job", 120)
-    elsewhere = {"RM_RESULTS_DIR": str(tmp_path / "undisturbed")}
-    code, _, err = launcher.run(spec, "--workers", str(len(os.sched_getaffinity(0))), **elsewhere)
-    assert code == 0, err
     for run_dir in launcher.run_dirs:
-        assert deterministic(run_dir) == deterministic(tmp_path / "undisturbed" / "runs" / run_dir.name)
+        assert deterministic(run_dir) == undisturbed(run_dir)
 
 
 def test_what_on_slurm_takes(launcher):
