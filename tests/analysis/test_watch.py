@@ -24,6 +24,11 @@ def env(tmp_path):
     return environment(tmp_path / "results", CUDA_VISIBLE_DEVICES="")
 
 
+def interruptible():
+    """Ctrl-C reaches a command also where the tests themselves run in the background, which a shell starts deaf to it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Watching:
     """The command in a process of its own, its page, and what it has said."""
 
@@ -41,7 +46,7 @@ class Watching:
             *words,
         ]
         with self.said.open("w") as out, self.complained.open("w") as err:
-            self.process = subprocess.Popen(command, env=env, stdout=out, stderr=err)
+            self.process = subprocess.Popen(command, env=env, stdout=out, stderr=err, preexec_fn=interruptible)
 
     def until(self, condition):
         """Wait for the page to be as wanted; returns it."""
@@ -90,7 +95,8 @@ def reloads(page):
 
 def run(spec, env, *words):
     command = [sys.executable, str(ROOT / "launch" / "run.py"), str(spec), "--workers", "1", *words]
-    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    null = subprocess.DEVNULL
+    return subprocess.Popen(command, env=env, stdout=null, stderr=null, preexec_fn=interruptible)
 
 
 def test_the_page_follows_a_training(write_spec, env):  # noqa: F811
