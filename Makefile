@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 SPEC ?= experiments/quickstart.yaml
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 help:  ## this list
