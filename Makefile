@@ -6,6 +6,7 @@ BIN := .venv/bin
 SPEC ?= experiments/quickstart.yaml
 TEST_PROCESSES ?= 3
 export MLFLOW_DISABLE_TELEMETRY ?= true
+unexport PYTHONDONTWRITEBYTECODE  # else every process compiles torch, MLflow and the rest anew, seconds each time
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
