@@ -1,7 +1,9 @@
 """One real cluster for all tests here, launchers that talk to it, and what trials end with when nothing disturbs them."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -151,3 +153,9 @@ def worker_pid(run_dir: Path) -> int | None:
         return int(json.loads((run_dir / "lease.json").read_text())["pid"])
     except (OSError, ValueError):
         return None
+
+
+def thaw(pid: int) -> None:
+    """Let a stopped process go on, unless SLURM has: it sends SIGCONT before its own signals."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)

@@ -15,7 +15,7 @@ from launch import rundir
 from launch.backends import slurm
 from launch.slurm import commands
 from tests.conftest import deterministic
-from tests.slurm.conftest import Launcher, journal, starts, worker_pid
+from tests.slurm.conftest import Launcher, journal, starts, thaw, worker_pid
 
 pytestmark = pytest.mark.slow
 EPOCHS = 60
@@ -43,10 +43,6 @@ def freeze(launcher: Launcher, run_dir: Path, epochs: int = 2) -> int:
     os.kill(pid, signal.SIGSTOP)
     assert not (run_dir / "result.json").exists()
     return pid
-
-
-def thaw(pid: int) -> None:
-    os.kill(pid, signal.SIGCONT)
 
 
 def trained_once(run_dir: Path) -> None:

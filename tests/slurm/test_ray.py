@@ -10,7 +10,7 @@ import pytest
 from launch import rundir
 from launch.slurm import commands
 from tests.conftest import deterministic
-from tests.slurm.conftest import Launcher, journal, worker_pid
+from tests.slurm.conftest import Launcher, journal, thaw, worker_pid
 
 WORDS = ("--backend", "ray", "--on-slurm", "nodes=2", "--slurm", "gpus_per_trial=0", "--slurm", "cpus_per_gpu=1")
 
@@ -65,7 +65,7 @@ def test_a_plan_on_two_nodes_is_preempted_requeued_and_ends_as_an_undisturbed_on
     assert len({raylet_of(pid) for pid in workers}) == 2, "one on each node"
     launcher.preempt()
     for pid in workers:
-        os.kill(pid, signal.SIGCONT)
+        thaw(pid)
     launcher.wait_finished(launcher.run_dirs, 900)
     for run_dir in launcher.run_dirs:
         assert journal(run_dir).count("started") == journal(run_dir).count("finished") == 1
