@@ -16,7 +16,7 @@ quickstart: .venv/ready  ## set up, train 18 small networks on real digits, prin
 	$(BIN)/python analysis/report.py experiments/quickstart.yaml
 
 test: .venv/ready  ## set up, run the tests
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 15
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
 slurm-test: .venv/ready  ## install SLURM (Debian, as root), run the tests against a real cluster on this machine
 	which slurmctld slurmd munged slurmdbd mariadbd >/dev/null || apt-get install -y slurm-wlm munge slurmdbd mariadb-server

@@ -21,10 +21,15 @@ TINY: dict[str, Any] = {
 }
 """A trial of 15 steps in well under a second."""
 
+LONGEST = ("tracking", "slurm", "ray", "backends")
+"""Folders of tests that start clusters and servers."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first, so that two test processes (make test) end at about the same time."""
-    items.sort(key=lambda item: item.path.parent.name not in ("slurm", "tracking", "ray", "backends"))
+    """What takes longest comes first, so that the test processes (make test) end at about the same time."""
+    items.sort(
+        key=lambda item: LONGEST.index(item.path.parent.name) if item.path.parent.name in LONGEST else len(LONGEST)
+    )
 
 
 @pytest.fixture(autouse=True, scope="session")
