@@ -119,13 +119,13 @@ def _last_job(run_dir: Path) -> dict[str, Any] | None:
 
 def ask_schedulers(sights: Mapping[Path, Sight]) -> dict[Path, Job]:
     """What schedulers say of the run directories that are not finished and were given to one."""
-    given: dict[str, list[Path]] = {}
+    given: dict[str, dict[Path, Mapping[str, Any]]] = {}
     for run_dir, sight in sights.items():
         if sight.job is not None and sight.state != "finished":
-            given.setdefault(str(sight.job["backend"]), []).append(run_dir)
+            given.setdefault(str(sight.job["backend"]), {})[run_dir] = sight.job
     jobs: dict[Path, Job] = {}
-    for name, run_dirs in given.items():
-        jobs |= importlib.import_module(f"launch.backends.{name}").jobs(run_dirs)
+    for name, last in given.items():
+        jobs |= importlib.import_module(f"launch.backends.{name}").jobs(last, last)
     return jobs
 
 

@@ -7,7 +7,7 @@ A backend's module defines
 and, where it has options of its own, `add_arguments(group)` (argparse) and `settings(given) -> dict` (checked; UsageError for
 what is wrong). One whose scheduler works on after the command has ended also defines
 
-    jobs(run_dirs) -> dict[Path, Job]        what the scheduler says of them, in one question
+    jobs(run_dirs, last) -> dict[Path, Job]  what the scheduler says of them, in one question; `last`: what jobs.jsonl ends with
     withdraw(run_dirs)                       take jobs that have not started out of its queue
     examine(*, submit, **settings)           yields a launch.checks.Check for each thing that `doctor` looks at
 

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,9 +80,11 @@ def run(
     return ended
 
 
-def jobs(run_dirs: Sequence[Path]) -> dict[Path, Job]:
+def jobs(run_dirs: Iterable[Path], last: Mapping[Path, Mapping[str, Any]] | None = None) -> dict[Path, Job]:
     """What SLURM says of the newest job of each run directory that ever had one."""
-    newest = {run_dir: lines[-1]["id"] for run_dir in run_dirs if (lines := submissions.noted(run_dir))}
+    if last is None:
+        last = {run_dir: lines[-1] for run_dir in run_dirs if (lines := submissions.noted(run_dir))}
+    newest = {run_dir: last[run_dir]["id"] for run_dir in run_dirs if run_dir in last}
     found = commands.states(newest.values())
     return {run_dir: found[identity] for run_dir, identity in newest.items()}
 
