@@ -19,9 +19,13 @@ from typing import TYPE_CHECKING
 if not __package__:  # run as a script: this folder's module names (tables, page) must not stand on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from analysis.gather import Gathered, InputError, StoreAway, gather, tables_of
-from analysis.paths import ROOT, find_spec_file, results_dir, tracking_uri, without_secrets
-from launch.spec import Spec, SpecError, load_spec
+from launch import interpreter
+
+interpreter.check()
+
+from analysis.gather import Gathered, InputError, StoreAway, gather, tables_of  # noqa: E402
+from analysis.paths import ROOT, find_spec_file, results_dir, tracking_uri, without_secrets  # noqa: E402
+from launch.spec import Spec, SpecError, load_spec  # noqa: E402
 
 if TYPE_CHECKING:
     from analysis.plates import Plate

@@ -294,3 +294,11 @@ def test_doctor_on_a_machine_without_a_cluster(write_spec, results, tmp_path):
     code, _, err = run("doctor", spec, "--submit")
     assert code == 2
     assert "--backend local has none" in err
+
+
+@pytest.mark.parametrize("script", ["launch/run.py", "analysis/report.py"])
+def test_a_python_without_our_packages_is_named(script):
+    """As where `python` is typed instead of .venv/bin/python."""
+    done = subprocess.run([sys.executable, "-S", str(ROOT / script)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert done.stderr.startswith(f"error: {sys.executable} lacks the packages pydantic, ")
