@@ -65,7 +65,8 @@ def test_a_store_that_cannot_be_opened_is_named_without_its_password(tmp_path):
 def postgres():
     """A PostgreSQL of our own, in a folder of its own, as the user nobody: it refuses to be root."""
     pytest.importorskip("psycopg", reason="PostgreSQL needs its driver: pip install 'psycopg[binary]'")
-    binaries = Path(os.path.realpath(shutil.which("postgres") or "")).parent
+    debian = [str(path) for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]  # which is not on the PATH
+    binaries = Path(os.path.realpath(shutil.which("postgres") or max(debian, default=""))).parent
     if not (binaries / "initdb").exists():
         pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
     folder, port = Path(tempfile.mkdtemp(prefix="rm-postgres-")), free_port()
