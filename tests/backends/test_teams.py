@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.conftest import ROOT, deterministic
 from tests.rm.imagenet_tree import make_tree
 
@@ -26,16 +27,7 @@ KNOWN: dict[tuple[str, int], list[dict]] = {}
 
 def ranks_of(run_dir: Path) -> dict[int, int]:
     """Process -> rank of those that train this run directory."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            environment = dict(line.partition(b"=")[::2] for line in (entry / "environ").read_bytes().split(b"\0"))
-        except OSError:
-            continue
-        if words[-2:-1] == [str(run_dir).encode()] and b"launch.worker" in words:
-            found[int(entry.name)] = int(environment[b"RANK"])
-    return found
+    return {pid: int(environment["RANK"]) for pid, environment in processes.ranks_of(run_dir).items()}
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 
 from launch.backends import slurm
 from launch.slurm import commands
+from tests import processes
 from tests.conftest import ROOT, deterministic
 from tests.slurm.conftest import Launcher, journal, starts, thaw
 
@@ -30,16 +31,8 @@ def _ask_this_cluster(launcher, monkeypatch):
 
 def team_of(run_dir: Path) -> dict[int, tuple[int, str]]:
     """Rank -> process and node of those that train this run directory."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            environment = dict(line.partition(b"=")[::2] for line in (entry / "environ").read_bytes().split(b"\0"))
-        except OSError:
-            continue
-        if words[-2:-1] == [str(run_dir).encode()] and b"launch.worker" in words:
-            found[int(environment[b"RANK"])] = int(entry.name), environment[b"SLURMD_NODENAME"].decode()
-    return found
+    found = processes.ranks_of(run_dir)
+    return {int(of["RANK"]): (pid, of["SLURMD_NODENAME"]) for pid, of in found.items()}
 
 
 def freeze(launcher: Launcher, run_dir: Path, epochs: int) -> dict[int, tuple[int, str]]:
