@@ -11,9 +11,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.official import PLACES, LogError, OfficialRun, place_of, read_curves, read_log, to_csv
 from analysis.paths import find_spec_file, results_dir
-from launch.spec import SpecError, load_spec
+from analysis.records.official import (
+    PLACES,
+    LogError,
+    OfficialRun,
+    place_of,
+    read_curves,
+    read_log,
+    to_csv,
+)
+from launch.spec.load import SpecError, load_spec
 
 
 def main(argv: Sequence[str] | None = None) -> int:

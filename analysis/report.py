@@ -23,12 +23,12 @@ from launch import interpreter
 
 interpreter.check()
 
-from analysis.gather import Gathered, InputError, StoreAway, gather, tables_of  # noqa: E402
+from analysis.load import Gathered, InputError, StoreAway, gather, tables_of  # noqa: E402
 from analysis.paths import ROOT, find_spec_file, results_dir, tracking_uri, without_secrets  # noqa: E402
-from launch.spec import Spec, SpecError, load_spec  # noqa: E402
+from launch.spec.load import Spec, SpecError, load_spec  # noqa: E402
 
 if TYPE_CHECKING:
-    from analysis.plates import Plate
+    from analysis.figure_cache import Plate
     from analysis.results import Table
 
 FORMATS = {"html": ".html", "md": ".md", "latex": ".tex", "csv": ".csv"}
@@ -110,7 +110,7 @@ def _watch(specs: Sequence[Spec], options: argparse.Namespace) -> int:
 
 
 def _make(specs: Sequence[Spec], options: argparse.Namespace) -> Report:
-    from analysis.plates import PlateError, draw_plates
+    from analysis.figure_cache import PlateError, draw_plates
 
     gathered = gather(specs, tracking_uri(options.tracking_uri), options.output / ".cache", fresh=options.fresh)
     tables = tables_of(gathered, reduced_if_committed=options.all)
@@ -221,7 +221,7 @@ def _print_overview(tables: Sequence["Table"]) -> None:
 def _write(report: Report, options: argparse.Namespace, reload: float | None) -> list[Path]:
     """Write all that was asked for; returns the paths, the page first."""
     from analysis import tables
-    from analysis.plates import write_plate
+    from analysis.figure_cache import write_plate
 
     folder: Path = options.output
     figures = [
@@ -251,8 +251,8 @@ def _put(path: Path, text: str) -> Path:
 
 
 def _html(report: Report, folder: Path, reload: float | None) -> str:
-    from analysis.page import View, to_html
-    from analysis.plates import CURVES
+    from analysis.figure_cache import CURVES
+    from analysis.page.html import View, to_html
 
     views = []
     for table in report.tables:

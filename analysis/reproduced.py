@@ -17,10 +17,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.paths import ROOT, results_dir
-from analysis.records import COLUMNS, FINALS
+from analysis.records.load import COLUMNS, FINALS
 from analysis.results import Table, collect
 from analysis.tables import to_markdown
-from launch.spec import Spec, SpecError, load_spec
+from launch.spec.load import Spec, SpecError, load_spec
 
 INTRODUCTION = """\
 # Reproduced

@@ -15,10 +15,10 @@ import pandas as pd
 
 from analysis.claims import ClaimResult, holm, test_claim, test_range
 from analysis.compare import Estimate, Verdict, estimate, inflation, shortfall, verdict
-from analysis.official import OfficialRun
-from analysis.records import SELECTIONS
-from launch.spec import Cell, Spec
-from launch.trial import Trial
+from analysis.records.load import SELECTIONS
+from analysis.records.official import OfficialRun
+from launch.spec.load import Cell, Spec
+from launch.spec.trial import Trial
 
 VERDICTS = ("reproduced", "consistent", "differs", "missing", "not comparable")
 SELECTION_NAMES = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from launch.search import Dimension, Search, State, Tried, winner
-from launch.spec import Spec, with_winner
+from launch.spec.load import Spec, with_winner
+from launch.spec.search import Dimension, Search, State, Tried, winner
 
 _ROW = re.compile(r"sample (?P<number>\d+): .*?(?:; stopped at epoch (?P<stopped>\d+) by \w+)?")
 """The last of a record's rows: one that was stopped has its row from before as well."""
@@ -21,7 +21,7 @@ def settled(spec: Spec, tracking_uri: str | None = None) -> Spec:
     """
     if spec.search is None:
         return spec
-    from analysis.records import load_rows
+    from analysis.records.load import load_rows
 
     found: dict[int, Tried] = {}
     tag = f"spec.{spec.name}.{spec.profile}" if spec.profile else f"spec.{spec.name}"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis.compare import Estimate
-from analysis.records import SELECTIONS
+from analysis.records.load import SELECTIONS
 from analysis.results import SELECTION_NAMES, CellResult, ClaimTest, Table, other_selection
-from launch.spec import Spec
+from launch.spec.load import Spec
 
 if TYPE_CHECKING:
     from rich.console import Group

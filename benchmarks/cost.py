@@ -14,8 +14,8 @@ import torch
 
 from benchmarks.networks import count
 from launch.paths import EXPERIMENTS
-from launch.spec import Spec, load_spec
-from launch.trial import Trial
+from launch.spec.load import Spec, load_spec
+from launch.spec.trial import Trial
 from rm.options import find
 
 IMAGES = {

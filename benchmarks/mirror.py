@@ -54,12 +54,12 @@ def _points(results: Path, count: int) -> None:
 
     os.environ["RM_RESULTS_DIR"] = str(results)
     os.environ["MLFLOW_TRACKING_URI"] = ""
-    from launch import tracking
+    from launch.tracking import mirror
 
     run_dirs = [_finished_run(results / "runs", number, 300) for number in range(count + 1)]
     plain = MlflowClient(f"sqlite:///{results / 'plain.db'}")
     experiment = plain.create_experiment("plain")
-    tracking.mirror(run_dirs[:1])  # makes the store
+    mirror.mirror(run_dirs[:1])  # makes the store
     points = [
         Metric(key, random.uniform(0, 100), 1_795_000_000_000 + epoch * 1000, epoch)
         for epoch in range(1, 301)
@@ -69,7 +69,7 @@ def _points(results: Path, count: int) -> None:
     seconds = {"mirror": 0.0, "log_batch": 0.0}
     for run_dir in run_dirs[1:]:
         began = time.perf_counter()
-        tracking.mirror([run_dir])
+        mirror.mirror([run_dir])
         seconds["mirror"] += time.perf_counter() - began
         run = plain.create_run(experiment).info.run_id
         began = time.perf_counter()

@@ -18,7 +18,7 @@ from torchvision.ops import roi_align
 from benchmarks.step import RM, our_run, wait
 from rm.consistency import roi_features
 from rm.ops import mix_targets, resize_fill
-from rm.run import Run
+from rm.trainer import Run
 
 KINDS = {
     "convolution": ("conv",),

@@ -19,8 +19,8 @@ import time
 import uuid
 from pathlib import Path
 
-from launch.spec import Spec, load_spec
-from launch.store import count_entries
+from launch.spec.load import Spec, load_spec
+from launch.tracking.client import count_entries
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS, PER_SPEC = 10, 500

@@ -117,8 +117,8 @@ def plan(folder: Path, sizes: list[int], repeat: int) -> None:
 def make_finished(folder: Path, path: Path) -> None:
     """Run directories as finished trials leave them, journal of one epoch and all, made by hand."""
     from launch.plan import make_plan
-    from launch.prepare import prepare
-    from launch.spec import load_spec
+    from launch.runs.create import prepare
+    from launch.spec.load import load_spec
 
     runs = folder / "results" / "runs"
     uses = make_plan([load_spec(path)], runs).uses

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from launch.backends import slurm
+from launch.backends.slurm import backend
 from tests.slurm.cluster import INSTALL, Cluster, missing, running, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +54,7 @@ def submission(cluster: Cluster, trials: int) -> None:
         arrays = list(Path(folder).glob("slurm/*/submitted.json"))
         last = max(json.loads(path.read_text())["time"] for path in arrays) - began
         asking = time.time()
-        states = {job.state for job in slurm.jobs(run_dirs).values()}
+        states = {job.state for job in backend.jobs(run_dirs).values()}
         asking = time.time() - asking
         words = [sys.executable, str(ROOT / "launch" / "run.py"), "status", str(Path(folder) / "cost.yaml"), "--json"]
         looking = time.time()
@@ -75,7 +75,7 @@ def overhead(cluster: Cluster, trials: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         _, run_dirs = launch(cluster, Path(folder), trials)
         wait_until(lambda: all((run_dir / "result.json").exists() for run_dir in run_dirs), "finished", 900)
-        wait_until(lambda: {job.state for job in slurm.jobs(run_dirs).values()} == {"gone"}, "all jobs done")
+        wait_until(lambda: {job.state for job in backend.jobs(run_dirs).values()} == {"gone"}, "all jobs done")
         before, after, task = [], [], []
         for run_dir in run_dirs:
             events = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text().splitlines()]

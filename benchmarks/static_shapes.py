@@ -26,9 +26,9 @@ from torch import Tensor
 from benchmarks.step import alternate
 from rm.consistency import ConsistencyNetwork, _axis_weights
 from rm.datasets import load
+from rm.input.stream import open_images
 from rm.ops import Box, mix_targets, mixed_area, resize_fill, sample_box, soft_cross_entropy
 from rm.options import find
-from rm.stream import open_images
 
 OMEGA = 0.1
 

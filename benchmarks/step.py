@@ -21,7 +21,7 @@ import torch
 from benchmarks.plain import PlainRecursiveMix, cifar_loader
 from rm.datasets import data_dir
 from rm.options import find, parse_trial
-from rm.run import Run
+from rm.trainer import Run
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "bf16": {},

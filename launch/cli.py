@@ -7,10 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.catalog import CatalogError
-from launch.commands import UsageError
-from launch.plan import FilterError
-from launch.spec import SpecError
+from launch.errors import CatalogError, FilterError, UsageError
+from launch.spec.load import SpecError
 
 FIRST = ("run", "plan", "status")
 """The commands that `--help` names first; the others follow by alphabet."""

@@ -18,14 +18,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch import reproduced, rundir
-from launch.catalog import CatalogError
-from launch.commands import UsageError, mirror_quietly, positive, say
-from launch.parcel import Files, ParcelError, read_archive, source_digest
+from launch.commands import mirror_quietly, positive
+from launch.console import say
+from launch.errors import CatalogError, FilterError, UsageError
 from launch.paths import EXPERIMENTS, ROOT, results_dir, runs_dir
-from launch.plan import FilterError, Planned, make_plan
-from launch.reproduced import Record, RecordError, committed, make_record, read, read_run
-from launch.spec import SpecError, load_spec
+from launch.plan import Planned, make_plan
+from launch.runs import archive, rundir
+from launch.runs.archive import Record, RecordError, committed, make_record, read, read_run
+from launch.runs.import_archive import Files, ParcelError, read_archive, source_digest
+from launch.spec.load import SpecError, load_spec
 
 DEFAULT: tuple[tuple[str, list[str]], ...] = (
     ("table3.yaml", ["backbone=resnet18"]),
@@ -129,7 +130,7 @@ def collect(given: argparse.Namespace) -> int:
             refused += 1
             say(f"refused: {error}")
     for name, records in sorted(sets.items()):
-        changed = reproduced.add(folder / f"{name}.jsonl", records)
+        changed = archive.add(folder / f"{name}.jsonl", records)
         say(f"{folder / name}.jsonl: {len(records)} runs, {changed} of them new or changed")
     restore(given)
     return 2 if refused else 0
@@ -138,7 +139,7 @@ def collect(given: argparse.Namespace) -> int:
 def restore(given: argparse.Namespace) -> int:
     """Run directories and MLflow records of what is committed, and the page that says what there is."""
     folder = results_dir() / "reproduced"
-    made = reproduced.restore(folder, runs_dir())
+    made = archive.restore(folder, runs_dir())
     there = committed(folder)
     mirrored = mirror_quietly([runs_dir() / identity for identity in there])
     say(f"{len(there)} committed runs; {len(made)} run directories restored, {mirrored or 0} runs mirrored into MLflow")

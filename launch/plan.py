@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from launch import ask, catalog, reproduced, rundir
-from launch.spec import Cell, Spec
-from launch.trial import Trial
+from launch.errors import FilterError
+from launch.runs import archive, parallel, rundir
+from launch.spec import catalog
+from launch.spec.load import Cell, Spec
+from launch.spec.trial import Trial
 
 State = rundir.State | Literal["refused", "stopped"]
 """refused: not finished, and a file that its method needs is not on this machine. stopped: by its search, for good."""
-
-
-class FilterError(ValueError):
-    """A --where that cannot match anything; the message says what would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ def make_plan(
     ]
     if where and not chosen:
         raise FilterError(f"nothing matches --where {' '.join(where)}; {_valid_keys(specs)}")
-    committed = reproduced.committed(runs.parent / "reproduced")
+    committed = archive.committed(runs.parent / "reproduced")
     found = _states(runs, committed, dict.fromkeys(trial.id for _, cell in chosen for trial in cell.trials), look)
     states: dict[str, State] = {}
     uses = []
@@ -126,7 +124,7 @@ def _states(
     finished = rundir.finished(runs, made)
     states |= dict.fromkeys(finished, "finished")
     others = [identity for identity in made if identity not in finished]
-    states |= zip(others, ask.each(lambda identity: look(runs / identity), others), strict=True)
+    states |= zip(others, parallel.each(lambda identity: look(runs / identity), others), strict=True)
     return states
 
 

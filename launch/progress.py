@@ -15,8 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from launch import rundir
-from launch.backends import Ended
+from launch.runs import rundir
+from launch.runs.job import Ended
 
 PLAIN_SECONDS = 60.0
 

@@ -16,7 +16,7 @@ from rm.checkpoint import CheckpointError
 from rm.consistency import ConsistencyNetwork
 from rm.datasets import DataError
 from rm.options import TrialError, load_trial
-from rm.run import Run
+from rm.trainer import Run
 
 
 def exported(run_dir: Path) -> dict[str, Tensor]:

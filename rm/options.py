@@ -1,7 +1,7 @@
 """A trial as `rm` reads it: trial.json with the options of every choice filled in and checked against their annotations.
 
 The choices are found in the file system: `method: cutmix` is the class in `rm/methods/cutmix.py`, `backbone: resnet18` the function
-of that name in some file of `rm/backbones/`. `launch/catalog.py` reads the same source without importing it.
+of that name in some file of `rm/backbones/`. `launch/spec/catalog.py` reads the same source without importing it.
 """
 
 import functools
@@ -145,7 +145,7 @@ def choices_of(section: str) -> dict[str, Callable[[], Callable[..., Any]]]:
     """Name -> a function that returns the choice. A method's file is imported only when its name is asked for."""
     package = importlib.import_module(f"rm.{SECTIONS[section]}")
     if section == "method":
-        return {m.name: functools.partial(_only_class, package, m.name) for m in pkgutil.iter_modules(package.__path__)}
+        return {m.name: functools.partial(_only_class, package, m.name) for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
     modules = [package]
     if hasattr(package, "__path__"):
         modules = [

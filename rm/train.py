@@ -26,7 +26,7 @@ from rm.distributed import Processes, is_lost_peer, join
 from rm.journal import Journal, read
 from rm.options import Trial, TrialError, load_trial
 from rm.provenance import record_attempt
-from rm.run import Run
+from rm.trainer import Run
 
 INTERRUPTED = 75
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.cost import is_full_scale, operations
 from launch.paths import EXPERIMENTS
-from launch.spec import load_spec
+from launch.spec.load import load_spec
 
 SPECS = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if is_full_scale(load_spec(path))]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.spec import load_spec
+from launch.spec.load import load_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 COPY = ROOT / "tests" / "published.csv"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.spec import load_spec
+from launch.spec.load import load_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = list(csv.DictReader((ROOT / "tests" / "published.csv").open(encoding="utf-8")))

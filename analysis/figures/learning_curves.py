@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures import LINES, MUTED, PALETTE, Curves
-from analysis.official import by_trial, load_official
+from analysis.records.official import by_trial, load_official
 from analysis.results import CellResult, Table, collect
 from analysis.tables import metric_name
-from launch.spec import Spec
+from launch.spec.load import Spec
 
 METRIC = "test_top1_error"
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures import INK, MUTED, PALETTE, PAPER, FigureError
 from analysis.results import CellResult, collect
-from launch.spec import Spec
+from launch.spec.load import Spec
 
 Published = Mapping[str, Sequence[float]]
 Units = Mapping[str, Sequence[str]]

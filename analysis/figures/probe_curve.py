@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from analysis.figures import INK, LINES, MUTED, PALETTE, PAPER, Curves
 from analysis.results import collect
 from analysis.tables import metric_name
-from launch.spec import Spec
+from launch.spec.load import Spec
 
 
 def data(

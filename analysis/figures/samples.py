@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.figures import INK, MUTED, PALETTE, Artifacts, Curves, FigureError
 from analysis.results import CellResult, collect
-from launch.spec import Spec
+from launch.spec.load import Spec
 
 Picture = NDArray[np.float32]
 

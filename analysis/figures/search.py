@@ -11,8 +11,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from analysis.figures import INK, MUTED, PALETTE, PAPER, Curves, FigureError
 from analysis.figures.sweep import NAMES
-from launch.search import Dimension, Search, winner
-from launch.spec import Spec
+from launch.spec.load import Spec
+from launch.spec.search import Dimension, Search, winner
 
 METRIC_NAMES = {"top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)", "loss": "loss"}
 COLUMNS = ("sample", "x", "y", "state", "winner", "epoch", "value")

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from analysis.figures import GRID, INK, MUTED, PALETTE, PAPER, FigureError
 from analysis.results import CellResult, collect
 from analysis.tables import metric_name
-from launch.spec import Cell, Spec
-from launch.trial import Trial
+from launch.spec.load import Cell, Spec
+from launch.spec.trial import Trial
 
 NAMES = {"alpha": "α", "omega": "ω", "lr": "learning rate", "weight_decay": "weight decay", "limit": "training images"}
 

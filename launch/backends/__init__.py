@@ -17,25 +17,9 @@ that `--help` does not wait for them.
 """
 
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Protocol
 
-Outcome = Literal["finished", "failed", "interrupted", "submitted"]
-
-
-class Ended(NamedTuple):
-    """How one run directory ended (or that it went to a scheduler), and the error's text where it failed."""
-
-    outcome: Outcome
-    error: str | None
-
-
-class Job(NamedTuple):
-    """What a scheduler says of the newest job of a run directory; `unknown` where it cannot be asked."""
-
-    id: str
-    state: Literal["pending", "running", "gone", "unknown"]
-    where: str
-    """Its node, or why it waits."""
+from launch.runs.job import Ended
 
 
 class Watcher(Protocol):

@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.backends import Ended, Watcher
-from launch.backends._trials import Trials, by_processes, on_signals
-from launch.commands import UsageError
+from launch.backends import Watcher
+from launch.backends.queue import Trials, by_processes, on_signals
+from launch.errors import UsageError
+from launch.gpus import visible_gpus
 from launch.paths import ROOT
+from launch.runs.job import Ended
 
 
 def slots(workers: int | None, trials_per_gpu: int, trials: int) -> list[dict[str, str]]:
@@ -54,18 +56,6 @@ def team_slots(processes: int, workers: int | None, trials: int) -> list[dict[st
         {**shared, "CUDA_VISIBLE_DEVICES": ",".join(gpus[i * processes : (i + 1) * processes])}
         for i in range(max(1, min(wanted, trials)))
     ]
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs a worker may use, as CUDA_VISIBLE_DEVICES writes them; none where there is no driver."""
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is not None:
-        return [gpu.strip() for gpu in allowed.split(",") if gpu.strip() not in ("", "-1")]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(i) for i, line in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
 
 
 def run(

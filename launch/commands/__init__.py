@@ -12,8 +12,8 @@ from typing import Any
 
 from launch.paths import ROOT, tracking_uri
 from launch.plan import Plan
-from launch.search_state import whole
-from launch.spec import Spec, SpecError, load_spec
+from launch.search.state import whole
+from launch.spec.load import Spec, SpecError, load_spec
 
 _COLOURS = {
     "finished": "green",
@@ -120,7 +120,7 @@ def _summary(plan: Plan) -> str:
 
 def mirror_quietly(run_dirs: list[Path], **options: Any) -> int | None:
     """None where the store cannot be reached: training goes on, and `sync` mirrors later. Options as of `tracking.mirror`."""
-    from launch.tracking import mirror
+    from launch.tracking.mirror import mirror
 
     try:
         return mirror(run_dirs, **options)

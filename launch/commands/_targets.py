@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from launch.commands import UsageError
+from launch.errors import UsageError
 from launch.paths import runs_dir
 
 MOST_NAMED = 5

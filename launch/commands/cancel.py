@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from launch import rundir
-from launch.commands import add_filters, load_specs, say
+from launch.commands import add_filters, load_specs
 from launch.commands._targets import find_run, is_spec
+from launch.console import say
 from launch.paths import runs_dir
 from launch.plan import make_plan
-from launch.state import Sight, Survey, ask_schedulers
+from launch.runs import rundir
+from launch.runs.status import Sight, Survey, ask_schedulers
 
 HELP = "stop trials: checkpoint those that run, take those that wait out of the queue"
 ANSWER_SECONDS = 20.0
@@ -94,7 +95,7 @@ def _withdraw(sights: Mapping[Path, Sight]) -> dict[Path, str]:
         given.setdefault(str((sights[run_dir].job or {})["backend"]), []).append(run_dir)
     for name, run_dirs in given.items():
         try:
-            importlib.import_module(f"launch.backends.{name}").withdraw(run_dirs)
+            importlib.import_module(f"launch.backends.{name}.backend").withdraw(run_dirs)
         except RuntimeError as error:
             say(f"{name}: {error}")
     after = ask_schedulers({run_dir: sights[run_dir] for run_dir in words})

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from launch import checks
-from launch.checks import Check
-from launch.commands import UsageError, load_specs
+from launch.backends import checks
+from launch.backends.checks import Check
+from launch.commands import load_specs
 from launch.commands.run import add_backend_choice, chosen_backend
+from launch.errors import UsageError
 
 HELP = "check this machine, and a cluster, for what the launcher needs"
 _WORDS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}

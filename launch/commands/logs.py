@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launch import rundir
-from launch.commands import UsageError, say
 from launch.commands._targets import find_run
+from launch.console import say
+from launch.errors import UsageError
 from launch.paths import results_dir
-from launch.state import Standing, Survey, look, trial_of
+from launch.runs import rundir
+from launch.runs.status import Standing, Survey, look, trial_of
 
 HELP = "print a trial's log and journal, with the tracebacks of its failures"
 POLL_SECONDS = 0.5

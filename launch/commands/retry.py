@@ -5,15 +5,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from launch import system_metrics
-from launch.backends import Ended
-from launch.commands import add_selection, load_specs, say
+from launch.commands import add_selection, load_specs
 from launch.commands.run import add_backend_arguments, chosen_backend, prepare_as_asked, run_plan
 from launch.commands.status import Row, rows_of, to_json
+from launch.console import say
 from launch.paths import runs_dir
 from launch.plan import Plan, make_plan
-from launch.search_state import samples_of
-from launch.state import Survey
+from launch.runs.job import Ended
+from launch.runs.status import Survey
+from launch.search.state import samples_of
+from launch.worker import system_metrics
 
 HELP = "run failed and lost trials again"
 

@@ -10,17 +10,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from launch import ask, rundir, system_metrics
-from launch.backends import Ended
-from launch.commands import UsageError, add_selection, load_specs, mirror_quietly, positive, say, show
-from launch.order import longest_first
+from launch.backends.scheduling import longest_first
+from launch.commands import add_selection, load_specs, mirror_quietly, positive, show
+from launch.console import say
+from launch.errors import UsageError
 from launch.paths import results_dir, runs_dir
 from launch.plan import Plan, Planned, make_plan
-from launch.prepare import prepare
-from launch.resolve import near
-from launch.resources import differs, misfit, parse
-from launch.search_run import Searched, announce, carry_out, check
-from launch.search_state import set_aside
+from launch.runs import parallel, rundir
+from launch.runs.create import prepare
+from launch.runs.job import Ended
+from launch.runs.resources import differs, misfit, parse
+from launch.search.run import Searched, announce, carry_out, check
+from launch.search.state import set_aside
+from launch.spec.settings import near
+from launch.worker import system_metrics
 
 if TYPE_CHECKING:
     from launch.progress import ProgressWatcher
@@ -69,12 +72,11 @@ def add_backend_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def _backends() -> list[str]:
-    folder = Path(__file__).resolve().parents[1] / "backends"
-    return sorted(path.stem for path in folder.glob("[!_]*.py"))
+    return ["local", "ray", "slurm"]
 
 
 def _backend(name: str) -> ModuleType:
-    return importlib.import_module(f"launch.backends.{name}")
+    return importlib.import_module(f"launch.backends.{name}" + ("" if name == "local" else ".backend"))
 
 
 def chosen_backend(given: argparse.Namespace) -> ModuleType:
@@ -163,7 +165,7 @@ def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, End
     """Run what is to run, cancelled or not, mirroring as it goes; say at the end what happened and how to go on."""
     began, runs = time.monotonic(), runs_dir()
     to_run = {runs / use.trial.id: use for use in plan.to_run()}
-    ask.each(rundir.clear_cancel, list(to_run))
+    parallel.each(rundir.clear_cancel, list(to_run))
     everything = [runs / identity for identity, use in plan.unique.items() if use.state != "refused"]
     if not to_run:
         say(f"all {len(everything)} trials were finished already{plan.origin()}")
@@ -223,5 +225,5 @@ class _Mirroring:
 
 def _mirror(run_dirs: list[Path]) -> int | None:
     """Those that have begun: submitting many trials need not load MLflow to learn that there is nothing yet."""
-    begun = ask.each(lambda run_dir: (run_dir / "journal.jsonl").exists(), run_dirs)
+    begun = parallel.each(lambda run_dir: (run_dir / "journal.jsonl").exists(), run_dirs)
     return mirror_quietly([run_dir for run_dir, there in zip(run_dirs, begun, strict=True) if there])

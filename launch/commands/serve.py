@@ -15,7 +15,9 @@ import os
 import socket
 import sys
 
-from launch.commands import UsageError, positive, say
+from launch.commands import positive
+from launch.console import say
+from launch.errors import UsageError
 from launch.paths import results_dir
 
 HELP = "start MLflow's server over the records, on this machine alone"
@@ -56,7 +58,7 @@ def _check_free(host: str, port: int) -> None:
 
 def _initialise(backend: str) -> None:
     """Before the first request: two processes that make the tables at the same time fail, the server's own among them."""
-    from launch.tracking import initialise
+    from launch.tracking.mirror import initialise
 
     os.environ["MLFLOW_TRACKING_URI"] = backend
     try:

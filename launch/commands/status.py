@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from launch.commands import add_selection, load_specs
 from launch.paths import runs_dir
 from launch.plan import Plan, Planned, make_plan
-from launch.state import Standing, Survey, describe
+from launch.runs.status import Standing, Survey, describe
 
 HELP = "print how every trial stands: where it runs, how far it is, why it failed"
 REFRESH_SECONDS = 2.0

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from launch import reproduced, rundir
-from launch.commands import load_specs, mirror_quietly, say
+from launch.commands import load_specs, mirror_quietly
+from launch.console import say
 from launch.paths import results_dir, runs_dir
-from launch.tracking import Progress
+from launch.runs import archive, rundir
+from launch.tracking.mirror import Progress
 
 HELP = "mirror run directories into MLflow"
 PLAIN_SECONDS = 10.0
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(given: argparse.Namespace) -> int:
-    restored = reproduced.restore(results_dir() / "reproduced", runs_dir())
+    restored = archive.restore(results_dir() / "reproduced", runs_dir())
     if restored:
         say(f"{len(restored)} run directories made of the committed records in {results_dir() / 'reproduced'}")
     run_dirs = _run_dirs(given)
@@ -62,7 +63,7 @@ def _run_dirs(given: argparse.Namespace) -> list[Path]:
 
 
 def _attach_weights(run_dirs: list[Path]) -> int:
-    from launch.tracking import TrackingError, attach_weights
+    from launch.tracking.mirror import TrackingError, attach_weights
 
     try:
         with _bar("weights exported") as progress:
@@ -78,7 +79,13 @@ def _attach_weights(run_dirs: list[Path]) -> int:
 def _bar(what: str) -> Iterator[Progress]:
     """A progress bar on a terminal, else a line every few seconds; nothing where there is nothing to do."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:

@@ -1,7 +1,7 @@
 """Data sets: one function each, `name(folder, *, option=default, ...) -> Dataset`; its name is its name in a spec.
 
-Small images (`Split`) live on the training device as uint8, so there is no DataLoader: `rm/augment.py` gathers a batch there.
-Others (`Stored`) stay on disk: `rm/stream.py` has processes read and augment them while the device computes.
+Small images (`Split`) live on the training device as uint8, so there is no DataLoader: `rm/input/device_images.py` gathers a batch there.
+Others (`Stored`) stay on disk: `rm/input/stream.py` has processes read and augment them while the device computes.
 """
 
 import functools

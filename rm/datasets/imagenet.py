@@ -1,6 +1,6 @@
 """ImageNet, or any set of pictures in a `train/<class>/`, `val/<class>/` tree, read from disk while the device computes.
 
-Where `train` and `val` hold tars instead (`python -m rm.shards SOURCE TARGET` writes them), the same pictures come from those.
+Where `train` and `val` hold tars instead (`python -m rm.input.shards SOURCE TARGET` writes them), the same pictures come from those.
 """
 
 import os
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from rm.datasets import DataError, Dataset, Stored
-from rm.shards import Shards, Table, Tree, read_table, shard_files
+from rm.input.shards import Shards, Table, Tree, read_table, shard_files
 
 _ENDINGS = (".jpeg", ".jpg", ".png")
 
@@ -36,7 +36,7 @@ def imagenet(
 
     DataError where the tree is not as described.
     """
-    from rm.pictures import MEAN, STD, evaluation_transform, training_transform
+    from rm.input.image_files import MEAN, STD, evaluation_transform, training_transform
 
     place = folder / root
     train, val = _tables(place).values()
@@ -62,7 +62,7 @@ def _tables(place: Path) -> dict[str, Table]:
 
 
 def _split(folder: Path, table: Table, transform: object) -> Stored:
-    from rm.pictures import Pictures
+    from rm.input.image_files import Pictures
 
     packed = table.places is not None
     source = Shards(folder, table, shard_files(folder)) if packed else Tree(folder, table)

@@ -11,7 +11,7 @@ behind in the parameters (official `clean_lam 0`, the default and the one used f
 Cost, beyond another method's step: a forward and a backward pass with respect to the images, and the minimum cuts on the CPU, for
 128 images with three labels about 5 / 15 / 50 / 250 ms at n = 2 / 4 / 8 / 16 on one core.
 
-Ours: the mask is the global minimum (`rm/graph_cut.py`; the official alpha-beta swap finds a local one for three labels); n must
+Ours: the mask is the global minimum (`rm/methods/_graph_cut.py`; the official alpha-beta swap finds a local one for three labels); n must
 divide the image's sides; the loss is soft cross-entropy (as `imagenet/train.py`; `main.py` has binary cross-entropy of softmax).
 
 Rows: CIFAR as the defaults (README, 1,200-epoch CIFAR-100). ImageNet ResNet-50: neighbourhood 2, transport_size 0, pixel_std 0.226,
@@ -26,8 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rm.graph_cut import cut_grid
 from rm.methods import Method
+from rm.methods._graph_cut import cut_grid
 from rm.ops import soft_cross_entropy
 
 BLOCK_NUMBERS = (2, 4, 8, 16)

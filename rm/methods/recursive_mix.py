@@ -15,7 +15,15 @@ from rm.backbones import Backbone
 from rm.consistency import ConsistencyNetwork
 from rm.history import History, Triplet
 from rm.methods import Method
-from rm.ops import Box, cut_fill, mix_targets, mixed_area, resize_fill, sample_box, soft_cross_entropy
+from rm.ops import (
+    Box,
+    cut_fill,
+    mix_targets,
+    mixed_area,
+    resize_fill,
+    sample_box,
+    soft_cross_entropy,
+)
 
 REQUIRES = {
     "history or omega == 0": "without history there is no earlier prediction to be consistent with",

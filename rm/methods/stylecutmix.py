@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from rm.backbones import Backbone
 from rm.datasets import DataError, data_dir
 from rm.methods import Method
+from rm.methods._style import StyleTransfer, load_style_transfer
 from rm.ops import Box, mixed_area, sample_box, soft_cross_entropy
-from rm.style import StyleTransfer, load_style_transfer
 
 REQUIRES_FILES = {
     "weights": {

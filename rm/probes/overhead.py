@@ -24,7 +24,7 @@ from rm.datasets import Dataset, Split
 from rm.methods import Method
 from rm.options import Trial, TrialError, find
 from rm.probes import Log
-from rm.run import Run
+from rm.trainer import Run
 
 _WARM_UP = 2
 _MEMORY_STEPS = 3

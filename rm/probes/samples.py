@@ -12,7 +12,7 @@ from torch import Tensor
 from rm.backbones import Backbone
 from rm.options import Trial, TrialError
 from rm.probes import Log
-from rm.run import Run
+from rm.trainer import Run
 
 
 def samples(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.records import COLUMNS, EXPERIMENT
+from analysis.records.load import COLUMNS, EXPERIMENT
 from tests.analysis.samples import fake_curve, fake_records, rows_spec
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.records import COLUMNS
-from launch.spec import Cell, Claim, FigureSpec, Metric, Paper, Spec
-from launch.trial import Trial
+from analysis.records.load import COLUMNS
+from launch.spec.load import Cell, Claim, FigureSpec, Metric, Paper, Spec
+from launch.spec.trial import Trial
 
 METHODS = {
     "Baseline": {"name": "baseline"},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.page import View, to_html
+from analysis.page.html import View, to_html
 from analysis.results import collect
 from tests.analysis import browser as chromium
 from tests.analysis.samples import fake_curve, fake_records, grid_spec, rows_spec

@@ -11,7 +11,7 @@ from statistics import mean
 
 import pytest
 
-from analysis.records import load_curves, load_records
+from analysis.records.load import load_curves, load_records
 from tests.conftest import ROOT
 
 SPEC = "experiments/cifar10_small.yaml"

@@ -16,10 +16,10 @@ from analysis import figures
 from analysis.figures import MUTED
 from analysis.figures.learning_curves import official
 from analysis.figures.samples import masses
-from analysis.records import COLUMNS
+from analysis.records.load import COLUMNS
 from analysis.results import collect
 from analysis.tables import to_csv, to_latex, to_markdown
-from launch.spec import load_spec
+from launch.spec.load import load_spec
 from tests.analysis.samples import fake_curves, fake_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,7 +188,7 @@ def test_label_masses_are_eq_2():
 def test_a_picture_comes_back_from_a_real_store(tmp_path):
     from mlflow import MlflowClient
 
-    from analysis.records import load_artifact
+    from analysis.records.load import load_artifact
 
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri)

@@ -4,11 +4,12 @@ import random
 
 import pytest
 
-from analysis import import_official, official
+from analysis import import_official
 from analysis.paths import ROOT
+from analysis.records import official
 from analysis.results import collect, collect_views
 from analysis.tables import to_csv, to_markdown
-from launch.spec import load_spec
+from launch.spec.load import load_spec
 from tests.analysis.samples import fake_records, grid_spec, rows_spec
 
 NO_RECORDS = fake_records(rows_spec())[:0]

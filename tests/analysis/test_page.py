@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 
 from analysis import figures
-from analysis.page import Drawing, View, provenance, render_notes, to_html
-from analysis.page_data import MOST_POINTS, shown_epochs, thin
+from analysis.page.data import MOST_POINTS, shown_epochs, thin
+from analysis.page.html import Drawing, View, provenance, render_notes, to_html
+from analysis.page.sentences import assumptions, summary
 from analysis.paths import ROOT
 from analysis.results import collect
-from analysis.words import assumptions, summary
-from tests.analysis.samples import fake_curve, fake_curves, fake_records, grid_spec, rows_spec, without_published
+from tests.analysis.samples import (
+    fake_curve,
+    fake_curves,
+    fake_records,
+    grid_spec,
+    rows_spec,
+    without_published,
+)
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 FOLDER, RESULTS = Path("/data/results/report"), Path("/data/results")

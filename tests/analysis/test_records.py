@@ -5,9 +5,9 @@ import time
 import pandas as pd
 import pytest
 
-from analysis import address, records
-from analysis.cache import Cache
-from analysis.records import COLUMNS, EXPERIMENT, RecordsError, load_curves, load_records
+from analysis.records import address, load
+from analysis.records.cache import Cache
+from analysis.records.load import COLUMNS, EXPERIMENT, RecordsError, load_curves, load_records
 from tests.analysis.samples import fake_curve, fake_records, rows_spec
 
 
@@ -102,13 +102,13 @@ def start_run(store, trial, status="FINISHED", start=None):
 def test_an_unchanged_store_is_not_opened_again(store, trials, tmp_path, monkeypatch):
     cache, ids = Cache(tmp_path), [trial.id for trial in trials]
     first = load_records(ids, store, cache)
-    monkeypatch.setattr(records, "_client", lambda uri: pytest.fail("the store was opened"))
+    monkeypatch.setattr(load, "_client", lambda uri: pytest.fail("the store was opened"))
     pd.testing.assert_frame_equal(load_records(ids, store, cache), first)
 
 
 @pytest.mark.parametrize("quick", [True, False], ids=["small store", "large store"])
 def test_what_has_changed_since_is_read_again(store, tmp_path, monkeypatch, quick):
-    monkeypatch.setattr(records, "_QUICK", 1e9 if quick else 0.0)
+    monkeypatch.setattr(load, "_QUICK", 1e9 if quick else 0.0)
     cache, ids = Cache(tmp_path), [f"{quick} {name}" for name in ("running", "new", "late", "again")]
     client, running = start_run(store, ids[0], "RUNNING")
     _, former = start_run(store, ids[3])
@@ -125,7 +125,7 @@ def test_what_has_changed_since_is_read_again(store, tmp_path, monkeypatch, quic
 
 
 def test_a_deleted_run_is_gone_at_the_next_complete_reading(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_QUICK", 0.0)
+    monkeypatch.setattr(load, "_QUICK", 0.0)
     cache = Cache(tmp_path)
     client, run = start_run(store, "to be deleted")
     assert len(load_records(["to be deleted"], store, cache)) == 1
@@ -147,9 +147,9 @@ def test_curves_of_finished_runs_are_read_once(store, trials, tmp_path, monkeypa
     finished = {runs[0]}.__contains__
     first = load_curves(runs, "test_top1_error", store, cache, finished)
     asked = []
-    histories = records._histories
+    histories = load._histories
     monkeypatch.setattr(
-        records, "_histories", lambda uri, ids, metric: asked.extend(ids) or histories(uri, ids, metric)
+        load, "_histories", lambda uri, ids, metric: asked.extend(ids) or histories(uri, ids, metric)
     )
     pd.testing.assert_frame_equal(load_curves(runs, "test_top1_error", store, cache, finished), first)
     assert asked == [runs[1]]

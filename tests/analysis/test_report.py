@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from analysis import report
-from launch.spec import load_spec
+from launch.spec.load import load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "analysis" / "report.py"

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from analysis.reproduced import main, page
-from launch.spec import load_spec
-from launch.trial import trial_id
+from launch.spec.load import load_spec
+from launch.spec.trial import trial_id
 from tests.conftest import ROOT
 
 REPRODUCED = ROOT / "results" / "reproduced"

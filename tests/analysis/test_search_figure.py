@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from analysis import figures
-from analysis.records import EXPERIMENT
+from analysis.records.load import EXPERIMENT
 from analysis.search import sample_runs, settled
-from launch.search import Asha, Dimension, Search, Tried
-from launch.spec import Metric, Spec
+from launch.spec.load import Metric, Spec
+from launch.spec.search import Asha, Dimension, Search, Tried
 from tests.analysis.samples import rows_spec
 
 BASE = {

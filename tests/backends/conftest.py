@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import rundir
+from launch.runs import rundir
 from tests.conftest import ROOT, deterministic
 from tests.launch.conftest import write_spec  # noqa: F401 the same fixture
 from tests.ray.cluster import Cluster

@@ -3,8 +3,8 @@
 import json
 from itertools import pairwise
 
-from launch import rundir
-from launch.spec import load_spec
+from launch.runs import rundir
+from launch.spec.load import load_spec
 from tests.launch.test_run import mlflow_records
 from tests.rm.imagenet_tree import make_tree
 

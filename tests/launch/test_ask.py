@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from launch import ask
 from launch.cli import main as launch
 from launch.plan import make_plan
-from launch.prepare import prepare
-from launch.spec import load_spec
+from launch.runs import parallel
+from launch.runs.create import prepare
+from launch.spec.load import load_spec
 from tests.conftest import ROOT
 
 
@@ -24,8 +24,8 @@ def test_questions_that_wait_are_asked_side_by_side():
         return number**2
 
     numbers = list(range(1000))
-    assert ask.each(slow, numbers) == [number**2 for number in numbers]
-    assert 1 < len(threads) <= ask.AT_ONCE + 1
+    assert parallel.each(slow, numbers) == [number**2 for number in numbers]
+    assert 1 < len(threads) <= parallel.AT_ONCE + 1
 
 
 def test_an_error_is_raised_and_nothing_is_fine():
@@ -36,8 +36,8 @@ def test_an_error_is_raised_and_nothing_is_fine():
         return number
 
     with pytest.raises(OSError, match="the disk is away"):
-        ask.each(question, list(range(1000)))
-    assert ask.each(question, []) == []
+        parallel.each(question, list(range(1000)))
+    assert parallel.each(question, []) == []
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from launch import rundir
-from launch.backends import Job
 from launch.commands.status import duration
-from launch.spec import load_spec
-from launch.state import Sight, stand
+from launch.runs import rundir
+from launch.runs.job import Job
+from launch.runs.status import Sight, stand
+from launch.spec.load import load_spec
 from tests.conftest import ROOT
 from tests.launch.test_run import command, journal, run, running_pids, trials, wait_for
 

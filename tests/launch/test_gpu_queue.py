@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 import rm.parcel
-from launch import gpu_queue, parcel, reproduced, rundir
+from launch import gpu_queue
 from launch.cli import main as launch
 from launch.plan import make_plan
-from launch.spec import load_spec
+from launch.runs import archive, import_archive, rundir
+from launch.spec.load import load_spec
 from rm.gpu_queue import main as train_queue
 from tests.conftest import ROOT, deterministic
 
@@ -41,7 +42,7 @@ def test_there_and_back(write_spec, results, tmp_path, capsys):
     assert seeds == [0, 0, 1, 1]  # one seed of everything first
     assert train(queue, "--side-by-side", "2") == 0
     assert gpu_queue.main(["collect", str(queue / "back" / "records.tar.gz")]) == 0
-    records = reproduced.read(results / "reproduced" / "small.jsonl")
+    records = archive.read(results / "reproduced" / "small.jsonl")
     assert sorted(record["id"] for record in records) == sorted(chosen)
     for identity in chosen:
         assert rundir.state(results / "runs" / identity) == "finished"
@@ -51,7 +52,7 @@ def test_there_and_back(write_spec, results, tmp_path, capsys):
     assert (
         "4 of 4 trials" not in (results / "reproduced" / "README.md").read_text()
     )  # no spec in experiments/ is this one
-    from analysis.records import load_records
+    from analysis.records.load import load_records
 
     found = load_records(chosen)
     assert list(found["status"]) == ["FINISHED"] * 4
@@ -80,7 +81,7 @@ def test_a_fresh_clone_has_what_is_committed(write_spec, results, tmp_path, monk
     for identity in chosen:
         assert deterministic(clone / "runs" / identity) == deterministic(queue / "runs" / identity)
     assert launch(["sync"]) == 0
-    from analysis.records import load_records
+    from analysis.records.load import load_records
 
     assert list(load_records(chosen)["status"]) == ["FINISHED"] * 4
 
@@ -171,8 +172,8 @@ def test_one_command_does_all_of_it(write_spec, results, tmp_path):
         )
         assert done.returncode == 0, done.stderr
     assert "0 of 0 unfinished trials" in done.stderr
-    assert len(reproduced.read(results / "reproduced" / "small.jsonl")) == 4
-    from analysis.records import load_records
+    assert len(archive.read(results / "reproduced" / "small.jsonl")) == 4
+    from analysis.records.load import load_records
 
     found = load_records([trial.id for trial in load_spec(spec).trials])
     assert list(found["status"]) == ["FINISHED"] * 4
@@ -245,7 +246,7 @@ def test_another_run_of_a_recorded_trial_needs_replace(write_spec, results, tmp_
     assert gpu_queue.main(words) == 2
     assert "--replace" in capsys.readouterr().err
     assert gpu_queue.main([*words, "--replace"]) == 0
-    assert reproduced.read(results / "reproduced" / "x.jsonl")[0]["events"][0]["time"] > 1e10
+    assert archive.read(results / "reproduced" / "x.jsonl")[0]["events"][0]["time"] > 1e10
 
 
 @pytest.mark.parametrize("member", ["../evil", "runs/0123456789ab/evil.py", "runs/zzz/trial.json"])
@@ -263,7 +264,7 @@ def test_an_archive_of_something_else_is_refused(results, tmp_path, capsys, memb
 
 
 def test_both_ends_name_the_source_alike_and_no_archive_is_too_large(tmp_path, monkeypatch):
-    assert parcel.source_digest() == rm.parcel.source_digest()
+    assert import_archive.source_digest() == rm.parcel.source_digest()
     for number in range(5):
         run_dir = tmp_path / "runs" / f"{number:012x}"
         run_dir.mkdir(parents=True)
@@ -283,7 +284,7 @@ def test_both_ends_name_the_source_alike_and_no_archive_is_too_large(tmp_path, m
 def test_a_commit_is_told_to_a_machine_without_git_only_for_the_same_source():
     def commit(source: str) -> str | None:
         files = {"provenance.json": b'[{"git_commit": null, "git_diff": null}]'}
-        parcel._add_commit(files, {"source": source, "queue": {"source": "a", "git_commit": "abc"}})
+        import_archive._add_commit(files, {"source": source, "queue": {"source": "a", "git_commit": "abc"}})
         return json.loads(files["provenance.json"])[0]["git_commit"]
 
     assert commit("a") == "abc"

@@ -4,7 +4,7 @@ import copy
 import itertools
 import json
 
-from launch.order import dealt, longest_first
+from launch.backends.scheduling import dealt, longest_first
 from tests.conftest import TINY, write_trial
 
 

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from launch.backends import local
-from launch.backends._ray_cluster import Slots, divide_among_teams
-from launch.commands import UsageError
-from launch.resources import ONE, Resources, keep, wanted
-from launch.spec import SpecError, load_spec
+from launch.backends.ray.cluster import Slots, divide_among_teams
+from launch.errors import UsageError
+from launch.runs.resources import ONE, Resources, keep, wanted
+from launch.spec.load import SpecError, load_spec
 from tests.conftest import ROOT
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import rundir
-from launch.spec import load_spec
+from launch.runs import rundir
+from launch.spec.load import load_spec
 from tests.conftest import ROOT, deterministic
 
 pytestmark = pytest.mark.usefixtures("results")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from launch import rundir
+from launch.runs import rundir
 from tests.conftest import ROOT
 
 HOLD = "import sys, time; from pathlib import Path; from launch import rundir\nwith rundir.lease(Path(sys.argv[1])):\n"

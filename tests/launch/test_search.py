@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from launch import rundir
-from launch.search_state import SearchState
-from launch.spec import load_spec
+from launch.runs import rundir
+from launch.search.state import SearchState
+from launch.spec.load import load_spec
 from tests.conftest import ROOT, deterministic
 from tests.launch.conftest import SPEC
 
@@ -309,8 +309,8 @@ def test_a_search_that_cannot_be_run_says_why_and_creates_nothing(write_spec, ru
 
 
 def test_a_backend_that_cannot_watch_is_refused(write_spec):
-    from launch.commands import UsageError
-    from launch.search_run import check
+    from launch.errors import UsageError
+    from launch.search.run import check
 
     searching, plain = load_spec(write_spec(SEARCH, "search.yaml")), load_spec(write_spec(SPEC))
     check([searching], "local")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.search import Dimension, Tried, winner
-from launch.spec import SpecError, load_spec, with_winner
+from launch.spec.load import SpecError, load_spec, with_winner
+from launch.spec.search import Dimension, Tried, winner
 
 SEARCH = """
     # a small search

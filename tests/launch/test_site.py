@@ -2,8 +2,8 @@
 
 import pytest
 
-from launch.site import load_site
-from launch.spec import SpecError
+from launch.backends.slurm.site import load_site
+from launch.spec.load import SpecError
 from tests.conftest import ROOT
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from launch import snapshot
+from launch.backends import snapshot
 from tests.conftest import ROOT
 
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}

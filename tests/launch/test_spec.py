@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.spec import SpecError, load_spec
+from launch.spec.load import SpecError, load_spec
 from tests.conftest import ROOT
 
 
@@ -59,7 +59,7 @@ def test_identity_is_of_resolved_values(write_spec):
 
 
 def test_a_change_of_numerics_changes_every_id(write_spec, monkeypatch):
-    from launch import catalog
+    from launch.spec import catalog
 
     before = {trial.id for trial in load_spec(write_spec()).trials}
     monkeypatch.setattr(catalog, "numerics", lambda: 2)

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from launch import rundir, team, worker
-from launch.resources import Resources, keep
-from launch.team import Lost, verdict
+from launch.runs import rundir
+from launch.runs.resources import Resources, keep
+from launch.worker import process_group, worker
+from launch.worker.process_group import Lost, verdict
 from tests.conftest import write_trial
 
 FINISHED = {"outcome": "finished", "error": None}
@@ -63,7 +64,7 @@ def test_a_trial_that_raises_is_written_down_once(by_two):
 
 def test_what_another_process_than_the_first_raised_is_written_down_too(by_two, monkeypatch):
     failed = {"rank": 1, **RAISED, "traceback": "Traceback: where"}
-    monkeypatch.setattr(team, "train", lambda run_dir, count, stop: failed)
+    monkeypatch.setattr(process_group, "train", lambda run_dir, count, stop: failed)
     assert worker.run_one(by_two, lambda: False) == {"outcome": "failed", "error": "ValueError: no"}
     last = json.loads((by_two / "journal.jsonl").read_text().splitlines()[-1])
     assert (last["event"], last["error"], last["traceback"]) == ("failed", "ValueError: no", "Traceback: where")

@@ -1,7 +1,7 @@
 """What a trial's identity is made of."""
 
-from launch.spec import load_spec
-from launch.trial import Trial, trial_id
+from launch.spec.load import load_spec
+from launch.spec.trial import Trial, trial_id
 from tests.conftest import ROOT
 
 

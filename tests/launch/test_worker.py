@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from launch import rundir
+from launch.runs import rundir
 from tests.conftest import ROOT, deterministic, write_trial
 
 

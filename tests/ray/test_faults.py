@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.spec import load_spec
+from launch.spec.load import load_spec
 from tests.backends.conftest import DEADLINE, Backend
 from tests.conftest import ROOT
 from tests.launch.test_run import mlflow_records

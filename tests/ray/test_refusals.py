@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.backends import ray as backend_module
-from launch.commands import UsageError
+from launch.backends.ray import backend as backend_module
+from launch.errors import UsageError
 from tests.backends.conftest import Backend
 from tests.conftest import ROOT
 

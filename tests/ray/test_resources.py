@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from launch import memory, trial
-from launch.backends import local
-from launch.backends._ray_cluster import Slots, capacity, divide, joined
-from launch.backends._ray_worker import Worker
-from launch.commands import UsageError
+from launch.backends import gpu_memory, local
+from launch.backends.ray.actor import Worker
+from launch.backends.ray.cluster import Slots, capacity, divide, joined
+from launch.errors import UsageError
+from launch.spec import trial
 from tests.backends.conftest import Backend
 from tests.conftest import TINY, write_trial
 from tests.ray.cluster import Cluster
@@ -46,23 +46,23 @@ def test_workers_share_several_nodes_evenly():
 
 
 def test_too_many_trials_for_a_gpu_are_refused():
-    memory.refuse_if_too_much(3000, 8000, 2, "GPU 0 of n1")
+    gpu_memory.refuse_if_too_much(3000, 8000, 2, "GPU 0 of n1")
     with pytest.raises(
         UsageError, match=r"3 trials do not fit on GPU 0 of n1: each needs 3900 MiB .* --trials-per-gpu 2"
     ):
-        memory.refuse_if_too_much(3000, 8000, 3, "GPU 0 of n1")
+        gpu_memory.refuse_if_too_much(3000, 8000, 3, "GPU 0 of n1")
     with pytest.raises(UsageError, match="not even one would fit"):
-        memory.refuse_if_too_much(8000, 8000, 2, "GPU 0 of n1")
+        gpu_memory.refuse_if_too_much(8000, 8000, 2, "GPU 0 of n1")
 
 
 def test_trials_alike_need_the_same_memory():
     longer = copy.deepcopy(TINY)
     longer["seed"], longer["train"]["epochs"], longer["optimizer"]["lr"] = 5, 300, 0.7
-    assert memory.footprint(longer) == memory.footprint(TINY)
+    assert gpu_memory.footprint(longer) == gpu_memory.footprint(TINY)
     for section, option, value in (("train", "batch_size", 17), ("backbone", "width", 5), ("method", "alpha", 0.1)):
         other = copy.deepcopy(TINY)
         other[section][option] = value
-        assert memory.footprint(other) != memory.footprint(TINY)
+        assert gpu_memory.footprint(other) != gpu_memory.footprint(TINY)
 
 
 @pytest.mark.slow

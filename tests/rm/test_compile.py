@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rm.options import parse_trial
-from rm.run import Run
+from rm.trainer import Run
 
 
 @pytest.mark.slow

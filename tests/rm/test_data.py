@@ -5,9 +5,9 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from rm.augment import DeviceImages, draw_views
 from rm.datasets import DataError, Split, data_dir, load
 from rm.datasets.cifar import cifar100
+from rm.input.device_images import DeviceImages, draw_views
 
 CPU = torch.device("cpu")
 

@@ -14,8 +14,8 @@ from rm import checkpoint
 from rm.distributed import Processes
 from rm.journal import read
 from rm.options import TrialError, parse_trial
-from rm.run import Run
 from rm.train import fit
+from rm.trainer import Run
 from tests.conftest import ROOT, deterministic, write_trial
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
-from rm.graph_cut import cut_grid
+from rm.methods._graph_cut import cut_grid
 
 
 def energy(labels, unary, down, right):

@@ -10,7 +10,14 @@ from torch import nn
 
 from rm.methods.baseline import Baseline
 from rm.methods.cutout import Cutout
-from rm.methods.puzzlemix import PuzzleMix, log_prior, moved, pooled_share, saliency, transport_plan
+from rm.methods.puzzlemix import (
+    PuzzleMix,
+    log_prior,
+    moved,
+    pooled_share,
+    saliency,
+    transport_plan,
+)
 from rm.methods.resizemix import ResizeMix
 from rm.options import TrialError, find, parse_trial
 from tests.rm.test_methods import targets_used

@@ -13,13 +13,13 @@ import torch
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
-from rm import stream
 from rm.datasets import DataError, _whole, load
 from rm.datasets.imagenet import imagenet
+from rm.input import stream
+from rm.input.shards import main as pack
 from rm.journal import read
 from rm.options import find, parse_trial
-from rm.run import Run
-from rm.shards import main as pack
+from rm.trainer import Run
 from tests.conftest import ROOT, write_trial
 from tests.rm.imagenet_tree import CLASSES, make_tree
 from tests.rm.test_train import assert_equal_runs, train
@@ -151,7 +151,7 @@ def test_recipes_differ_where_they_should(tree):
 
 
 def test_lighting_has_the_spread_of_the_published_components():
-    from rm.pictures import Lighting
+    from rm.input.image_files import Lighting
 
     torch.manual_seed(0)
     grey = torch.full((3, 1, 1), 128, dtype=torch.uint8)
@@ -165,7 +165,7 @@ def test_lighting_has_the_spread_of_the_published_components():
 def test_tars_hold_the_same_data_set(pictures, tree, tmp_path, monkeypatch, capsys):
     assert pack([str(tree), str(tmp_path / "packed" / "imagenet")]) == 0
     assert f"{CLASSES} images of {CLASSES} classes in 1 tars" in capsys.readouterr().out
-    monkeypatch.setattr("rm.shards.pack.__defaults__", (100_000,))
+    monkeypatch.setattr("rm.input.shards.pack.__defaults__", (100_000,))
     assert pack([str(tree), str(tmp_path / "many" / "imagenet")]) == 0
     whole = imagenet(tree.parent, size=64)
     assert len(list((tmp_path / "many" / "imagenet" / "train").glob("*.tar"))) > 1

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from launch import catalog
+from launch.spec import catalog
 from rm import options
 from rm.backbones import Taps, imagenet
 from rm.backbones.densenet import DenseNet

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rm.options import parse_trial
-from rm.run import Run
+from rm.trainer import Run
 from tests.conftest import ROOT
 
 METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))

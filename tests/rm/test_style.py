@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from rm.datasets import DataError
+from rm.methods._style import adain, decoder, encoder, load_style_transfer
 from rm.methods.stylecutmix import StyleCutMix, load_distances
 from rm.ops import mixed_area, sample_box
 from rm.options import find
-from rm.style import adain, decoder, encoder, load_style_transfer
 from tests.rm.test_image_methods import Recorder
 from tests.rm.test_methods import targets_used
 from tests.rm.test_train import assert_equal_runs, train

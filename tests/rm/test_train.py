@@ -13,9 +13,9 @@ import torch
 from rm import checkpoint
 from rm.journal import read
 from rm.options import TrialError, find, load_trial, parse_trial
-from rm.run import Run
 from rm.schedules import constant, cosine, step
 from rm.train import Diverged, Interrupted, fit
+from rm.trainer import Run
 from tests.conftest import ROOT, deterministic, write_trial
 
 OPTIONS = {"recursive_mix": {"alpha": 0.9, "omega": 0.5}}
@@ -141,7 +141,7 @@ def test_evaluation_counts_every_image_once(tiny, monkeypatch):
     """Whatever the size of an evaluation batch, an uneven last one included."""
     run = Run(parse_trial(tiny), torch.device("cpu"))
     whole = run.evaluate()
-    monkeypatch.setattr("rm.run.EVALUATION_BATCH", 7)
+    monkeypatch.setattr("rm.trainer.EVALUATION_BATCH", 7)
     parts = run.evaluate()
     assert whole == pytest.approx(parts)
     images, labels = run.test.plain(slice(0, 60))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import rundir
+from launch.runs import rundir
 from rm.options import load_trial
 from rm.train import fit
 from tests.conftest import ROOT, deterministic

@@ -2,8 +2,7 @@
 
 import pytest
 
-from launch.backends import slurm
-from launch.slurm import commands, submissions
+from launch.backends.slurm import backend, cli, submissions
 from tests.slurm.cluster import INSTALL, missing, running
 from tests.slurm.conftest import Launcher
 
@@ -18,25 +17,25 @@ def accounted(tmp_path, monkeypatch):
     with running(accounting=True, min_job_age=2) as cluster:
         monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
         monkeypatch.setenv("RM_RESULTS_DIR", str(tmp_path / "results"))
-        commands.configuration.cache_clear()
+        cli.configuration.cache_clear()
         yield Launcher(cluster, tmp_path)
-    commands.configuration.cache_clear()
+    cli.configuration.cache_clear()
 
 
 def test_ids_of_arrays_that_never_started():
-    assert commands.expand("7") == ["7"]
-    assert commands.expand("7_3") == ["7_3"]
-    assert commands.expand("7_[0-2,5%2]") == ["7_0", "7_1", "7_2", "7_5"]
+    assert cli.expand("7") == ["7"]
+    assert cli.expand("7_3") == ["7_3"]
+    assert cli.expand("7_[0-2,5%2]") == ["7_0", "7_1", "7_2", "7_5"]
 
 
 def test_how_forgotten_jobs_ended(accounted):
-    assert commands.has_accounting()
+    assert cli.has_accounting()
     spec = accounted.spec(seeds=[0, 1], epochs=2)
     accounted.submit(spec, "--slurm", "sbatch.hold=true")
     first, second = accounted.run_dirs
-    slurm.withdraw([first])
+    backend.withdraw([first])
     (folder,) = accounted.results.glob("slurm/rm-*")
-    accounted.cluster.ask("scontrol", "release", slurm.jobs([second])[second].id)
+    accounted.cluster.ask("scontrol", "release", backend.jobs([second])[second].id)
     accounted.wait_finished([second])
 
     def forgotten() -> bool:
@@ -44,7 +43,7 @@ def test_how_forgotten_jobs_ended(accounted):
         return not said.strip()
 
     accounted.wait_until(forgotten, "squeue knows the jobs no more", 300)
-    found = slurm.jobs([first, second])
+    found = backend.jobs([first, second])
     assert [job.state for job in found.values()] == ["gone", "gone"]
     assert found[second].where == "COMPLETED"
     assert found[first].where in ("", "CANCELLED by 0"), "sacct of 22.05 leaves out what never started"

@@ -3,7 +3,7 @@
 import json
 import os
 
-from launch.state import SETTLED_SECONDS
+from launch.runs.status import SETTLED_SECONDS
 from tests.slurm.conftest import journal
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import rundir
-from launch.backends import slurm
-from launch.slurm import commands
+from launch.backends.slurm import backend, cli
+from launch.runs import rundir
 from tests.conftest import deterministic
 from tests.slurm.conftest import Launcher, journal, starts, thaw, worker_pid
 
@@ -25,11 +24,11 @@ EPOCHS = 60
 def _ask_this_cluster(launcher, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", launcher.environment["SLURM_CONF"])
     monkeypatch.setenv("RM_RESULTS_DIR", str(launcher.results))
-    commands.configuration.cache_clear()
+    cli.configuration.cache_clear()
 
 
 def states(run_dirs) -> list[str]:
-    return [job.state for job in slurm.jobs(run_dirs).values()]
+    return [job.state for job in backend.jobs(run_dirs).values()]
 
 
 def freeze(launcher: Launcher, run_dir: Path, epochs: int = 2) -> int:
@@ -90,7 +89,7 @@ def test_a_restarted_controller_a_killed_worker_a_cancelled_task_and_a_lost_node
     os.kill(pids[killed], signal.SIGKILL)
     launcher.wait_until(lambda: worker_pid(killed) not in (None, pids[killed]), "another worker goes on")
 
-    commands.cancel([slurm.jobs([ended])[ended].id])
+    cli.cancel([backend.jobs([ended])[ended].id])
     thaw(pids[ended])
     launcher.wait_until(lambda: states([ended]) == ["gone"], "the job that was ended is gone")
     launcher.wait_until(lambda: journal(ended)[-1] == "interrupted", "it had checkpointed")
@@ -171,7 +170,7 @@ def test_three_starts_that_get_no_further_are_enough_whoever_requeues(launcher: 
     spec = launcher.spec(seeds=[0], epochs=EPOCHS)
     launcher.submit(spec)
     (run_dir,) = launcher.run_dirs
-    identity = slurm.jobs([run_dir])[run_dir].id
+    identity = backend.jobs([run_dir])[run_dir].id
     running = ("squeue", "--noheader", "--states=RUNNING", f"--jobs={identity}")
     for start in range(3):
         launcher.wait_until(

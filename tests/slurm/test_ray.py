@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import rundir
-from launch.slurm import commands
+from launch.backends.slurm import cli
+from launch.runs import rundir
 from tests.conftest import deterministic
 from tests.slurm.conftest import Launcher, journal, thaw, worker_pid
 
@@ -19,7 +19,7 @@ WORDS = ("--backend", "ray", "--on-slurm", "nodes=2", "--slurm", "gpus_per_trial
 def _ask_this_cluster(launcher, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", launcher.environment["SLURM_CONF"])
     monkeypatch.setenv("RM_RESULTS_DIR", str(launcher.results))
-    commands.configuration.cache_clear()
+    cli.configuration.cache_clear()
 
 
 def raylet_of(pid: int) -> int:

@@ -6,8 +6,8 @@ import sqlite3
 
 import pytest
 
-from launch.spec import load_spec
-from launch.trial import Trial
+from launch.spec.load import load_spec
+from launch.spec.trial import Trial
 from tests.conftest import ROOT, deterministic
 from tests.slurm.cluster import GPUS_PER_NODE, NODES
 from tests.slurm.conftest import Launcher, journal, starts

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.backends import slurm
-from launch.slurm import commands
+from launch.backends.slurm import backend, cli
 from tests.slurm.conftest import journal
 
 HELD = ("--slurm", "sbatch.hold=true")
@@ -18,7 +17,7 @@ HELD = ("--slurm", "sbatch.hold=true")
 def _ask_this_cluster(launcher, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", launcher.environment["SLURM_CONF"])
     monkeypatch.setenv("RM_RESULTS_DIR", str(launcher.results))
-    commands.configuration.cache_clear()
+    cli.configuration.cache_clear()
 
 
 def queued(launcher) -> list[str]:
@@ -33,7 +32,7 @@ def test_a_plan_beyond_the_largest_array_becomes_several(launcher):
     assert "12 submitted" in err
     assert len(queued(launcher)) == 6
     assert len(set(queued(launcher))) == 2
-    found = slurm.jobs(launcher.run_dirs)
+    found = backend.jobs(launcher.run_dirs)
     assert {job.state for job in found.values()} == {"pending"}
     assert {job.where for job in found.values()} <= {"JobHeldUser", "Dependency"}
     ids = [job.id for job in found.values()]
@@ -55,18 +54,18 @@ def test_two_launchers_and_a_third_later_submit_each_trial_once(launcher):
     assert sum("3 of 3 have a job or run already" in each for each in said) == 1, said
     assert "3 of 3 have a job or run already" in launcher.submit(spec, *HELD)
     assert len(queued(launcher)) == 3
-    slurm.withdraw(launcher.run_dirs[:2])
+    backend.withdraw(launcher.run_dirs[:2])
     assert len(queued(launcher)) == 1
-    assert [job.state for job in slurm.jobs(launcher.run_dirs).values()] == ["gone", "gone", "pending"]
+    assert [job.state for job in backend.jobs(launcher.run_dirs).values()] == ["gone", "gone", "pending"]
     assert "1 of 3 have a job" in launcher.submit(spec, *HELD)
     assert len(queued(launcher)) == 3
 
 
 def test_a_task_is_withdrawn_only_if_all_its_trials_are(launcher):
     launcher.submit(launcher.spec(seeds=[0, 1], epochs=2), *HELD, "--slurm", "trials_per_job=2")
-    slurm.withdraw(launcher.run_dirs[:1])
+    backend.withdraw(launcher.run_dirs[:1])
     assert len(queued(launcher)) == 1
-    slurm.withdraw(launcher.run_dirs)
+    backend.withdraw(launcher.run_dirs)
     assert queued(launcher) == []
 
 
@@ -89,7 +88,7 @@ def test_an_sbatch_that_accepts_and_then_reports_a_time_out_doubles_nothing(laun
     assert "2 submitted" in err
     assert len(queued(launcher)) == 2
     assert (launcher.folder / "bin" / "calls").read_text() == "x\n", "looked up, not submitted again"
-    assert {job.state for job in slurm.jobs(launcher.run_dirs).values()} == {"pending"}
+    assert {job.state for job in backend.jobs(launcher.run_dirs).values()} == {"pending"}
 
 
 def test_an_sbatch_that_times_out_without_accepting_is_tried_again(launcher):
@@ -136,10 +135,10 @@ def test_where_slurm_does_not_answer_nothing_is_submitted_and_nothing_called_dea
     launcher.submit(spec, *HELD)
     with launcher.cluster.without_controller() as environment, monkeypatch.context() as patch:
         patch.setenv("SLURM_CONF", environment["SLURM_CONF"])
-        assert [job.state for job in slurm.jobs(launcher.run_dirs).values()] == ["unknown"]
+        assert [job.state for job in backend.jobs(launcher.run_dirs).values()] == ["unknown"]
         code, _, err = launcher.run(spec, "--backend", "slurm", *HELD, **environment)
         assert code == 2
         assert "nothing more was submitted: squeue" in err
-    assert [job.state for job in slurm.jobs(launcher.run_dirs).values()] == ["pending"]
+    assert [job.state for job in backend.jobs(launcher.run_dirs).values()] == ["pending"]
     lines = [json.loads(line) for line in (launcher.run_dirs[0] / "jobs.jsonl").read_text().splitlines()]
     assert [(line["backend"], "name" in line, "time" in line) for line in lines] == [("slurm", True, True)]

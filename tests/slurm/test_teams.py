@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.backends import slurm
-from launch.slurm import commands
+from launch.backends.slurm import backend, cli
 from tests import processes
 from tests.conftest import ROOT, deterministic
 from tests.slurm.conftest import Launcher, journal, starts, thaw
@@ -26,7 +25,7 @@ TEAM = {
 def _ask_this_cluster(launcher, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", launcher.environment["SLURM_CONF"])
     monkeypatch.setenv("RM_RESULTS_DIR", str(launcher.results))
-    commands.configuration.cache_clear()
+    cli.configuration.cache_clear()
 
 
 def team_of(run_dir: Path) -> dict[int, tuple[int, str]]:
@@ -79,7 +78,7 @@ def test_a_trial_over_two_nodes_is_killed_preempted_and_ends_as_an_undisturbed_o
     assert events.count("resumed") == 2
     assert events.count("epoch") == 60
     assert deterministic(run_dir) == undisturbed(run_dir, tmp_path / "undisturbed")
-    launcher.wait_until(lambda: slurm.jobs([run_dir])[run_dir].state == "gone", "its job is done")
+    launcher.wait_until(lambda: backend.jobs([run_dir])[run_dir].state == "gone", "its job is done")
     assert not team_of(run_dir)
     assert not list(launcher.results.glob("slurm/*/nodes-*.json")), "nobody is invited any more"
 

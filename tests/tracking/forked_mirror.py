@@ -14,9 +14,9 @@ import mlflow
 import mlflow.store.tracking.rest_store
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
-from launch import tracking
 from launch.paths import runs_dir
-from launch.store import connect, experiment
+from launch.tracking import mirror
+from launch.tracking.client import connect, experiment
 
 
 def child(opened: int) -> None:
@@ -24,7 +24,7 @@ def child(opened: int) -> None:
         if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http") or (runs_dir().parent / "mlflow.db").exists():
             experiment(connect())
         os.write(opened, b".")
-        tracking.mirror(sorted(path for path in runs_dir().iterdir()))
+        mirror.mirror(sorted(path for path in runs_dir().iterdir()))
     except BaseException as error:
         os.write(2, f"{type(error).__name__}: {error}"[:2000].encode())
         os._exit(1)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from launch import system_metrics
-from launch.spec import load_spec
+from launch.spec.load import load_spec
+from launch.worker import system_metrics
 from rm import checkpoint
 from rm.options import find
 from tests.conftest import ROOT

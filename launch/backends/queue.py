@@ -1,0 +1,97 @@
+"""What the backends that keep workers have in common: which trials are left, which another launcher has, and how they ended."""
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from launch.backends import Watcher
+from launch.runs import rundir
+from launch.runs.job import Ended
+from launch.runs.resources import wanted
+
+MOST_DEATHS = 3
+"""A trial whose worker dies this often without an answer is failed instead of being given to another worker."""
+
+
+class Trials:
+    """The run directories of one command, from the queue to their ends."""
+
+    def __init__(self, run_dirs: Sequence[Path], watcher: Watcher) -> None:
+        self.queue = deque(run_dirs)
+        self.elsewhere: list[Path] = []
+        """Under another launcher's lease: done when it is done, ours when it let go."""
+        self.watcher = watcher
+        self.deaths: dict[Path, int] = {}
+        self.ended: dict[Path, Ended] = {}
+
+    @property
+    def left(self) -> bool:
+        """Whether something still needs a worker, or may need one."""
+        return bool(self.queue or self.elsewhere)
+
+    def answered(self, run_dir: Path, answer: Mapping[str, Any]) -> None:
+        """What `launch.worker.run_one` returned."""
+        if answer["outcome"] == "busy":
+            self.elsewhere.append(run_dir)
+        else:
+            self.end(run_dir, Ended(answer["outcome"], answer["error"]))
+
+    def died(self, run_dir: Path, how: str, *, stopping: bool, blame: bool = True) -> None:
+        """Its worker ended without an answer: it goes to another one, unless workers keep dying of it.
+
+        blame    false where the trial cannot have been the cause, such as a machine that is gone
+        """
+        self.deaths[run_dir] = self.deaths.get(run_dir, 0) + blame
+        if stopping:
+            self.end(run_dir, Ended("interrupted", how))
+        elif self.deaths[run_dir] >= MOST_DEATHS:
+            self.end(run_dir, Ended("failed", f"{how}, {MOST_DEATHS} times; see {run_dir / 'log.txt'}"))
+        else:
+            self.watcher.died(run_dir, how)
+            self.queue.appendleft(run_dir)
+
+    def look_elsewhere(self) -> None:
+        """See what became of the run directories that another launcher works on."""
+        for run_dir in list(self.elsewhere):
+            state = rundir.state(run_dir)
+            if state == "running":
+                continue
+            self.elsewhere.remove(run_dir)
+            if state == "finished":
+                self.end(run_dir, Ended("finished", None))
+            else:
+                self.queue.append(run_dir)
+
+    def end(self, run_dir: Path, ended: Ended) -> None:
+        self.ended[run_dir] = ended
+        self.watcher.ended(run_dir, ended)
+
+    def close(self) -> dict[Path, Ended]:
+        """How each ended, once no worker works any more."""
+        for run_dir in (*self.queue, *self.elsewhere):
+            self.end(run_dir, Ended("interrupted", "not started"))
+        return self.ended
+
+
+def by_processes(run_dirs: Sequence[Path]) -> list[tuple[int, list[Path]]]:
+    """The run directories by how many processes train each, most first."""
+    groups: dict[int, list[Path]] = {}
+    for run_dir in run_dirs:
+        groups.setdefault(wanted(run_dir).processes, []).append(run_dir)
+    return sorted(groups.items(), reverse=True)
+
+
+@contextmanager
+def on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at each Ctrl-C, SIGTERM or hangup (one that nohup ignores stays ignored) while the block runs."""
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, frame: stop()) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Ray: the same worker on the same run directories, over a cluster of machines."""

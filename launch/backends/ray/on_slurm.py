@@ -1,0 +1,225 @@
+"""`--on-slurm nodes=N`: one SLURM job that brings Ray up over its nodes, runs the plan, and shuts down; requeued, it goes on.
+
+    python -m launch.backends.ray.on_slurm FOLDER SIDE_BY_SIDE WORKERS     on each node, by srun; FOLDER as in launch/backends/slurm/task.py
+
+`ray symmetric-run` would bring Ray up as well, but it refuses a node on which any Ray runs already, gives up on nodes that are
+half a minute late, and stops every Ray of the machine at its end; a node may be shared. So the first process of the job starts
+the head and the others join it. To SLURM the job is an array of one task: status, cancel and requeueing are those of
+`--backend slurm`. SLURM's warnings go to every process of a job. Ray's would end at once, and trainings with them, so they are
+started with these signals blocked; the driver alone hears them, makes the actors checkpoint, and then ends Ray.
+"""
+
+import json
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.backends import Watcher
+from launch.backends.queue import by_processes
+from launch.backends.ray.cluster import OBJECT_STORE_BYTES, divide, joined, nodes
+from launch.backends.ray.gpu_memory import check_memory
+from launch.backends.ray.pool import Pool
+from launch.backends.slurm import backend, submissions
+from launch.backends.slurm.cli import Here, SlurmError
+from launch.backends.slurm.site import Site
+from launch.backends.slurm.task import _SIGNALS, Task
+from launch.console import say
+from launch.errors import UsageError
+from launch.runs.job import Ended
+
+NODES_SECONDS = 180.0
+"""How long the first node waits for the others; later ones still join, but the CPU share of a worker stays as it is then."""
+
+
+def submit(
+    run_dirs: Sequence[Path], watcher: Watcher, *, site: Site, on_nodes: int, workers: int | None, trials_per_gpu: int
+) -> dict[Path, Ended]:
+    """Submit one job of so many nodes for what has no job yet; returns at once."""
+    if any(count > 1 for count, _ in by_processes(run_dirs)):
+        raise UsageError(
+            "there are trials that take several GPUs each, and --on-slurm gives each one; --backend slurm gives them all, "
+            "--gpus 1 trains them on one"
+        )
+    if shutil.which("sbatch") is None:
+        raise UsageError("sbatch is not on the PATH of this machine; --on-slurm is for a cluster's login node")
+    try:
+        with submissions.lock():
+            submissions.adopt_orphans()
+            homeless = backend._without_job(run_dirs)
+            if homeless:
+                job = _sbatch(homeless, site, on_nodes, workers, trials_per_gpu)
+                say(f"{len(homeless)} trials go to SLURM as job {job}")
+    except SlurmError as error:
+        raise UsageError(f"nothing was submitted: {error}") from error
+    ended = {run_dir: Ended("submitted", None) for run_dir in run_dirs}
+    for run_dir, end in ended.items():
+        watcher.ended(run_dir, end)
+    return ended
+
+
+def _sbatch(run_dirs: Sequence[Path], site: Site, on_nodes: int, workers: int | None, trials_per_gpu: int) -> str:
+    from launch.backends import snapshot
+    from launch.paths import ROOT, results_dir
+
+    tree = snapshot.take(ROOT, results_dir())
+    folder = submissions.intend([run_dirs])
+    script = _Script(folder, site, tree, backend.Shape(on_nodes, site.gpus_per_trial, 1), trials_per_gpu)
+    script.workers = workers or 0
+    return backend._sbatch(script.write(1, None, None), folder)
+
+
+class _Script(backend._Script):
+    workers = 0
+
+    def _command(self) -> str:
+        words = [sys.executable, "-u", "-m", "launch.backends.ray.on_slurm", str(self.folder), str(self.side_by_side)]
+        return shlex.join([*words, str(self.workers)])
+
+
+class _RayNode:
+    """Ray's processes on this node, in a folder of their own, deaf to what SLURM says."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="rm-ray-", dir="/tmp"))
+        gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+        size = ["--num-cpus", str(Here.read().cpus), "--num-gpus", str(len(gpus))]
+        size += ["--object-store-memory", str(OBJECT_STORE_BYTES), "--temp-dir", str(self.folder)]
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+        with (self.folder / "start.log").open("w") as log:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what is started inherits it
+            try:
+                self.process = subprocess.Popen([*ray, *size, *arguments], stdout=log, stderr=subprocess.STDOUT)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def said(self) -> str:
+        """The end of its log."""
+        return (self.folder / "start.log").read_text(encoding="utf-8", errors="replace")[-2000:]
+
+    def stop(self) -> None:
+        """End it and all its processes, which hear nothing but SIGKILL."""
+        for pid in [self.process.pid, *_below(self.process.pid)]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _below(pid: int) -> list[int]:
+    """All processes under one."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        parents.setdefault(parent, []).append(int(entry.name))
+    found, open_ = [], [pid]
+    while open_:
+        mine = parents.get(open_.pop(), [])
+        found += mine
+        open_ += mine
+    return found
+
+
+class _RayTask(Task):
+    """The plan on all nodes of the job; what is noted, failed and requeued is as for one array task."""
+
+    def __init__(self, folder: Path, side_by_side: int, here: Here, workers: int, address: str) -> None:
+        super().__init__(folder, side_by_side, here)
+        self.workers, self.address = workers or None, address
+
+    def _work(self, todo: Sequence[Path]) -> None:
+        with joined(self.address):
+            for number in _SIGNALS:  # Ray has put its own handler over SIGTERM's
+                signal.signal(number, self._on_signal)
+            slots = divide(self._await_nodes(), self.workers, self.side_by_side)
+            check_memory(todo, slots)
+            pool = Pool(todo, self, slots, lambda: int(self.stopped), grows=self.workers is None)
+            for run_dir, ended in pool.run().items():
+                if ended.outcome == "failed":
+                    self._fail(run_dir, ended.error or "no reason given")
+
+    def _await_nodes(self) -> list[dict[str, float]]:
+        wanted, deadline = int(os.environ["SLURM_JOB_NUM_NODES"]), time.monotonic() + NODES_SECONDS
+        while len(there := nodes()) < wanted and time.monotonic() < deadline and not self.stopped:
+            time.sleep(0.5)
+        print(f"Ray runs on {len(there)} of {wanted} nodes", flush=True)
+        return there
+
+
+def _head(folder: Path, side_by_side: int, workers: int, meeting: Path) -> int:
+    """Start the head, tell the others where it is, run what is to run, end."""
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    node = _RayNode(["--head", "--port", "0", "--include-dashboard", "false"])
+    try:
+        found = node.folder / "ray_current_cluster"
+        while not found.exists():
+            if node.process.poll() is not None:
+                print(f"Ray did not start: {node.said()}", flush=True)
+                return 1
+            time.sleep(0.2)
+        address = found.read_text(encoding="ascii").strip()
+        _write(meeting, {"address": address, "token": os.environ["RAY_AUTH_TOKEN"]})
+        return _RayTask(folder, side_by_side, Here.read(), workers, address).run()
+    except UsageError as error:
+        print(error, flush=True)
+        return 1
+    finally:
+        meeting.with_suffix(".done").touch()
+        node.stop()
+        meeting.unlink(missing_ok=True)
+
+
+def _write(meeting: Path, told: dict[str, str]) -> None:
+    """Whole or not at all, and for nobody else's eyes: who has the token may run what they like."""
+    aside = meeting.with_suffix(".tmp")
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(told, file)
+    aside.replace(meeting)
+
+
+def _member(meeting: Path) -> int:
+    """Join the head and stay until it says that all is done."""
+    done = meeting.with_suffix(".done")
+    while not meeting.exists():
+        if done.exists():
+            return 0
+        time.sleep(0.5)
+    told = json.loads(meeting.read_text(encoding="utf-8"))
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": told["token"]}
+    node = _RayNode(["--address", told["address"]])
+    try:
+        while not done.exists():
+            if node.process.poll() is not None:
+                print(f"Ray ended on {Here.read().node}: {node.said()}", flush=True)
+                return 0  # the others go on without this node
+            time.sleep(0.5)
+    finally:
+        node.stop()
+    return 0
+
+
+def main() -> int:
+    """The command."""
+    folder, side_by_side, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    meeting = folder / f"ray-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', 0)}.json"
+    if int(os.environ["SLURM_PROCID"]) == 0:
+        return _head(folder, side_by_side, workers, meeting)
+    for number in _SIGNALS:
+        signal.signal(number, lambda number, frame: None)  # the first node decides
+    return _member(meeting)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Longest first: what is long must not be left to the end, when all but one worker have nothing to do any more."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+from launch.runs import rundir
+from launch.spec.trial import canonical
+
+Item = TypeVar("Item")
+_IMAGES = 50_000
+"""Of a data set without a `limit`, as long as nothing is known of it; CIFAR's."""
+
+
+def longest_first(run_dirs: Sequence[Path]) -> list[Path]:
+    """By epochs times the seconds an epoch took in runs alike (another seed, more epochs); those alike keep their order.
+
+    Where no run alike is on disk, an epoch counts by its images, at the pace of the runs that are.
+    """
+    if not run_dirs:
+        return []
+    known = _seconds_of_an_epoch(run_dirs[0].parent)
+    paces = [median(seconds) / images for (_, images), seconds in known.items()]
+    pace = median(paces) if paces else 1.0
+    costs = {}
+    for run_dir in run_dirs:
+        values = _values(run_dir)
+        kind = _kind(values)
+        epoch = median(known[kind]) if kind in known else kind[1] * pace
+        costs[run_dir] = epoch * values.get("train", {}).get("epochs", 1)
+    return sorted(run_dirs, key=lambda run_dir: -costs[run_dir])
+
+
+def dealt(run_dirs: Sequence[Item], tasks: int) -> list[list[Item]]:
+    """Longest first, to each task in turn and back again: cut into pieces, the first job would have all the long ones."""
+    hands: list[list[Item]] = [[] for _ in range(tasks)]
+    for number, run_dir in enumerate(run_dirs):
+        turn, place = divmod(number, tasks)
+        hands[place if turn % 2 == 0 else tasks - 1 - place].append(run_dir)
+    return hands
+
+
+def _seconds_of_an_epoch(runs: Path) -> dict[tuple[str, int], list[float]]:
+    known: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for trial in runs.glob("*/trial.json"):
+        events, _ = rundir.read_events(trial.parent)
+        seconds = [event["epoch_seconds"] for event in events if event["event"] == "epoch" and "epoch_seconds" in event]
+        if seconds:
+            known[_kind(_values(trial.parent))].append(median(seconds))
+    return known
+
+
+def _values(run_dir: Path) -> dict[str, Any]:
+    """The trial, or nothing where it is not readable; its own run says so."""
+    try:
+        values = json.loads((run_dir / "trial.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _kind(values: dict[str, Any]) -> tuple[str, int]:
+    """What the time of an epoch depends on, and its number of images."""
+    kept = {section: values.get(section, {}) for section in ("dataset", "backbone", "method", "train")}
+    kept["train"] = {name: value for name, value in kept["train"].items() if name != "epochs"}
+    return canonical(kept), kept["dataset"].get("limit") or _IMAGES

@@ -1,0 +1,205 @@
+"""What one SLURM task does on its node: run its run directories in warm workers, and put itself back into the queue.
+
+    python -m launch.backends.slurm.task FOLDER SIDE_BY_SIDE          FOLDER is one of results/slurm, see launch/backends/slurm/submissions.py
+
+SLURM's warnings (USR2 before the time limit, TERM before preemption or the end) make the workers checkpoint at the next step.
+Then this task decides: as long as what is left got further than at its last start, it is requeued; after three starts that did
+not, it is failed. Exit status 0 all ended well, 1 something failed, 75 interrupted.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.backends import gpu_memory
+from launch.backends.local import Pool
+from launch.backends.slurm import cli, submissions
+from launch.backends.slurm.cli import Here, SlurmError
+from launch.backends.slurm.submissions import Entry
+from launch.backends.slurm.wait import failure
+from launch.errors import UsageError
+from launch.runs import rundir
+from launch.runs.job import Ended
+from launch.runs.resources import wanted
+from launch.worker import nodes, process_group
+
+MOST_STARTS = 3
+"""Starts without progress after which a trial is failed."""
+INTERRUPTED = 75
+REQUEUE_SECONDS = 600.0
+"""How long a controller that does not answer is asked again for the requeueing."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+
+
+class Task:
+    """The run directories of one array index, in one incarnation of its job."""
+
+    def __init__(self, folder: Path, side_by_side: int, here: Here) -> None:
+        self.folder, self.side_by_side, self.here = folder, side_by_side, here
+        self.entries = submissions.tasks(folder)[here.task]
+        self.failed = self.stopped = False
+        self.pool: Pool | None = None
+
+    def run(self) -> int:
+        """Work until all has ended or a signal comes; returns the exit status."""
+        for number in _SIGNALS:
+            signal.signal(number, self._on_signal)
+        try:
+            while (left := self._left()) and not self.stopped:
+                try:
+                    self._work(left)
+                except UsageError as refusal:
+                    self._refuse(left, str(refusal))
+        finally:
+            if int(os.environ.get("SLURM_JOB_NUM_NODES", 1)) > 1:
+                nodes.meeting_path(self.folder).with_suffix(".done").touch()
+        if left:
+            self._requeue(left)
+            return INTERRUPTED
+        return int(self.failed)
+
+    def _left(self) -> list[Path]:
+        """What is still to be run; failing what has been started in vain too often."""
+        return [entry.run_dir for entry in self.entries if self._is_open(entry) and not self._is_stuck(entry.run_dir)]
+
+    def _refuse(self, left: Sequence[Path], why: str) -> None:
+        """Fail what cannot be run as it was asked for."""
+        for run_dir in left if not self.stopped else []:  # a signal may have been the reason
+            self._fail(run_dir, why)
+
+    def _work(self, todo: Sequence[Path]) -> None:
+        """Run these until they have ended or a signal comes; more than once where a cancelled one is wanted again."""
+        per_gpu = min(self.side_by_side, len(todo)) if os.environ.get("CUDA_VISIBLE_DEVICES") else 1
+        gpu_memory.check(todo, per_gpu, gpu_memory.least_of_this_job, self._run_alone)
+        self.pool = Pool(todo, self, self._environments(len(todo)))
+        if self.stopped:
+            self.pool.stop()
+        for run_dir, ended in self.pool.run().items():
+            if ended.outcome == "failed":
+                self._fail(run_dir, ended.error or "no reason given")
+
+    def _run_alone(self, run_dir: Path) -> str | None:
+        """One that none of ours is, such as a probe; returns the error that it ended with."""
+        self.pool = Pool([run_dir], self, self._environments(1))
+        return self.pool.run()[run_dir].error
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        """Once: the local backend takes a second call for impatience, but SLURM warns and terminates in turn."""
+        if not self.stopped:
+            print(f"{signal.Signals(number).name}: checkpointing", flush=True)
+            self.stopped = True
+            if self.pool:
+                self.pool.stop()
+
+    def _is_open(self, entry: Entry) -> bool:
+        """Still to be run by this submission: neither finished, nor cancelled, nor failed since it was submitted."""
+        if (entry.run_dir / "result.json").exists() or rundir.cancelled(entry.run_dir):
+            return False
+        failed = failure(entry.run_dir, entry.journal) is not None
+        self.failed |= failed
+        return not failed
+
+    def _is_stuck(self, run_dir: Path) -> bool:
+        """Fail a trial whose last starts in this submission all began where it still is."""
+        mine = [line for line in submissions.noted(run_dir) if line["name"] == self.folder.name and "position" in line]
+        now = position(run_dir)
+        if len(mine) < MOST_STARTS or any(line["position"] != now for line in mine[-MOST_STARTS:]):
+            return False
+        self._fail(
+            run_dir,
+            f"{MOST_STARTS} starts in a row got no further than epoch {now[0]}, step {now[1]}; the job's time limit, or "
+            f"the time it is given to checkpoint, is too short (see {self.folder})",
+        )
+        return True
+
+    def _fail(self, run_dir: Path, error: str) -> None:
+        """Make the journal say so where the worker could not."""
+        self.failed = True
+        offset = next(entry.journal for entry in self.entries if entry.run_dir == run_dir)
+        try:
+            with rundir.lease(run_dir):
+                if failure(run_dir, offset) is None:
+                    append_event(run_dir, "failed", error=error, traceback=None)
+        except (rundir.Busy, OSError) as problem:
+            print(f"{run_dir.name}: cannot be marked as failed: {problem}", flush=True)
+
+    def _environments(self, trials: int) -> list[dict[str, str]]:
+        """One a worker: its GPU of those that SLURM gave, its share of the CPUs."""
+        gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+        if (processes := wanted(self.entries[0].run_dir).processes) > 1:
+            node_count = int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
+            threads = os.environ.get("RM_THREADS") or str(max(1, self.here.cpus * node_count // processes))
+            meeting = str(nodes.meeting_path(self.folder))
+            shared = {"RM_THREADS": threads, "OMP_NUM_THREADS": threads, process_group.NODES: str(node_count), process_group.MEETING: meeting}
+            return [{**shared, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}]
+        wanted_here = self.side_by_side * max(1, len(gpus))
+        threads = os.environ.get("RM_THREADS") or str(max(1, self.here.cpus // wanted_here))
+        shared = {"RM_THREADS": threads, "OMP_NUM_THREADS": threads}
+        count = min(wanted_here, trials)
+        return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)] if gpus else ""} for i in range(count)]
+
+    def _requeue(self, left: Sequence[Path]) -> None:
+        deadline = time.monotonic() + REQUEUE_SECONDS
+        while True:
+            try:
+                print(f"{len(left)} of {len(self.entries)} left: {cli.requeue(self.here)}", flush=True)
+                return
+            except SlurmError as error:
+                print(f"not requeued yet: {error}", flush=True)
+                if time.monotonic() > deadline:
+                    return
+            time.sleep(5)
+
+    # what the pool tells, into the job's log
+
+    def started(self, run_dir: Path) -> None:
+        """A start is noted with where it begins: three from the same place are too many."""
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        here = {"restart": self.here.restarts, "node": self.here.node, "gpus": gpus, "position": position(run_dir)}
+        submissions.note(run_dir, self.here.id, self.folder.name, here)
+        print(f"{run_dir.name}: on {self.here.node}, start {self.here.restarts + 1}", flush=True)
+
+    def died(self, run_dir: Path, how: str) -> None:
+        print(f"{run_dir.name}: {how}; another worker goes on with it", flush=True)
+
+    def ended(self, run_dir: Path, ended: Ended) -> None:
+        print(f"{run_dir.name}: {ended.outcome}{f': {ended.error}' if ended.error else ''}", flush=True)
+
+    def tick(self) -> None:
+        pass
+
+
+def position(run_dir: Path) -> list[int]:
+    """[epoch, step] from which a start of this run directory would go on, as its journal says."""
+    events, _ = rundir.read_events(run_dir)
+    return max(
+        [[event["epoch"], event["step"]] for event in events if "step" in event and "epoch" in event], default=[1, 0]
+    )
+
+
+def append_event(run_dir: Path, event: str, **fields: object) -> None:
+    """Write to a journal that nobody else writes to (its lease is ours), after cutting off a torn last line."""
+    line = json.dumps({"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False) + "\n"
+    with (run_dir / "journal.jsonl").open("a+b") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def main() -> int:
+    """The command."""
+    folder, side_by_side = sys.argv[1:3]
+    if os.environ.get("SLURM_PROCID", "0") != "0":
+        return nodes.serve(nodes.meeting_path(Path(folder)))
+    return Task(Path(folder), int(side_by_side), Here.read()).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""A run directory from outside: making it, reading its state, archiving what it holds."""

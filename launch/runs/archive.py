@@ -1,0 +1,219 @@
+"""Finished runs as committed JSON lines, `results/reproduced/<name>.jsonl`: checked on the way in, run directories on the way out.
+
+A line holds the trial, its uses, its attempts (a source diff as its hash), its events, the epochs column by column, the result; no
+weights. What is restored from it is finished for every plan and is mirrored like any other run. `origin.json` in such a run
+directory says where it came from.
+"""
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from launch.runs import rundir
+from launch.spec.trial import trial_id
+
+FILES = ("trial.json", "uses.jsonl", "provenance.json", "journal.jsonl", "result.json")
+"""What is read of a run directory: small files, no weights."""
+
+_ID = re.compile(rb'^\{"id": ?"([0-9a-f]{12})"')
+Record = dict[str, Any]
+
+
+class RecordError(ValueError):
+    """A run that cannot be recorded; the message says which and what is wrong with it."""
+
+
+def read_run(run_dir: Path) -> dict[str, bytes]:
+    """The small files of a run directory, by name; those that are not there are left out."""
+    return {name: (run_dir / name).read_bytes() for name in FILES if (run_dir / name).is_file()}
+
+
+def make_record(files: Mapping[str, bytes], where: str) -> Record:
+    """The record of a finished run from its files, after all checks; RecordError names `where` it came from."""
+    for name in ("trial.json", "provenance.json", "journal.jsonl", "result.json"):
+        if name not in files:
+            raise RecordError(f"{where}: has no {name}")
+    try:
+        trial, attempts, result = (json.loads(files[f"{name}.json"]) for name in ("trial", "provenance", "result"))
+        events = [json.loads(line) for line in files["journal.jsonl"].splitlines() if line]
+        uses = [json.loads(line) for line in files.get("uses.jsonl", b"").splitlines() if line]
+        _check_trial(trial, where)
+        _check_events(trial, events, where)
+        _check_result(trial, events, result, where)
+        if not attempts:
+            raise RecordError(f"{where}: provenance.json names no attempt")
+        epochs = _last_of_each(events)
+        others = [event for event in events if event["event"] not in ("epoch", "checkpoint")]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(f"{where}: not the files of a finished run ({type(error).__name__}: {error})") from None
+    return {
+        "id": trial["id"],
+        "label": uses[0]["label"] if uses else trial["id"],
+        "trial": trial,
+        "uses": uses,
+        "attempts": [{**attempt, "git_diff": _hashed(attempt.get("git_diff"))} for attempt in attempts],
+        "events": others,
+        "epochs": _columns(epochs),
+        "result": result,
+    }
+
+
+def _check_trial(trial: Record, where: str) -> None:
+    values = {key: value for key, value in trial.items() if key not in ("id", "numerics")}
+    found = trial_id(values, trial["numerics"])
+    if found != trial["id"]:
+        raise RecordError(f"{where}: calls itself trial {trial['id']}, but its values are those of {found}")
+    if "probe" in trial:
+        raise RecordError(f"{where}: is a measurement, not a training; any machine measures it again in minutes")
+
+
+def _check_events(trial: Record, events: list[Record], where: str) -> None:
+    if events[0]["event"] != "started":
+        raise RecordError(f"{where}: its journal begins with '{events[0]['event']}', not with 'started'")
+    wanted, there = trial["train"]["epochs"], {event["epoch"] for event in events if event["event"] == "epoch"}
+    if there != set(range(1, wanted + 1)):
+        missing = sorted(set(range(1, wanted + 1)) - there)
+        raise RecordError(f"{where}: its journal lacks epochs {missing[:5]} of {wanted}, or has others than those")
+
+
+def _check_result(trial: Record, events: list[Record], result: Record, where: str) -> None:
+    """The result is what the journal's epochs say, to the last bit."""
+    evaluated = [epoch for epoch in _last_of_each(events) if "test_top1_error" in epoch]
+    said: dict[str, Any] = {"id": trial["id"], "seed": trial["seed"], "epochs": trial["train"]["epochs"]}
+    metrics: dict[str, Any] = {}
+    for name in ("top1_error", "top5_error"):
+        values = [epoch[f"test_{name}"] for epoch in evaluated]
+        metrics |= {f"best_{name}": min(values), f"last_{name}": values[-1]}
+        metrics[f"median_last_10_{name}"] = median(values[-10:])
+    metrics["best_epoch"] = min(evaluated, key=lambda epoch: epoch["test_top1_error"])["epoch"]
+    for key, value in [*said.items(), *metrics.items()]:
+        found = result[key] if key in said else result["metrics"][key]
+        if found != value:
+            raise RecordError(f"{where}: result.json says {key} {found}, but trial and journal say {value}")
+
+
+def _last_of_each(events: Iterable[Record]) -> list[Record]:
+    """One event an epoch, in order: a resumed run may journal an epoch again, and the last one counts."""
+    epochs = {event["epoch"]: event for event in events if event["event"] == "epoch"}
+    return [epochs[number] for number in sorted(epochs)]
+
+
+def _columns(epochs: list[Record]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for epoch in epochs for name in epoch if name != "event")
+    return {name: [epoch.get(name) for epoch in epochs] for name in names}
+
+
+def _hashed(diff: str | None) -> str | None:
+    """A diff of the source is named by its hash; no diff stays no diff."""
+    if not diff or diff.startswith("sha256:"):
+        return diff
+    return f"sha256:{hashlib.sha256(diff.encode()).hexdigest()}"
+
+
+def read(path: Path) -> list[Record]:
+    """The records of one file; RecordError names the line that is none."""
+    records = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            record = json.loads(line)
+            record["id"], record["trial"], record["epochs"], record["result"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordError(f"{path}:{number}: not a record of a run ({type(error).__name__}: {error})") from None
+        records.append(record)
+    return records
+
+
+def add(path: Path, records: Iterable[Record]) -> int:
+    """Put records into a file, which stays sorted by label; one already there is replaced. Returns how many changed."""
+    there = {record["id"]: record for record in read(path)} if path.exists() else {}
+    new = {record["id"]: record for record in records if there.get(record["id"]) != record}
+    merged = sorted((there | new).values(), key=lambda record: (record["label"], record["id"]))
+    if new:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = (json.dumps(record, ensure_ascii=False, separators=(",", ":")) for record in merged)
+        _write(path, "".join(f"{line}\n" for line in lines))
+    return len(new)
+
+
+def committed(folder: Path) -> dict[str, Path]:
+    """Trial id -> the file that holds its record. Files are not parsed: a line begins with its id."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        status = path.stat()
+        found |= dict.fromkeys(_ids(path, status.st_mtime_ns, status.st_size), path)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _ids(path: Path, changed: int, size: int) -> tuple[str, ...]:
+    with path.open("rb") as file:
+        return tuple(match[1].decode() for line in file if (match := _ID.match(line)))
+
+
+def restore(folder: Path, runs: Path, wanted: Iterable[str] | None = None) -> list[Path]:
+    """Make finished run directories of the records that have none; returns those made. `wanted` limits it to these ids.
+
+    An unfinished run directory of the same trial moves to `replaced` beside `runs`; one that a worker is at is left alone.
+    """
+    index, made = committed(folder), []
+    limit = set(index) if wanted is None else set(wanted) & set(index)
+    missing = {identity for identity in limit if not (runs / identity / "result.json").exists()}
+    for path in sorted({index[identity] for identity in missing}):
+        for record in read(path):
+            run_dir = runs / record["id"]
+            if record["id"] not in missing or rundir.state(run_dir) == "running":
+                continue
+            _set_aside(run_dir)
+            _write_run(run_dir, record, path)
+            made.append(run_dir)
+    return made
+
+
+def _set_aside(run_dir: Path) -> None:
+    """A run directory in which something happened is kept; one that only waits is filled."""
+    if (run_dir / "journal.jsonl").exists():
+        target = run_dir.parents[1] / "replaced" / f"{run_dir.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        run_dir.rename(target)
+
+
+def _write_run(run_dir: Path, record: Record, source: Path) -> None:
+    """result.json last: until it is there, the run directory is not finished."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    _write(run_dir / "trial.json", json.dumps(record["trial"], indent=1, ensure_ascii=False))
+    _write(run_dir / "uses.jsonl", _lines(record["uses"]))
+    _write(run_dir / "provenance.json", json.dumps(record["attempts"], indent=1))
+    _write(run_dir / "origin.json", json.dumps({"origin": "reproduced", "file": source.name}))
+    _write(run_dir / "journal.jsonl", _lines(_events(record)))
+    _write(run_dir / "result.json", json.dumps(record["result"], indent=1))
+
+
+def _events(record: Record) -> Iterator[Record]:
+    """The journal again, in its order in time, without the checkpoints."""
+    columns = record["epochs"]
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    epochs = [{"event": "epoch", **{k: v for k, v in row.items() if v is not None}} for row in rows]
+    last = [event for event in record["events"] if event["event"] == "finished"]
+    others = [event for event in record["events"] if event["event"] != "finished"]
+    yield from sorted([*others, *epochs], key=lambda event: (event["event"] != "started", event["time"]))
+    yield from last
+
+
+def _lines(items: Iterable[Any]) -> str:
+    return "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+
+
+def _write(path: Path, text: str) -> None:
+    """Aside, then renamed: readers see the old one or the new one, whole."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

@@ -1,0 +1,21 @@
+"""How a run directory's work ended, and what a scheduler says of a job that is to do it."""
+
+from typing import Literal, NamedTuple
+
+Outcome = Literal["finished", "failed", "interrupted", "submitted"]
+
+
+class Ended(NamedTuple):
+    """How one run directory ended (or that it went to a scheduler), and the error's text where it failed."""
+
+    outcome: Outcome
+    error: str | None
+
+
+class Job(NamedTuple):
+    """What a scheduler says of the newest job of a run directory; `unknown` where it cannot be asked."""
+
+    id: str
+    state: Literal["pending", "running", "gone", "unknown"]
+    where: str
+    """Its node, or why it waits."""

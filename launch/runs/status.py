@@ -1,0 +1,219 @@
+"""How trials stand: run directory, lease, journal and scheduler in one answer.
+
+Each run directory is looked at once, by a single listing where nothing has happened yet; schedulers are asked once for all.
+"""
+
+import importlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from launch.runs import rundir
+from launch.runs.job import Job
+
+State = rundir.State | Literal["lost"]
+"""lost: a scheduler had it, knows it no more, and nothing has been heard of it since; `retry` takes it."""
+
+SETTLED_SECONDS = 30.0
+"""What a job wrote last may be seen this much later on another machine; until then a job that is gone is not missed."""
+
+RECENT_EPOCHS = 5
+"""The time left is reckoned from this many of the last epochs."""
+
+
+class Sight(NamedTuple):
+    """What one look into a run directory found. A finished one is looked at no further."""
+
+    state: rundir.State
+    holder: Mapping[str, Any] | None = None
+    heartbeat_age: float | None = None
+    """Seconds since the lease's last heartbeat."""
+    events: tuple[Mapping[str, Any], ...] = ()
+    job: Mapping[str, Any] | None = None
+    """The last line of jobs.jsonl."""
+    cancelled: bool = False
+
+
+class Standing(NamedTuple):
+    """How a trial stands, as `status` shows it."""
+
+    state: State
+    where: str = ""
+    """The machine that works on it, what it waits for, or that its record is committed."""
+    note: str = ""
+    """The last line of an error, or why it was given up."""
+    job: str | None = None
+    epoch: int = 0
+    """Epochs behind it."""
+    seconds_left: float | None = None
+    heartbeat_age: float | None = None
+
+
+class Survey:
+    """Run directories, each looked at once. What is not in the folder of all runs is not looked for there."""
+
+    def __init__(self, runs: Path) -> None:
+        self.seen: dict[Path, Sight] = {}
+        try:
+            with os.scandir(runs) as entries:
+                self.known = {entry.name for entry in entries}
+        except OSError:
+            self.known = set()
+
+    def state(self, run_dir: Path) -> rundir.State:
+        """As `rundir.state`, and remembered."""
+        if run_dir.name not in self.known:
+            return "waiting"
+        if run_dir not in self.seen:
+            self.seen[run_dir] = look(run_dir)
+        return self.seen[run_dir].state
+
+    def standings(self, epochs: Mapping[Path, int]) -> dict[Path, Standing]:
+        """How each run directory stands, with the scheduler's word on those it may still have; given its number of epochs."""
+        for run_dir in epochs:
+            self.state(run_dir)
+        sights = {run_dir: self.seen.get(run_dir, Sight("waiting")) for run_dir in epochs}
+        jobs = ask_schedulers(sights)
+        return {run_dir: stand(sights[run_dir], jobs.get(run_dir), epochs[run_dir]) for run_dir in epochs}
+
+
+def look(run_dir: Path) -> Sight:
+    """One look: is it finished, else who is at it, how far it came, and to whom it was given. One listing tells what there is."""
+    try:
+        names = set(os.listdir(run_dir))  # noqa: PTH208
+    except OSError:
+        return Sight("waiting")
+    if "result.json" in names:
+        return Sight("finished")
+    holder = rundir.read_lease(run_dir) if "lease.json" in names else None
+    events = tuple(rundir.last_events(run_dir, RECENT_EPOCHS + 1)) if "journal.jsonl" in names else ()
+    alive = holder is not None and rundir.is_alive(holder, run_dir)
+    return Sight(
+        "running" if alive else rundir.state_left_by(events[-1] if events else None),
+        holder,
+        _age(run_dir / "lease.json") if holder else None,
+        events,
+        _last_job(run_dir) if "jobs.jsonl" in names else None,
+        "cancel" in names,
+    )
+
+
+def _age(path: Path) -> float | None:
+    try:
+        return max(0.0, time.time() - path.stat().st_mtime)
+    except OSError:
+        return None
+
+
+def _last_job(run_dir: Path) -> dict[str, Any] | None:
+    try:
+        lines = (run_dir / "jobs.jsonl").read_bytes().split(b"\n")[:-1]
+        job: dict[str, Any] = json.loads(lines[-1])
+    except (OSError, IndexError, ValueError):
+        return None
+    return job
+
+
+def ask_schedulers(sights: Mapping[Path, Sight]) -> dict[Path, Job]:
+    """What schedulers say of the run directories that are not finished and were given to one."""
+    given: dict[str, dict[Path, Mapping[str, Any]]] = {}
+    for run_dir, sight in sights.items():
+        if sight.job is not None and sight.state != "finished":
+            given.setdefault(str(sight.job["backend"]), {})[run_dir] = sight.job
+    jobs: dict[Path, Job] = {}
+    for name, last in given.items():
+        jobs |= importlib.import_module(f"launch.backends.{name}.backend").jobs(last, last)
+    return jobs
+
+
+def stand(sight: Sight, job: Job | None, epochs: int) -> Standing:
+    """One answer from what the run directory and the scheduler say; what is unknown counts as alive."""
+    state, where, note = _verdict(sight, job)
+    if state == "finished":
+        return Standing("finished", epoch=epochs)
+    left = seconds_left(sight.events, epochs) if state == "running" else None
+    return Standing(state, where, note, job.id if job else None, epochs_behind(sight.events), left, sight.heartbeat_age)
+
+
+def _verdict(sight: Sight, job: Job | None) -> tuple[State, str, str]:
+    """State, where, note."""
+    known = job.state if job else None
+    if sight.state == "running" and sight.holder:
+        node = job.where if job and known == "running" else ""
+        return "running", node or str(sight.holder["host"]), "asked to stop" if sight.cancelled else ""
+    if sight.state == "finished" or (sight.state == "failed" and _is_newer(sight)):
+        return sight.state, "", _error(sight)
+    if sight.cancelled and known != "running":
+        return "interrupted", "", "cancelled"
+    if job and known in ("pending", "running"):
+        return "waiting", job.where if known == "pending" else f"{job.where}, not at it yet", ""
+    if job and not _let_go(sight):
+        if known == "unknown":
+            silence = f", no heartbeat for {sight.heartbeat_age:.0f} s" if sight.heartbeat_age is not None else ""
+            return "running" if sight.holder else "waiting", job.where, f"the scheduler cannot be asked{silence}"
+        if _is_missed(sight):
+            return (
+                "lost",
+                "",
+                f"job {job.id} is gone, {'in mid-run' if sight.events else 'before it began'}, without a word",
+            )
+    return sight.state, "", _error(sight)
+
+
+def _let_go(sight: Sight) -> bool:
+    """Its worker left it in order, after the newest submission."""
+    return bool(sight.events) and sight.events[-1]["event"] in ("interrupted", "failed") and _is_newer(sight)
+
+
+def _is_newer(sight: Sight) -> bool:
+    """Whether the journal's last word came after the newest submission, and so is about it."""
+    submitted = float(sight.job["time"]) if sight.job else 0.0
+    return bool(sight.events) and float(sight.events[-1]["time"]) >= submitted
+
+
+def _is_missed(sight: Sight) -> bool:
+    """A holder that is known to be dead is missed at once; else what it wrote last may still be on its way to this machine."""
+    if sight.holder is not None:
+        return True
+    heard = [float(sight.job["time"])] if sight.job else []
+    heard += [float(sight.events[-1]["time"])] if sight.events else []
+    return time.time() - max(heard, default=0.0) > SETTLED_SECONDS
+
+
+def _error(sight: Sight) -> str:
+    """The last line of the error that it failed with."""
+    lines = str(sight.events[-1].get("error", "")).strip().splitlines() if sight.state == "failed" else []
+    return lines[-1] if lines else ""
+
+
+def epochs_behind(events: Iterable[Mapping[str, Any]]) -> int:
+    """How many epochs the last event that tells of one leaves behind."""
+    for event in reversed(list(events)):
+        if "epoch" in event:
+            return int(event["epoch"]) - int(event["event"] != "epoch")
+    return 0
+
+
+def seconds_left(events: Iterable[Mapping[str, Any]], epochs: int) -> float | None:
+    """From the last epochs' times, less what the present epoch has had already; None before the first epoch's end."""
+    done = [event for event in events if event["event"] == "epoch"][-RECENT_EPOCHS:]
+    if not done:
+        return None
+    each = sum(float(event["epoch_seconds"]) for event in done) / len(done)
+    since = max(0.0, time.time() - float(done[-1]["time"]))
+    return max(0.0, (epochs - int(done[-1]["epoch"])) * each - min(since, each))
+
+
+def describe(counts: Mapping[str, int]) -> str:
+    """`3 finished, 1 running`, in the order in which a trial passes through them."""
+    order = dict.fromkeys(("finished", "running", "waiting", "interrupted", "failed", "lost", *counts))
+    return ", ".join(f"{counts[state]} {state}" for state in order if counts.get(state)) or "none"
+
+
+def trial_of(run_dir: Path) -> Mapping[str, Any]:
+    """What trial.json says; OSError or ValueError where it cannot be read."""
+    found: dict[str, Any] = json.loads((run_dir / "trial.json").read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,1 @@
+"""Hyper-parameter search: carries out what a spec's `search:` asks for."""

@@ -1,0 +1,34 @@
+"""What people see while the samples of a search train."""
+
+from pathlib import Path
+
+from launch.progress import ProgressWatcher
+from launch.runs.job import Ended
+from launch.search.state import SearchState
+
+
+class SampleWatcher(ProgressWatcher):
+    """Progress of samples, which come to be known as the search goes; `begun` are their run directories.
+
+    One that the scheduler stopped counts as done.
+    """
+
+    def __init__(self, state: SearchState) -> None:
+        known = {state.run_dir(number): state.label(number) for number in state.samples}
+        super().__init__(known, dict.fromkeys(known, state.search.epochs))
+        self.state = state
+        self.begun = {state.run_dir(number): None for number in sorted(state.begun)}
+        self.bars.update(self.total, total=state.search.samples - len(state.decided))
+
+    def started(self, run_dir: Path) -> None:
+        numbers = {self.state.run_dir(number): number for number in self.state.begun}
+        self.labels[run_dir] = self.state.label(numbers[run_dir])
+        self.epochs[run_dir] = self.state.search.epochs
+        super().started(run_dir)
+
+    def ended(self, run_dir: Path, ended: Ended) -> None:
+        stopped = any(self.state.run_dir(number) == run_dir for number in self.state.decided)
+        if ended.outcome == "interrupted" and stopped:
+            self._print(f"{self.labels[run_dir]}: {ended.error}")
+            ended = ended._replace(outcome="finished")
+        super().ended(run_dir, ended)

@@ -1,0 +1,267 @@
+"""Ray Tune's part of a search: it decides which samples are worth going on with.
+
+Imported only once a Ray cluster is joined: what Ray reads from its environment it reads as it is imported.
+
+A sample is a trial like any other, trained in its run directory (`launch/search/sample.py`). Tune is told of one evaluated
+epoch at a time, and keeps nothing that is needed to go on.
+"""
+
+import logging
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search import Searcher
+
+from launch.backends import Watcher
+from launch.backends.queue import MOST_DEATHS
+from launch.backends.ray.cluster import Slots, environment
+from launch.runs import rundir
+from launch.runs.job import Ended
+from launch.search.sample import SampleTraining
+from launch.search.state import SearchState
+from launch.spec.search import Asha, Dimension, Median
+
+_GOODBYE_SECONDS = 120.0
+_QUIET = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+}
+"""One voice, ours, and one handler of signals."""
+
+
+class SampleTrial(tune.Trainable):
+    """One sample as Tune sees it; its process goes on to the next sample."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        os.environ |= config["environment"]  # before torch is imported
+        self.training = SampleTraining(Path(config["run_dir"]), config["metric"], Path(config["stop_file"]))
+
+    def step(self) -> dict[str, Any]:
+        return self.training.next()
+
+    def cleanup(self) -> None:
+        self.training.end()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.training.end()
+        self.setup(new_config)
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the run directory holds the checkpoints."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """As `save_checkpoint`: the training goes on from its run directory."""
+
+
+class Draws(Searcher):
+    """Hands samples to Tune: those begun earlier and not decided, then new ones, drawn at random or by `learner`."""
+
+    def __init__(self, state: SearchState, given: dict[str, Any], learner: Searcher | None) -> None:
+        super().__init__(metric="value", mode="min")
+        self.state, self.given, self.learner = state, given, learner
+        self.again = state.undecided()
+        self.asked: set[str] = set()
+
+    def suggest(self, trial_id: str) -> Any:
+        if self.again:
+            number, point = self.again.pop(0), None
+        else:
+            number, point = max(self.state.begun, default=0) + 1, None
+            if number > self.state.search.samples:
+                return Searcher.FINISHED
+            if self.learner is not None:
+                point = self._learned(trial_id, self.learner)
+        self.state.begin(number, point)
+        return {"sample": number, "run_dir": str(self.state.run_dir(number)), **self.given}
+
+    def _learned(self, trial_id: str, learner: Searcher) -> dict[str, Any]:
+        suggested: Any = learner.suggest(trial_id)
+        self.asked.add(trial_id)
+        return {dimension.key: dimension.rounded(suggested[dimension.key]) for dimension in self.state.search.space}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if self.learner is not None and trial_id in self.asked:
+            self.learner.on_trial_result(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if self.learner is not None and trial_id in self.asked:
+            self.learner.on_trial_complete(trial_id, result, error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: decisions.jsonl has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """As `save`."""
+
+
+class Reporter(tune.Callback):
+    """Journals how samples end and tells the watcher."""
+
+    def __init__(self, state: SearchState, watcher: Watcher) -> None:
+        self.state, self.watcher = state, watcher
+        self.ends: dict[int, Ended] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune writes what it was given to disk, to restore experiments; ours are not restored that way."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.watcher.started(self.state.run_dir(trial.config["sample"]))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        number, outcome = trial.config["sample"], result["outcome"]
+        if outcome == "finished":
+            self.state.finished(number, result["epoch"], result["value"], result["loss"])
+        elif outcome == "failed":
+            self.state.failed(number, result["error"])
+        if outcome != "running":
+            self._ended(number, Ended(outcome if outcome in ("finished", "failed") else "interrupted", result["error"]))
+        elif number in self.state.decided:
+            how = f"stopped at epoch {result['epoch']} by {self.state.search.scheduler.name}"
+            self._ended(number, Ended("interrupted", how))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        number = trial.config["sample"]
+        error = f"its worker process ended {MOST_DEATHS} times; see {self.state.run_dir(number) / 'log.txt'}"
+        self.state.failed(number, error)
+        self._ended(number, Ended("failed", error))
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.watcher.tick()
+
+    def _ended(self, number: int, ended: Ended) -> None:
+        if number not in self.ends:
+            self.ends[number] = ended
+            self.watcher.ended(self.state.run_dir(number), ended)
+
+
+def scheduler_of(state: SearchState) -> Any:
+    """Tune's scheduler, which journals whom it stops, and knows already what decided samples have shown."""
+    chosen, search = state.search.scheduler, state.search
+    common: dict[str, Any] = {"time_attr": "epoch", "metric": "value", "mode": "min"}
+    if isinstance(chosen, Asha):
+        common |= {"grace_period": chosen.grace_epochs, "reduction_factor": chosen.reduction_factor}
+        scheduler = _journalling(ASHAScheduler, state)(max_t=search.epochs, **common)
+    elif isinstance(chosen, Median):
+        common |= {"grace_period": chosen.grace_epochs, "min_samples_required": chosen.least_samples}
+        # Endless slices: it never pauses a sample to let others catch up, which would need checkpoints in Tune's hands.
+        scheduler = _journalling(MedianStoppingRule, state)(min_time_slice=math.inf, **common)
+    else:
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
+    for number in sorted(state.decided):
+        _remember(scheduler, [{"epoch": epoch, "value": value} for epoch, value in state.history(number)])
+    return scheduler
+
+
+def _journalling(base: type[TrialScheduler], state: SearchState) -> Any:
+    class Journalling(base):  # type: ignore[misc, valid-type]
+        def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+            decision: str = super().on_trial_result(tune_controller, trial, result)
+            if decision == TrialScheduler.STOP and result.get("outcome") == "running":
+                state.stopped(trial.config["sample"], result["epoch"], result["value"], result["loss"])
+            return decision
+
+    return Journalling
+
+
+def _remember(scheduler: Any, results: list[dict[str, Any]]) -> None:
+    """Show a scheduler what a sample did in an earlier launch; its word on that is not asked for."""
+    if results:
+        trial = Trial("remembered", stub=True)
+        scheduler.on_trial_add(None, trial)
+        for result in results:
+            scheduler.on_trial_result(None, trial, result)
+        scheduler.on_trial_complete(None, trial, results[-1])
+
+
+def learner_of(state: SearchState) -> Searcher | None:
+    """What suggests the next point from the earlier ones; None for a random search. ImportError without optuna."""
+    search = state.search
+    if search.algorithm == "random":
+        return None
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    learner = OptunaSearch({d.key: _domain(d) for d in search.space}, metric="value", mode="min", seed=search.seed)
+    for number, event in sorted(state.decided.items()):
+        if event["event"] != "failed":
+            learner.add_evaluated_point(dict(state.samples[number].point), event["value"])
+    return learner
+
+
+def _domain(dimension: Dimension) -> Any:
+    low, high = dimension.bounds[0], dimension.bounds[-1]
+    if dimension.kind == "choice":
+        return tune.choice(list(dimension.bounds))
+    if dimension.kind == "int":
+        return tune.randint(low, high + 1)
+    return tune.uniform(low, high) if dimension.kind == "uniform" else tune.loguniform(low, high)
+
+
+class _StopAll(tune.Stopper):
+    """Ends the experiment once the launcher has been told to stop."""
+
+    def __init__(self, stop_file: Path) -> None:
+        self.stop_file = stop_file
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.stop_file.exists()
+
+
+def search(state: SearchState, watcher: Watcher, slots: Slots, stop_file: Path) -> None:
+    """On the Ray cluster that is joined: go on until every sample is decided, or until `stop_file` is there."""
+    os.environ |= {name: os.environ.get(name, value) for name, value in _QUIET.items()}
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by us
+    try:
+        _tuner(state, watcher, slots, stop_file).fit()
+        _wait_for_goodbyes(state)
+    finally:
+        shutil.rmtree(state.folder / "tune", ignore_errors=True)
+
+
+def _tuner(state: SearchState, watcher: Watcher, slots: Slots, stop_file: Path) -> tune.Tuner:
+    given = {"metric": state.search.metric, "stop_file": str(stop_file), "environment": environment(slots)}
+    return tune.Tuner(
+        tune.with_resources(SampleTrial, {"cpu": slots.cpus, "gpu": slots.gpus}),
+        tune_config=tune.TuneConfig(
+            scheduler=scheduler_of(state),
+            search_alg=Draws(state, given, learner_of(state)),
+            num_samples=state.search.samples - len(state.decided),
+            max_concurrent_trials=slots.wanted,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(state.folder),
+            stop=_StopAll(stop_file),
+            failure_config=tune.FailureConfig(max_failures=MOST_DEATHS - 1),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[Reporter(state, watcher)],
+            verbose=0,
+        ),
+    )
+
+
+def _wait_for_goodbyes(state: SearchState) -> None:
+    """Samples that were stopped last may still be writing their checkpoints, in processes that end with Ray."""
+    deadline = time.monotonic() + _GOODBYE_SECONDS
+    for number in state.begun:
+        while rundir.state(state.run_dir(number)) == "running" and time.monotonic() < deadline:
+            time.sleep(0.1)

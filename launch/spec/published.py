@@ -1,0 +1,79 @@
+"""The paper's numbers in a spec: nested as its axes are, or one in each row; by metric, where a table prints several."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from launch.spec.settings import near
+from launch.spec.yaml_source import Document, Place, Problem
+
+Labels = tuple[str, ...]
+
+
+def read_published(
+    document: Document,
+    axes: Sequence[Sequence[str]],
+    metrics: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    published: Any,
+    problems: list[Problem],
+) -> dict[Labels, dict[str, float]]:
+    """Labels of a cell -> metric -> the paper's number. What does not fit becomes a problem at its place.
+
+    axes     the labels of each axis
+    metrics  with one metric the numbers are its; with several, each list of numbers stands under its metric's name
+    rows     of a spec that is written line by line; there the numbers stand in the rows
+    """
+    reader = _Reader(document, axes, metrics, problems)
+    for i, row in enumerate(rows):
+        if "published" in row:
+            reader.metrics_of(row["published"], ("rows", i, "published"), (str(row.get("row")),))
+    if published is not None and rows:
+        message = "with rows, 'published' stands in each row"
+        problems.append(Problem(document.mark(("published",), key=True), message))
+    elif published is not None:
+        reader.metrics_of(published, ("published",), ())
+    return reader.found
+
+
+class _Reader:
+    def __init__(
+        self, document: Document, axes: Sequence[Sequence[str]], metrics: Sequence[str], problems: list[Problem]
+    ) -> None:
+        self.document, self.axes, self.metrics, self.problems = document, axes, metrics, problems
+        self.found: dict[Labels, dict[str, float]] = {}
+
+    def metrics_of(self, data: Any, at: Place, labels: Labels) -> None:
+        if len(self.metrics) == 1:
+            self.numbers(data, at, labels, self.metrics[0])
+        elif not isinstance(data, dict):
+            self._complain(at, f"with several metrics, numbers stand under {', '.join(self.metrics)}; found {data!r}")
+        else:
+            for metric, numbers in data.items():
+                if metric in self.metrics:
+                    self.numbers(numbers, (*at, metric), labels, metric)
+                else:
+                    self._complain((*at, metric), f"no metric '{metric}' here{near(metric, self.metrics)}", key=True)
+
+    def numbers(self, data: Any, at: Place, labels: Labels, metric: str) -> None:
+        """Walk down the axes that `labels` does not name yet."""
+        if len(labels) == len(self.axes):
+            if isinstance(data, int | float) and not isinstance(data, bool):
+                self.found.setdefault(labels, {})[metric] = float(data)
+            elif data is not None:
+                self._complain(at, f"a published value is a number or null, found {data!r}")
+            return
+        valid = self.axes[len(labels)]
+        if isinstance(data, list) and len(data) == len(valid):
+            for i, (label, item) in enumerate(zip(valid, data, strict=True)):
+                self.numbers(item, (*at, i), (*labels, label), metric)
+        elif isinstance(data, dict):
+            for key, item in data.items():
+                if key in valid:
+                    self.numbers(item, (*at, key), (*labels, key), metric)
+                else:
+                    self._complain((*at, key), f"no label '{key}' here{near(key, valid)}", key=True)
+        else:
+            self._complain(at, f"expected {len(valid)} published values ({', '.join(valid)}), found {data!r}")
+
+    def _complain(self, at: Place, message: str, *, key: bool = False) -> None:
+        self.problems.append(Problem(self.document.mark(at, key=key), message))

@@ -1,0 +1,1 @@
+"""Mirrors journals into MLflow. The only room of `launch` that imports mlflow."""

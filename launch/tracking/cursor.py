@@ -1,0 +1,98 @@
+"""What was mirrored when: results/mirrored.json, a short cut past the tracking store where nothing is new.
+
+Without it everything is looked up in the store itself, which alone decides what is there.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from launch.paths import results_dir, tracking_uri
+from launch.runs import parallel, rundir
+from launch.worker import system_metrics
+
+Mark = list[Any]
+"""What changes whenever there is something to mirror."""
+
+
+def mark(run_dir: Path) -> Mark:
+    """State, and the sizes of journal, uses and system metrics; of a finished run only what another use or --force would change."""
+    state = rundir.state(run_dir)
+    if state == "finished":
+        last = rundir.last_event(run_dir)
+        if last is not None and last["event"] == "finished":  # else its last line is still to come
+            return _finished(str(run_dir))
+    sampled = _size(run_dir / system_metrics.FILE)
+    return [state, _size(run_dir / "journal.jsonl"), _size(run_dir / "uses.jsonl"), *([sampled] if sampled > 0 else [])]
+
+
+def _finished(run_dir: str) -> Mark:
+    """One look at one file: thousands of finished runs are passed by in a moment, on network file systems too."""
+    for name in ("uses.jsonl", "journal.jsonl"):
+        try:
+            found = os.stat(f"{run_dir}/{name}")  # noqa: PTH116  a tenth of Path.stat's time
+        except OSError:
+            continue
+        return ["finished", name, found.st_size, found.st_mtime_ns]
+    return ["finished"]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+class Marks:
+    """The marks of all run directories, as far as they hold for the present store."""
+
+    def __init__(self, known: dict[str, Mark]) -> None:
+        self.known = known
+
+    @classmethod
+    def read(cls) -> "Marks":
+        try:
+            data = json.loads(_file().read_text(encoding="utf-8"))
+            return cls(data["marks"] if data["store"] == _store() else {})
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls({})
+
+    def behind(self, run_dirs: Iterable[Path]) -> list[Path]:
+        """Those of the run directories that have something new."""
+        every = list(run_dirs)
+        return [run_dir for run_dir, known in zip(every, parallel.each(self._current, every), strict=True) if not known]
+
+    def _current(self, run_dir: Path) -> bool:
+        known = self.known.get(run_dir.name)
+        if known is None:
+            return False
+        try:
+            return known == (_finished(str(run_dir)) if known[0] == "finished" and len(known) == 4 else mark(run_dir))
+        except (ValueError, KeyError, TypeError):  # a spoilt journal: for the mirror to name
+            return False
+
+    def add(self, marks: Mapping[Path, Mark]) -> None:
+        """Remember these too; whole or not at all."""
+        self.known |= {run_dir.name: found for run_dir, found in marks.items()}
+        aside = _file().with_suffix(f".{os.getpid()}.tmp")
+        aside.write_text(json.dumps({"store": _store(), "marks": self.known}), encoding="utf-8")
+        aside.replace(_file())
+
+
+def _file() -> Path:
+    return results_dir() / "mirrored.json"
+
+
+def _store() -> str:
+    """A hash of the store's address, which may hold a password; of a file also its inode, so that a deleted one is noticed."""
+    uri = tracking_uri()
+    if uri.startswith("sqlite:///"):
+        try:
+            uri += f"#{Path(uri.removeprefix('sqlite:///')).stat().st_ino}"
+        except OSError:
+            uri += "#missing"
+    return hashlib.sha256(uri.encode()).hexdigest()

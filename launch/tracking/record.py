@@ -1,0 +1,223 @@
+"""What the tracking store is to hold of one run directory: a pure function of its files, so it can be written again at any time.
+
+Of an epoch that was journalled twice, as after a kill and a resumption, the first account counts: what has been mirrored once
+never changes, and a store that is filled again from the run directories ends like one that was filled while they ran.
+"""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from launch.runs import rundir
+from launch.spec.trial import flatten
+from launch.worker import system_metrics
+
+MARK = "epoch"
+"""The metric whose latest value says how far a run is mirrored; it travels in one transaction with the points it counts."""
+
+FINAL_MARK = "train_seconds"
+"""The metric that is there once the final results are."""
+
+SAMPLES_MARK = "system_samples"
+"""The tag that says how many lines of system metrics are mirrored."""
+
+_STATUS = {"finished": "FINISHED", "failed": "FAILED", "running": "RUNNING"}
+_NOT_METRICS = {"event", "time"}
+_MOST_TEXT = 5000
+
+
+class Point(NamedTuple):
+    """One value of one metric; time in ms since 1970, as journalled, so that a point sent twice is the same point."""
+
+    key: str
+    value: float
+    time: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run directory as it was when it was read."""
+
+    run_dir: Path
+    trial: dict[str, Any]
+    uses: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    result: dict[str, Any] | None
+    state: str
+
+    @property
+    def trial_id(self) -> str:
+        return str(self.trial["id"])
+
+    @property
+    def journal(self) -> str:
+        """When the journal began; with the trial's id it identifies a run, as --force begins another journal."""
+        return str(self.events[0]["time"])
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether a checkpoint ought to be here: not of a measurement, nor of a committed run, which was trained elsewhere."""
+        return self.state == "finished" and not self.trial.get("probe") and not self.is_committed
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether `launch/runs/archive.py` made the run directory of committed records."""
+        return (self.run_dir / "origin.json").exists()
+
+    @property
+    def start(self) -> int:
+        return _ms(self.events[0])
+
+    @property
+    def end(self) -> int:
+        return _ms(self.events[-1])
+
+    @property
+    def name(self) -> str:
+        """`table3 · ResNet-18 · + RM (ours) · seed 0`, after the first spec that uses the trial."""
+        return str(self.uses[0]["label"]) if self.uses else self.trial_id
+
+    @property
+    def status(self) -> str:
+        """MLflow's word: what is neither finished, failed nor running was killed, whoever killed it."""
+        return _STATUS.get(self.state, "KILLED")
+
+    @cached_property
+    def params(self) -> list[tuple[str, str]]:
+        """The resolved values under dotted keys, sorted."""
+        values = {key: value for key, value in self.trial.items() if key not in ("id", "numerics")}
+        return [(key, v if isinstance(v, str) else json.dumps(v)) for key, v in sorted(flatten(values))]
+
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        """Identity, every spec that uses the run, where it ran, and why it failed."""
+        tags = {"trial_id": self.trial_id, "journal": self.journal, "seed": str(self.trial["seed"])}
+        tags |= {"run_dir": str(self.run_dir), "mlflow.user": "recursivemix"} | _provenance(self.run_dir)
+        if self.is_committed:
+            tags["origin"] = "reproduced"
+        rows: dict[str, list[str]] = {}
+        for use in self.uses:
+            profile = f".{use['profile']}" if use.get("profile") else ""
+            rows.setdefault(f"spec.{use['spec']}{profile}", []).append(str(use["row"]))
+        tags |= {key: " | ".join(dict.fromkeys(labels)) for key, labels in rows.items()}
+        if self.status == "FAILED":
+            tags["error"] = str(self.events[-1].get("error", "unknown"))
+        return {key: value[:_MOST_TEXT] for key, value in tags.items()}
+
+    @cached_property
+    def epochs(self) -> dict[int, dict[str, Any]]:
+        """The first account of each epoch, in order."""
+        found: dict[int, dict[str, Any]] = {}
+        for event in self.events:
+            if event["event"] == "epoch":
+                found.setdefault(event["epoch"], event)
+        return dict(sorted(found.items()))
+
+    def points(self, after: int) -> Iterator[list[Point]]:
+        """The points of each epoch later than `after`, epoch by epoch, the mark among them."""
+        for epoch, event in self.epochs.items():
+            if epoch > after:
+                time = _ms(event)
+                yield [Point(k, float(event[k]), time, epoch) for k in event if k not in _NOT_METRICS]
+
+    def samples(self, after: int) -> Iterator[list[Point]]:
+        """The system metrics of each line later than `after`, under the names that MLflow's page of them expects."""
+        try:
+            text = (self.run_dir / system_metrics.FILE).read_text(encoding="utf-8")
+        except OSError:
+            return
+        for number, line in enumerate(text.split("\n")[after:-1], after + 1):
+            try:
+                sample = json.loads(line)
+            except ValueError:
+                continue  # cut short by a kill
+            time = _ms(sample)
+            yield [Point(f"system/{key}", float(sample[key]), time, number) for key in sample if key != "time"]
+
+    def finals(self) -> list[Point]:
+        """Best, last and median, from result.json, which is what finished means; none before."""
+        if self.result is None:
+            return []
+        last = max(self.epochs, default=0)
+        time = _ms(self.epochs[last]) if last else self.start
+        named = {**self.result["metrics"], FINAL_MARK: self.result["train_seconds"]}
+        if "parameters" in self.result:  # a measurement has trained no network
+            named["parameters"] = self.result["parameters"]
+        return [Point(key, float(value), time, last) for key, value in named.items()]
+
+    def write_artifacts(self, folder: Path) -> None:
+        """Into an empty folder: trial.json, provenance.json and the learning curve, curve.csv, one line an epoch.
+
+        And the files that a measurement kept.
+        """
+        for name in ("trial.json", "provenance.json"):
+            if (self.run_dir / name).exists():
+                shutil.copyfile(self.run_dir / name, folder / name)
+        for kept in sorted((self.run_dir / "artifacts").glob("*")):  # pictures of a measurement
+            shutil.copyfile(kept, folder / kept.name)
+        columns = list(dict.fromkeys(key for event in self.epochs.values() for key in event if key not in _NOT_METRICS))
+        with (folder / "curve.csv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+            table.writeheader()
+            table.writerows(self.epochs.values())
+
+
+def read(run_dir: Path) -> Record | None:
+    """The record of a run directory; None where nothing has happened yet, or its trial.json cannot be read."""
+    state = rundir.state(run_dir)  # before the journal: what the state speaks of is then in it
+    events, _ = rundir.read_events(run_dir)
+    trial = _json(run_dir / "trial.json")
+    if not events or not isinstance(trial, dict) or "id" not in trial:
+        return None
+    result = _json(run_dir / "result.json") if state == "finished" else None
+    return Record(run_dir, trial, _uses(run_dir), events, result, state)
+
+
+def batches(groups: Iterator[list[Point]], first_room: int, room: int) -> Iterator[Sequence[Point]]:
+    """Join groups to as few batches of at most `room` points as keep every group whole; the first has `first_room`."""
+    batch: list[Point] = []
+    for group in groups:
+        if batch and len(batch) + len(group) > first_room:
+            yield batch
+            batch, first_room = [], room
+        batch += group
+    if batch:
+        yield batch
+
+
+def _ms(event: dict[str, Any]) -> int:
+    return int(event["time"] * 1000)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _uses(run_dir: Path) -> list[dict[str, Any]]:
+    """The whole lines of uses.jsonl: the specs and rows that the trial appears in."""
+    try:
+        lines = (run_dir / "uses.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    except OSError:
+        return []
+    return [json.loads(line) for line in lines if line]
+
+
+def _provenance(run_dir: Path) -> dict[str, str]:
+    """Of the last attempt: host, device, versions, commit (marked where the working tree differed from it)."""
+    attempts = _json(run_dir / "provenance.json")
+    if not attempts:
+        return {}
+    attempt = attempts[-1]
+    commit = attempt["git_commit"]
+    commit = f"{commit}{'+changes' if attempt['git_diff'] else ''}" if commit else "unknown"
+    versions = ", ".join(f"{name} {version}" for name, version in attempt.get("packages", {}).items())
+    return {"host": attempt["host"], "device": attempt["device"], "versions": versions, "git_commit": commit}

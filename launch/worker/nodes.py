@@ -1,0 +1,197 @@
+"""The other nodes of a job whose trial is trained on several: they start their processes and pass on their answers.
+
+The worker of the first node, which holds the trial's lease, opens a socket for each attempt and writes where it is, and a token,
+into a file beside the array's tasks. The other nodes' tasks connect, are told what to start, pass on what their processes answer,
+and end them when the connection ends.
+
+    results/slurm/<job name>/nodes-<job id>-<restart>.json      {"address", "port", "token"}, for the owner's eyes only
+                             nodes-<job id>-<restart>.done      the first node needs the others no more
+"""
+
+import contextlib
+import hmac
+import json
+import os
+import platform
+import secrets
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from launch.backends.slurm import cli
+from launch.worker import process_group
+
+MEET_SECONDS = 300.0
+"""How long the first node waits for the others."""
+POLL_SECONDS = 0.5
+
+
+def meeting_path(folder: Path) -> Path:
+    """Where the nodes of this job, in this incarnation of it, find each other."""
+    return folder / f"nodes-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', 0)}.json"
+
+
+class Meeting:
+    """The first node's side: `others` nodes are waited for, and sent off."""
+
+    def __init__(self, path: Path, others: int) -> None:
+        self.path, self.others, self.token = path, others, secrets.token_hex(16)
+        self.address = _own_address()
+        self.rendezvous = process_group.free_port()
+        self.door = socket.create_server(("", 0), backlog=others)
+        self.door.settimeout(POLL_SECONDS)
+        self.came: dict[int, socket.socket] = {}
+
+    def __enter__(self) -> Self:
+        told = {"address": self.address, "port": self.door.getsockname()[1], "token": self.token}
+        aside = self.path.with_suffix(".tmp")
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(told, file)  # who has the token may start what they like
+        aside.replace(self.path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.path.unlink(missing_ok=True)
+        for connection in (self.door, *self.came.values()):
+            connection.close()
+
+    def wait(self, stop: Callable[[], bool]) -> bool:
+        """Until all others are here; false where it was asked to stop. Raises Lost after MEET_SECONDS."""
+        deadline = time.monotonic() + MEET_SECONDS
+        while len(self.came) < self.others:
+            if stop():
+                return False
+            if time.monotonic() > deadline:
+                raise process_group.Lost(f"{len(self.came)} of {self.others} other nodes came within {MEET_SECONDS:.0f} s")
+            with contextlib.suppress(TimeoutError):
+                self._admit(self.door.accept()[0])
+        return True
+
+    def _admit(self, connection: socket.socket) -> None:
+        connection.settimeout(10)
+        try:
+            said = json.loads(connection.makefile().readline())
+            if hmac.compare_digest(str(said["token"]), self.token):
+                connection.settimeout(None)
+                self.came[int(said["node"])] = connection
+                return
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # not one of ours
+        connection.close()
+
+    def send_off(self, run_dir: Path, here: int, count: int) -> list["Node"]:
+        """Tell each node its ranks; returns what hears them."""
+        sent = []
+        for place, (number, connection) in enumerate(sorted(self.came.items()), start=1):
+            first = place * here
+            order = {"run_dir": str(run_dir), "first": first, "here": here, "count": count, "port": self.rendezvous}
+            with contextlib.suppress(OSError):  # one that is gone again is heard to be
+                connection.sendall((json.dumps(order) + "\n").encode())
+            sent.append(Node(connection, number, set(range(first, first + here))))
+        return sent
+
+
+class Node:
+    """Another node, as `launch.worker.process_group` hears it."""
+
+    def __init__(self, connection: socket.socket, number: int, ranks: set[int]) -> None:
+        self.connection, self.number, self.missing, self.lines = connection, number, ranks, process_group.Lines()
+
+    def fileno(self) -> int:
+        return self.connection.fileno()
+
+    def hear(self) -> process_group.Heard:
+        answers, over = self.lines.read(self.fileno())
+        self.missing -= {answer["rank"] for answer in answers}
+        if over and self.missing:
+            how = f"node {self.number} of the job is lost"
+            answers.append({"rank": min(self.missing), "outcome": "lost", "error": how})
+        return answers, over
+
+    def ask_to_stop(self) -> None:
+        """The processes of the first node are asked, and all stop together."""
+
+    def end(self) -> None:
+        self.connection.close()
+
+
+def serve(path: Path) -> int:
+    """What the task of another node does: obey each meeting until there will be no more."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, lambda number, frame: None)  # the first node decides
+    seen = None
+    while not _is_there(path.with_suffix(".done")):
+        try:
+            told = json.loads(path.read_text(encoding="utf-8")) if _is_there(path) else None
+            if told and told["token"] != seen:
+                seen = told["token"]
+                _attend(told)
+                continue
+        except (OSError, ValueError) as error:
+            print(f"{platform.node()}: {error}", flush=True)
+        time.sleep(POLL_SECONDS)
+    return 0
+
+
+def _attend(told: dict[str, Any]) -> None:
+    """Go to one meeting, run what is asked for, and pass on the answers until the other side or all processes have ended."""
+    with socket.create_connection((told["address"], told["port"]), timeout=30) as connection:
+        connection.sendall((json.dumps({"token": told["token"], "node": _number()}) + "\n").encode())
+        connection.settimeout(None)
+        order = json.loads(connection.makefile().readline() or "null")
+        if order is None:
+            return  # called off
+        run_dir, address = Path(order["run_dir"]), told["address"]
+        log = os.open(run_dir / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        kept = os.dup(2)
+        os.dup2(log, 2)
+        try:
+            with process_group.ranks(run_dir, order["first"], order["here"], order["count"], address, order["port"]) as own:
+                _pass_on(own, connection)
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(log)
+
+
+def _pass_on(own: list[process_group.Rank], connection: socket.socket) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ, None)
+        for rank in own:
+            selector.register(rank.fileno(), selectors.EVENT_READ, rank)
+        while any(rank.missing for rank in own):
+            for key, _ in selector.select():
+                if key.data is None:
+                    return  # the first node has ended the attempt
+                heard, over = key.data.hear()
+                for answer in heard:
+                    connection.sendall((json.dumps(answer) + "\n").encode())
+                if over:
+                    selector.unregister(key.fileobj)
+        selector.select(process_group.LOST_SECONDS)  # until the first node has heard it all
+
+
+def _number() -> int:
+    return int(os.environ["SLURM_PROCID"])
+
+
+def _is_there(path: Path) -> bool:
+    """Lists the folder: NFS may answer from memory, for half a minute, that a file is not there."""
+    with os.scandir(path.parent) as entries:
+        return any(entry.name == path.name for entry in entries)
+
+
+def _own_address() -> str:
+    """How the other nodes reach this one: as SLURM does."""
+    given = os.environ.get("SLURM_LAUNCH_NODE_IPADDR")  # of the node that srun runs on, a job's first
+    if given:
+        return given
+    said = cli.ask("scontrol", "--oneliner", "show", "node", os.environ["SLURMD_NODENAME"])
+    return cli.fields(said)["NodeAddr"]

@@ -1,0 +1,200 @@
+"""A warm worker: runs one run directory after another, whatever started it. The only module of `launch` that imports `rm`.
+
+    python -m launch.worker          reads run directories, one a line, from standard input; answers each with a line of JSON
+    python -m launch.worker RUN_DIR  is one of the processes that train it together, as launch/worker/process_group.py starts them
+
+It writes into run directories only; it needs neither network nor database. SIGTERM, SIGINT, SIGUSR2 and the end of its input
+make it checkpoint at the next step and stop.
+"""
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+from launch.runs import rundir
+from launch.runs.resources import wanted
+from launch.worker import process_group
+from launch.worker.system_metrics import sampled
+
+if TYPE_CHECKING:
+    from rm.options import Trial
+
+
+def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
+    """Run one run directory under its lease; returns {"outcome": finished|interrupted|failed|busy, "error": text or null}.
+
+    Where it was asked to cancel this one (`rundir.request_cancel`) the outcome is interrupted and the error "cancelled".
+    """
+    try:
+        with rundir.lease(run_dir) as cancelled, _log_to(run_dir / "log.txt"):
+            if cancelled() and not (run_dir / "result.json").exists():
+                return {"outcome": "interrupted", "error": rundir.CANCELLED}  # while it was queued: not even started
+            with sampled(run_dir):
+                answer = _train(run_dir, lambda: stop() or cancelled(), wanted(run_dir).processes)
+            return (
+                {**answer, "error": rundir.CANCELLED} if answer["outcome"] == "interrupted" and cancelled() else answer
+            )
+    except rundir.Busy as error:
+        return {"outcome": "busy", "error": str(error)}
+    except OSError as error:
+        return {"outcome": "failed", "error": f"{run_dir}: {error}"}
+
+
+def _train(run_dir: Path, stop: Callable[[], bool], processes: int) -> dict[str, Any]:
+    """Here, or by several processes of which this one is none."""
+    if processes == 1 or (run_dir / "result.json").exists():
+        warm_up()
+        return _fit(run_dir, stop)
+    _, before = rundir.read_events(run_dir)
+    answer = process_group.train(run_dir, processes, stop)
+    new, _ = rundir.read_events(run_dir, before)
+    if answer["outcome"] == "failed" and not any(event["event"] == "failed" for event in new):
+        _note_failure(run_dir, answer["error"], answer.get("traceback"))  # only the first process writes there
+    return {"outcome": answer["outcome"], "error": answer["error"]}
+
+
+def _fit(run_dir: Path, stop: Callable[[], bool], together: bool = False) -> dict[str, Any]:
+    """Train in this process; `together` with others that the environment tells of."""
+    import traceback
+
+    from rm.distributed import is_lost_peer, join
+    from rm.train import Interrupted, fit
+
+    try:
+        processes, device = join() if together else (None, None)
+        fit(_load(run_dir), run_dir, stop=stop, processes=processes, device=device)
+    except Interrupted as error:
+        return {"outcome": "interrupted", "error": str(error)}
+    except Exception as error:  # one failing trial never stops the others; its traceback is in the journal
+        traceback.print_exc()
+        answer: dict[str, Any] = {"outcome": "failed", "error": f"{type(error).__name__}: {error}"}
+        if together:
+            answer |= {"lost_peer": is_lost_peer(error), "traceback": traceback.format_exc()}
+        return answer
+    return {"outcome": "finished", "error": None}
+
+
+def _load(run_dir: Path) -> "Trial":
+    """The trial; where it cannot be read the journal says so, as `fit` does with what goes wrong later."""
+    from rm.options import load_trial
+
+    try:
+        return load_trial(run_dir / "trial.json")
+    except Exception as error:
+        if os.environ.get("RANK", "0") == "0":
+            _note_failure(run_dir, f"{type(error).__name__}: {error}", None)
+        raise
+
+
+def _note_failure(run_dir: Path, error: str, traceback: str | None) -> None:
+    from rm.journal import Journal
+
+    with Journal(run_dir / "journal.jsonl") as journal:
+        journal.append("failed", error=error, traceback=traceback)
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Send this process's output and errors, C++ libraries' too, to the end of a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def _own_stdin() -> TextIO:
+    """The standard input, moved out of the way of processes that are forked off this one.
+
+    Such a process (a DataLoader's) closes its `sys.stdin` first, for which it needs a lock that the thread reading requests holds.
+    """
+    ours = os.fdopen(os.dup(0), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return ours
+
+
+def _read_requests(lines: TextIO, requests: "queue.Queue[str | None]", stopped: threading.Event) -> None:
+    for line in lines:
+        requests.put(line.strip())
+    stopped.set()  # whoever started this worker is gone
+    requests.put(None)
+
+
+def main() -> int:
+    """The command."""
+    answers: TextIO = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # only answers go to the real standard output
+    stopped = threading.Event()
+    requests: queue.Queue[str | None] = queue.Queue()
+
+    def on_signal(number: int, frame: object) -> None:
+        stopped.set()
+        requests.put(None)
+
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):  # USR2: SLURM's warning reaches every process of a job
+        signal.signal(each, on_signal)
+    if len(sys.argv) > 1:
+        return _one_of_several(Path(sys.argv[1]), answers, stopped.is_set)
+    threading.Thread(target=_read_requests, args=(_own_stdin(), requests, stopped), daemon=True).start()
+    return _serve(requests, answers, stopped.is_set)
+
+
+def _serve(requests: "queue.Queue[str | None]", answers: TextIO, stopped: Callable[[], bool]) -> int:
+    """Run what is asked for on standard input until it ends or a signal comes."""
+    while not stopped() and (request := requests.get()) is not None:
+        try:
+            answer = {"run_dir": request, **run_one(Path(request), stopped)}
+        except process_group.Lost as error:  # as when this process had died itself: another one goes on
+            print(error, file=sys.stderr)
+            return 1
+        try:
+            answers.write(json.dumps(answer) + "\n")
+        except BrokenPipeError:
+            break
+    return 0
+
+
+def _one_of_several(run_dir: Path, answers: TextIO, stopped: Callable[[], bool]) -> NoReturn:
+    """Train with the others, answer, and end."""
+    threading.Thread(target=_end_with_input, args=(_own_stdin(),), daemon=True).start()
+    warm_up()
+    answer = {"rank": int(os.environ["RANK"]), **_fit(run_dir, stopped, together=True)}
+    sys.stderr.flush()
+    with suppress(BrokenPipeError):
+        answers.write(json.dumps(answer) + "\n")
+    os._exit(0)  # what a communication library would still like to settle must not hold it up
+
+
+def _end_with_input(lines: TextIO) -> None:
+    """Whoever started this process is gone, and with it the lease: not one step more."""
+    lines.read()
+    os._exit(1)
+
+
+def warm_up() -> None:
+    """Import what every trial needs, and take the thread share that the launcher gave."""
+    import torch
+
+    import rm.train  # noqa: F401
+
+    torch.set_num_threads(int(os.environ.get("RM_THREADS", torch.get_num_threads())))
+

@@ -1,0 +1,177 @@
+"""Images that stay on disk, read and augmented by long-lived processes while the device computes.
+
+What an epoch shows is fixed before it begins: at each position an image and the seed of all that is drawn for it. So neither the
+number of processes nor the step at which a resumed run begins changes a bit, and nothing before that step is read.
+"""
+
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from rm.datasets import DataError, Dataset, Split, Stored
+from rm.input.device_images import DeviceImages, Images, Normalise
+
+EVALUATION_BATCH = 128
+"""At most: more would only make the first batch come later."""
+
+Request = tuple[int, NDArray[np.int64], NDArray[np.int64]]
+"""A batch to be read: number of the split, images, seeds."""
+
+
+def open_images(data: Dataset, device: torch.device, processes: int) -> tuple[Images, Images]:
+    """Training and test split of a data set: on the device, or streamed to it from disk."""
+    splits, normalise = (data.train, data.test), Normalise(data.mean, data.std, device)
+    pool = ReadingPool([split for split in splits if isinstance(split, Stored)], processes, device.type == "cuda")
+    images: list[Images] = []
+    for split, padding in zip(splits, (data.padding, 0), strict=True):
+        if isinstance(split, Split):
+            images.append(DeviceImages(split, padding, data.mean, data.std, device, data.flip))
+        else:
+            images.append(StreamedImages(split, pool, normalise, device))
+    return images[0], images[1]
+
+
+def workers(processes: int) -> int:
+    """How many processes read for each that trains: $RM_LOADER_WORKERS, else its share of the cores, 8 at most.
+
+    DataError for a value that is no number from 1.
+    """
+    given = os.environ.get("RM_LOADER_WORKERS")
+    if given is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", processes))))
+    if not given.isdecimal() or int(given) < 1:
+        raise DataError(f"RM_LOADER_WORKERS must be a whole number >= 1, found {given!r}")
+    return int(given)
+
+
+class ReadingPool:
+    """Processes that read batches ahead, started when the first is asked for and kept until `close`."""
+
+    def __init__(self, splits: Sequence[Stored], processes: int, pin: bool) -> None:
+        self.splits, self._pin = list(splits), pin
+        self._workers = workers(processes) if splits else 0
+        self._plan = _Plan()
+        self._loader: DataLoader[Any] | None = None
+        self._reading = 0
+
+    def read(self, requests: Iterable[Request]) -> Iterator[Tensor]:
+        """(B, H, W, C) uint8 for each request, in their order. One reading at a time: a new one ends the one before."""
+        self._reading += 1
+        mine, self._plan.requests = self._reading, requests
+        if self._loader is None:
+            self._loader = self._start()
+        for batch in self._loader:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+            if mine != self._reading:
+                raise RuntimeError("another reading of these images began, or they were closed, before this one ended")
+
+    def _start(self) -> DataLoader[Any]:
+        return DataLoader(
+            _Library(self.splits),
+            batch_sampler=self._plan,
+            collate_fn=_as_it_is,
+            num_workers=self._workers,
+            persistent_workers=True,
+            pin_memory=self._pin,
+            worker_init_fn=_leave_signals_to_the_trainer,
+            generator=torch.Generator(),  # else each epoch would take a number from the training's
+        )
+
+    def close(self) -> None:
+        """End the processes; the next reading would start new ones."""
+        self._reading += 1
+        self._loader = None
+
+
+class _Plan:
+    """A batch sampler that can be told anew what to ask for, which a DataLoader's own cannot."""
+
+    requests: Iterable[Request] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.requests)
+
+
+class _Library(torch.utils.data.Dataset[Any]):
+    """What a reading process knows."""
+
+    def __init__(self, splits: list[Stored]) -> None:
+        self.splits = splits
+
+    def __getitems__(self, request: Request) -> Tensor | DataError:
+        """An error is returned, not raised: the trainer raises it without the traceback of another process around it."""
+        split, images, seeds = request
+        read = self.splits[split].reader
+        try:
+            return torch.stack([read(int(i), int(seed)) for i, seed in zip(images, seeds, strict=True)]).contiguous()
+        except DataError as error:
+            return error
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Ctrl-C, and a SIGTERM to all processes of a job, are for the trainer, which writes a checkpoint and closes this process.
+
+    A second SIGTERM is from the trainer's end itself.
+    """
+
+    def first(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, first)
+
+
+@dataclass(frozen=True)
+class Order:
+    """At each position of an epoch: (N,) int64 image, seed, and, on the device, label."""
+
+    images: NDArray[np.int64]
+    seeds: NDArray[np.int64]
+    labels: Tensor
+
+
+class StreamedImages:
+    """A split on disk, read by a pool's processes, normalised on the device (an `Images`)."""
+
+    def __init__(self, split: Stored, pool: ReadingPool, normalise: Normalise, device: torch.device) -> None:
+        self.split, self.pool, self.device = split, pool, device
+        self._number = next(number for number, each in enumerate(pool.splits) if each is split)
+        self._normalised = normalise
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def draw(self, generator: np.random.Generator) -> Order:
+        return self._order(generator.permutation(len(self)), generator.integers(0, 2**63 - 1, len(self)))
+
+    def _order(self, chosen: NDArray[np.int64], seeds: NDArray[np.int64]) -> Order:
+        return Order(self.split.index[chosen], seeds, self.split.labels[chosen].to(self.device))
+
+    def batches(self, views: Order, slices: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        requests = ((self._number, views.images[positions], views.seeds[positions]) for positions in slices)
+        for positions, pixels in zip(slices, self.pool.read(requests), strict=True):
+            yield self._normalised(pixels.to(self.device, non_blocking=True)), views.labels[positions]
+
+    def plain_batches(self, positions: slice, largest: int) -> Iterator[tuple[Tensor, Tensor]]:
+        every, size = np.arange(len(self)), min(largest, EVALUATION_BATCH)
+        starts = range(positions.start, positions.stop, size)
+        slices = [slice(start, min(start + size, positions.stop)) for start in starts]
+        return self.batches(self._order(every, np.zeros_like(every)), slices)
+
+    def close(self) -> None:
+        self.pool.close()
