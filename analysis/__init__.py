@@ -1,1 +1,3 @@
-"""What the records say: estimates, verdicts, tables, figures and one page. Reads MLflow, never a run directory."""
+"""What the records say: estimates, verdicts, tables, figures and one page. Reads MLflow, never a
+run directory.
+"""

@@ -1,4 +1,6 @@
-"""Tests of what a paper claims of its own numbers: "A < B", paired by seed, and "A, B, C within w"; Holm over a table."""
+"""Tests of what a paper claims of its own numbers: "A < B", paired by seed, and "A, B, C within
+w"; Holm over a table.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,9 +16,10 @@ from analysis.compare import ALPHA, ROUNDING, Estimate, join, std_of, tost
 class ClaimResult:
     """A test of "left is smaller than right", or of "no two differ by more than within".
 
-    difference is the mean of left - right over the shared seeds, for a range the widest such mean without its sign;
-    p and p_opposite are the paired one-sided p-values of the claim and of its opposite; welch_p tests the claim without pairing.
-    Holm's corrections are equal to p and p_opposite until `holm` has seen the whole table.
+    difference is the mean of left - right over the shared seeds, for a range the widest such mean
+    without its sign; p and p_opposite are the paired one-sided p-values of the claim and of its
+    opposite; welch_p tests the claim without pairing. Holm's corrections are equal to p and
+    p_opposite until `holm` has seen the whole table.
     """
 
     word: str
@@ -33,8 +36,9 @@ class ClaimResult:
 def test_claim(left: Mapping[int, float], right: Mapping[int, float]) -> ClaimResult:
     """Test that left is smaller than right, each given as {seed: value}.
 
-    Paired one-sided t-test over the shared seeds: t = mean(d)/(std(d)/√n), d = left - right, n - 1 degrees of freedom.
-    Where all differences are equal there is no t; the sign test's p = 2^-n stands in (1 if they are all zero).
+    Paired one-sided t-test over the shared seeds: t = mean(d)/(std(d)/√n), d = left - right, n - 1
+    degrees of freedom. Where all differences are equal there is no t; the sign test's p = 2^-n
+    stands in (1 if they are all zero).
 
     holds      p < 0.05, and the sign is the claim's
     reversed   the opposite one-sided p < 0.05
@@ -46,7 +50,9 @@ def test_claim(left: Mapping[int, float], right: Mapping[int, float]) -> ClaimRe
     if len(shared) < 2:
         mean = float(np.mean(differences)) if differences else None
         count = f"{len(shared) or 'no'} seed{'s' if len(shared) != 1 else ''}"
-        return ClaimResult("missing", len(shared), mean, reason=f"{count} in common, a paired test needs two")
+        return ClaimResult(
+            "missing", len(shared), mean, reason=f"{count} in common, a paired test needs two"
+        )
     scale = max(abs(value) for side in (left, right) for value in side.values())
     mean, std = float(np.mean(differences)), std_of(differences, scale)
     if std:
@@ -57,31 +63,40 @@ def test_claim(left: Mapping[int, float], right: Mapping[int, float]) -> ClaimRe
         p, p_opposite = _sign_test(mean, len(shared), scale)
         reason = "all differences are equal: p is the sign test's"
     welch_p = welch(list(left.values()), list(right.values()))
-    result = ClaimResult("undecided", len(shared), mean, p, p_opposite, welch_p, p, p_opposite, reason)
+    result = ClaimResult(
+        "undecided", len(shared), mean, p, p_opposite, welch_p, p, p_opposite, reason
+    )
     return replace(result, word=_claim_word(p, p_opposite))
 
 
 def test_range(cells: Sequence[Mapping[int, float]], within: float) -> ClaimResult:
     """Test that no two of these cells, each {seed: value}, differ by more than `within`.
 
-    Each pair has a paired equivalence test (TOST, as `compare.tost`) of its mean difference against ± within. The claim is
-    about all pairs at once, so its p is the largest of theirs and needs no correction (intersection-union test; Berger 1982,
-    Technometrics 24:295). The opposite, that some pair differs by more, is one-sided to both sides of every pair:
-    its p is the smallest of theirs times twice the number of pairs (Bonferroni).
+    Each pair has a paired equivalence test (TOST, as `compare.tost`) of its mean difference
+    against ± within. The claim is about all pairs at once, so its p is the largest of theirs and
+    needs no correction (intersection-union test; Berger 1982, Technometrics 24:295). The opposite,
+    that some pair differs by more, is one-sided to both sides of every pair: its p is the smallest
+    of theirs times twice the number of pairs (Bonferroni).
     """
     pairs = [(a, b) for i, a in enumerate(cells) for b in cells[i + 1 :]]
     tested = [_pair_within(a, b, within) for a, b in pairs]
     n = min(pair.n for pair in tested)
     if n < 2:
-        return ClaimResult("missing", n, reason="some two cells have fewer than two seeds in common")
+        return ClaimResult(
+            "missing", n, reason="some two cells have fewer than two seeds in common"
+        )
     widest = max(abs(pair.difference or 0.0) for pair in tested)
     p = max(pair.p or 0.0 for pair in tested)
     p_opposite = min(1.0, 2 * len(pairs) * min(pair.p_opposite or 0.0 for pair in tested))
     reason = "; ".join(dict.fromkeys(pair.reason for pair in tested if pair.reason))
-    return ClaimResult(_claim_word(p, p_opposite), n, widest, p, p_opposite, None, p, p_opposite, reason)
+    return ClaimResult(
+        _claim_word(p, p_opposite), n, widest, p, p_opposite, None, p, p_opposite, reason
+    )
 
 
-def _pair_within(left: Mapping[int, float], right: Mapping[int, float], within: float) -> ClaimResult:
+def _pair_within(
+    left: Mapping[int, float], right: Mapping[int, float], within: float
+) -> ClaimResult:
     """The equivalence test of one pair; p_opposite is the smaller of the two one-sided ones."""
     shared = sorted(left.keys() & right.keys())
     if len(shared) < 2:
@@ -90,10 +105,16 @@ def _pair_within(left: Mapping[int, float], right: Mapping[int, float], within: 
     scale = max(abs(value) for side in (left, right) for value in side.values())
     mean, std = float(np.mean(differences)), std_of(differences, scale)
     if not std:
-        p, p_opposite = (0.5 ** len(shared), 1.0) if abs(mean) <= within else (1.0, 0.5 ** len(shared))
-        return ClaimResult("", len(shared), mean, p, p_opposite, reason="equal differences: p is the sign test's")
+        p, p_opposite = (
+            (0.5 ** len(shared), 1.0) if abs(mean) <= within else (1.0, 0.5 ** len(shared))
+        )
+        return ClaimResult(
+            "", len(shared), mean, p, p_opposite, reason="equal differences: p is the sign test's"
+        )
     p = tost(Estimate(len(shared), mean, std, None, None), 0.0, within)
-    return ClaimResult("", len(shared), mean, p, float(stdtr(len(shared) - 1, _t(within, mean, std, len(shared)))))
+    return ClaimResult(
+        "", len(shared), mean, p, float(stdtr(len(shared) - 1, _t(within, mean, std, len(shared))))
+    )
 
 
 def _t(within: float, mean: float, std: float, n: int) -> float:
@@ -104,8 +125,8 @@ def welch(left: Sequence[float], right: Sequence[float]) -> float | None:
     """One-sided p-value of Welch's t-test that left has the smaller mean.
 
     None without any spread, or with one value on a side.
-    t = (m1 - m2)/√(v1 + v2) with v = std²/n; degrees of freedom (v1 + v2)²/(v1²/(n1-1) + v2²/(n2-1))  (Welch 1947,
-    Biometrika 34:28, with Satterthwaite's degrees of freedom).
+    t = (m1 - m2)/√(v1 + v2) with v = std²/n; degrees of freedom (v1 + v2)²/(v1²/(n1-1) +
+    v2²/(n2-1))  (Welch 1947, Biometrika 34:28, with Satterthwaite's degrees of freedom).
     """
     if len(left) < 2 or len(right) < 2:
         return None
@@ -119,8 +140,9 @@ def welch(left: Sequence[float], right: Sequence[float]) -> float | None:
 def holm(results: Sequence[ClaimResult]) -> list[ClaimResult]:
     """The claims of one table with words that hold for all of them together, in the order given.
 
-    Holm's step-down correction (1979, Scand. J. Stat. 6:65): the i-th smallest of m p-values becomes
-    max over j <= i of min(1, (m - j + 1)·p_j). Claims and their opposites are one family each.
+    Holm's step-down correction (1979, Scand. J. Stat. 6:65): the i-th smallest of m p-values
+    becomes max over j <= i of min(1, (m - j + 1)·p_j). Claims and their opposites are one family
+    each.
     """
     tested = [i for i, result in enumerate(results) if result.p is not None]
     corrected = list(results)
@@ -130,10 +152,14 @@ def holm(results: Sequence[ClaimResult]) -> list[ClaimResult]:
         word = _claim_word(p, p_opposite)
         reason = results[i].reason
         if word != results[i].word:
-            reason = join(reason, f"alone it would be `{results[i].word}`, not among {len(tested)} claims")
+            reason = join(
+                reason, f"alone it would be `{results[i].word}`, not among {len(tested)} claims"
+            )
         if word == "reversed":
             reason = join(reason, f"the opposite has p = {p_opposite:.2g} after Holm's correction")
-        corrected[i] = replace(results[i], word=word, holm_p=p, holm_p_opposite=p_opposite, reason=reason)
+        corrected[i] = replace(
+            results[i], word=word, holm_p=p, holm_p_opposite=p_opposite, reason=reason
+        )
     return corrected
 
 

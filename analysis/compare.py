@@ -1,7 +1,9 @@
-"""Ours against the paper's: estimates, intervals and equivalence verdicts. Pure functions over numbers.
+"""Ours against the paper's: estimates, intervals and equivalence verdicts. Pure functions over
+numbers.
 
-Student's t comes from `scipy.special` (`stdtr` is its distribution function, `stdtrit` the inverse). Everything is in the
-unit of the values, percentage points of error here, and smaller is better only where a claim says so.
+Student's t comes from `scipy.special` (`stdtr` is its distribution function, `stdtrit` the
+inverse). Everything is in the unit of the values, percentage points of error here, and smaller is
+better only where a claim says so.
 """
 
 import math
@@ -22,8 +24,8 @@ ROUNDING = 1e-9
 class Estimate:
     """What n seeds say about one number.
 
-    std divides by n - 1; low and high bound the 95 % t-interval mean ± t(0.975, n-1)·std/√n. All three are None where
-    n = 1.
+    std divides by n - 1; low and high bound the 95 % t-interval mean ± t(0.975, n-1)·std/√n. All
+    three are None where n = 1.
     """
 
     n: int
@@ -59,9 +61,11 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 
 def inflation(best: Mapping[int, float], last: Mapping[int, float]) -> Estimate | None:
-    """How much selecting the best epoch on the test set flatters: last - best over the seeds that have both, each {seed: error}.
+    """How much selecting the best epoch on the test set flatters: last - best over the seeds that
+    have both, each {seed: error}.
 
-    Never negative, as the best epoch's error is at most the last one's; its interval is that of a mean of n such numbers.
+    Never negative, as the best epoch's error is at most the last one's; its interval is that of a
+    mean of n such numbers.
     """
     return estimate([last[seed] - best[seed] for seed in sorted(best.keys() & last.keys())])
 
@@ -76,15 +80,18 @@ def verdict(
 ) -> Verdict:
     """Judge the values of one cell against the paper's number, which is taken as exact.
 
-    reproduced      the 90 % t-interval lies within published ± margin, that is, two one-sided tests at 5 % both reject
-                    a difference of the margin or more (TOST; Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657)
+    reproduced      the 90 % t-interval lies within published ± margin, that is, two one-sided
+                    tests at 5 % both reject a difference of the margin or more (TOST; Schuirmann
+                    1987, J. Pharmacokinet. Biopharm. 15:657)
     consistent      not shown to be equivalent, but the 95 % t-interval overlaps that band
     differs         the 95 % t-interval lies outside the band
-    missing         no values; or one value outside the band, which can show neither agreement nor difference
+    missing         no values; or one value outside the band, which can show neither agreement nor
+                    difference
     not comparable  a reduced profile (comparable=False), or the paper has no number
 
-    One value has no spread: within the band it is `consistent`, never more. Two or more equal values have no spread
-    either (most often a seed without effect): `consistent` within the band, `differs` outside, and the reason says why.
+    One value has no spread: within the band it is `consistent`, never more. Two or more equal
+    values have no spread either (most often a seed without effect): `consistent` within the band,
+    `differs` outside, and the reason says why.
 
     missing         the seeds of the cell that have no value; the reason names them
     """
@@ -95,14 +102,22 @@ def verdict(
         return Verdict("not comparable", reason="the paper has no number for this cell")
     difference = found.mean - published
     if not comparable:
-        return Verdict("not comparable", difference, reason="a reduced profile is not a run of the paper's experiment")
+        return Verdict(
+            "not comparable",
+            difference,
+            reason="a reduced profile is not a run of the paper's experiment",
+        )
     short = shortfall(found.n, missing)
     inside = abs(difference) <= margin * (1 + ROUNDING)
     if found.n == 1:
         reason = join(short, "one value has no interval")
         return Verdict("consistent" if inside else "missing", difference, reason=reason)
     if not found.std:
-        reason = join(short, f"all {found.n} values are equal, so their spread is unknown: has the seed any effect?")
+        reason = join(
+            short,
+            f"all {found.n} values are equal, so their spread is unknown: has the seed any "
+            "effect?",
+        )
         return Verdict("consistent" if inside else "differs", difference, reason=reason)
     p = tost(found, published, margin)
     word = "consistent" if _overlaps(found, published, margin) else "differs"
@@ -113,18 +128,23 @@ def verdict(
 
 def shortfall(n: int, missing: Sequence[int]) -> str:
     """ "1 of 3 seeds, without 1 and 2"; nothing where no seed is missing."""
-    named = " and ".join(part for part in (", ".join(map(str, missing[:-1])), *map(str, missing[-1:])) if part)
+    named = " and ".join(
+        part for part in (", ".join(map(str, missing[:-1])), *map(str, missing[-1:])) if part
+    )
     return f"{n} of {n + len(missing)} seeds, without {named}" if missing else ""
 
 
 def tost(found: Estimate, published: float, margin: float) -> float:
     """The p-value of the two one-sided t-tests, the larger of the two.
 
-    Their null hypotheses are mean <= published - margin and mean >= published + margin. p < 0.05 exactly if the 90 %
-    t-interval lies strictly within the band. Needs n >= 2 and a spread.
+    Their null hypotheses are mean <= published - margin and mean >= published + margin. p < 0.05
+    exactly if the 90 % t-interval lies strictly within the band. Needs n >= 2 and a spread.
     """
     if not found.std:
-        raise ValueError(f"an equivalence test needs at least two different values, got n = {found.n} without spread")
+        raise ValueError(
+            f"an equivalence test needs at least two different values, got n = {found.n} without "
+            "spread"
+        )
     error = found.std / math.sqrt(found.n)
     difference = found.mean - published
     above_lower = stdtr(found.n - 1, -(difference + margin) / error)
@@ -135,7 +155,8 @@ def tost(found: Estimate, published: float, margin: float) -> float:
 def std_of(values: Sequence[float], scale: float | None = None) -> float:
     """The standard deviation with n - 1, exactly 0 where only rounding tells the values apart.
 
-    scale is the size of the numbers that the values were computed from; differences carry their operands' rounding.
+    scale is the size of the numbers that the values were computed from; differences carry their
+    operands' rounding.
     """
     scale = max(map(abs, values)) if scale is None else scale
     if max(values) - min(values) <= ROUNDING * scale:

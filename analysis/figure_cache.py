@@ -1,4 +1,6 @@
-"""The figures of a spec: drawn once, written beside the page, and drawn again only when something in them can have changed."""
+"""The figures of a spec: drawn once, written beside the page, and drawn again only when something
+in them can have changed.
+"""
 
 import hashlib
 import json
@@ -27,7 +29,9 @@ class PlateError(Exception):
 
 @dataclass(frozen=True)
 class Plate:
-    """A figure for the page, and the files that it is to be written to; none where they lie there already."""
+    """A figure for the page, and the files that it is to be written to; none where they lie there
+    already.
+    """
 
     drawing: Drawing
     key: str
@@ -42,8 +46,12 @@ def draw_plates(
     with_curves: bool,
     artifacts: Artifacts = lambda run_id, name: None,
 ) -> list[Plate]:
-    """Every figure that the spec names and, `with_curves`, its learning curves if it does not name them and has some."""
-    wanted: list[tuple[str, str, dict[str, Any]]] = [(f.name, f.draw, dict(f.options)) for f in table.spec.figures]
+    """Every figure that the spec names and, `with_curves`, its learning curves if it does not name
+    them and has some.
+    """
+    wanted: list[tuple[str, str, dict[str, Any]]] = [
+        (f.name, f.draw, dict(f.options)) for f in table.spec.figures
+    ]
     metric = f"test_{table.spec.metric.name}"
     if with_curves and CURVES not in [draw for _, draw, _ in wanted] and len(curves(metric)):
         wanted.append((CURVES, CURVES, {"metric": metric}))
@@ -85,7 +93,10 @@ def _plate(
     except figures.FigureError as error:
         raise PlateError(f"{table.spec.path}: figure '{name}': {error}") from error
     caption = (figures.load(draw).__doc__ or "").strip().splitlines()[0]
-    contents = {f"{table.slug}/{name}.{kind}": figures.to_bytes(figure, kind, name) for kind in ("pdf", "png", "svg")}
+    contents = {
+        f"{table.slug}/{name}.{kind}": figures.to_bytes(figure, kind, name)
+        for kind in ("pdf", "png", "svg")
+    }
     contents[f"{table.slug}/{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
     svg = figures.inline_svg(figure, f"{table.slug}-{name}", caption)
     return Plate(Drawing(name, caption, svg, tuple(contents)), key, contents)
@@ -95,8 +106,12 @@ def _note(folder: Path, slug: str, name: str) -> Path:
     return folder / ".cache" / "figures" / f"{slug}-{name}.json"
 
 
-def _key(table: "Table", curves: Callable[[str], "pd.DataFrame"], draw: str, options: Mapping[str, Any]) -> str:
-    """A hash of all that a figure is made from: the spec, its options, records and curves, and the code that draws."""
+def _key(
+    table: "Table", curves: Callable[[str], "pd.DataFrame"], draw: str, options: Mapping[str, Any]
+) -> str:
+    """A hash of all that a figure is made from: the spec, its options, records and curves, and the
+    code that draws.
+    """
     parts = [
         repr(table.spec.cells),
         repr(table.spec.search),
@@ -116,6 +131,13 @@ def _key(table: "Table", curves: Callable[[str], "pd.DataFrame"], draw: str, opt
 @cache
 def _code() -> str:
     """The code and data files of this package, and the version of the library that draws."""
-    files = sorted([*FOLDER.glob("*.py"), *FOLDER.glob("*.mplstyle"), *FOLDER.glob("*.csv"), *FOLDER.glob("figures/*")])
+    files = sorted(
+        [
+            *FOLDER.glob("*.py"),
+            *FOLDER.glob("*.mplstyle"),
+            *FOLDER.glob("*.csv"),
+            *FOLDER.glob("figures/*"),
+        ]
+    )
     texts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
     return " ".join([version("matplotlib"), *texts])

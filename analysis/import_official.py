@@ -2,8 +2,9 @@
 
     python -m analysis.import_official LOG... [--spec table1 --cell RM]
 
-What is taken over stands as CSV in `results/official/`; importing a log again replaces it. The released logs of the paper are
-known by their names; for any other, --spec and --cell say which cell it speaks for.
+What is taken over stands as CSV in `results/official/`; importing a log again replaces it. The
+released logs of the paper are known by their names; for any other, --spec and --cell say which
+cell it speaks for.
 """
 
 import argparse
@@ -25,12 +26,22 @@ from launch.spec.load import SpecError, load_spec
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code. Nothing is written where any of the logs cannot be read."""
+    """Run the command; returns its exit code. Nothing is written where any of the logs cannot be
+    read.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m analysis.import_official", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a training log, or a CSV of learning curves")
-    parser.add_argument("--spec", help="the spec of the cell, as table1 or experiments/table1.yaml")
+    parser.add_argument(
+        "logs",
+        nargs="+",
+        type=Path,
+        metavar="LOG",
+        help="a training log, or a CSV of learning curves",
+    )
+    parser.add_argument(
+        "--spec", help="the spec of the cell, as table1 or experiments/table1.yaml"
+    )
     parser.add_argument("--cell", help="the cell's labels, as 'RM' or 'ResNet-50 · + RM (ours)'")
     given = parser.parse_args(argv)
     runs: list[OfficialRun] = []
@@ -42,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (LogError, SpecError) as error:
             errors.append(str(error))
         except OSError as error:
-            errors.append(f"{path}: {error.strerror}; valid: a training log, or a CSV of learning curves")
+            errors.append(
+                f"{path}: {error.strerror}; valid: a training log, or a CSV of learning curves"
+            )
     if errors:
         print("\n".join(dict.fromkeys(errors)), file=sys.stderr)
         return 2
@@ -79,13 +92,17 @@ def _read(path: Path, place: tuple[str, str] | None) -> list[OfficialRun]:
         runs = read_curves(path, place)
         if not runs:
             raise LogError(
-                f"{path}: no learning curve by epoch of a known log; known names begin with {', '.join(PLACES)}"
+                f"{path}: no learning curve by epoch of a known log; known names begin with "
+                f"{', '.join(PLACES)}"
             )
         return runs
     where = place or place_of(path.name)
     if where is None:
         known = ", ".join(PLACES)
-        raise LogError(f"{path}: which cell is this? name it with --spec and --cell (known names begin with {known})")
+        raise LogError(
+            f"{path}: which cell is this? name it with --spec and --cell (known names begin with "
+            f"{known})"
+        )
     return [read_log(path, where)]
 
 

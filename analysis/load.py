@@ -1,4 +1,6 @@
-"""What a report is made from: the specs' records, the authors' logs, and the learning curves of as many runs as a page can show."""
+"""What a report is made from: the specs' records, the authors' logs, and the learning curves of as
+many runs as a page can show.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +17,15 @@ from analysis.search import sample_runs, settled
 from launch.spec.load import Spec, load_spec
 
 MOST_CURVES = 600
-"""Runs whose learning curves are read and put on a page; beyond, every cell has its first seeds' in turn."""
+"""Runs whose learning curves are read and put on a page; beyond, every cell has its first seeds'
+in turn.
+"""
 
 
 class InputError(Exception):
-    """Something that was asked for cannot be had: the message is printed and the command exits with 2."""
+    """Something that was asked for cannot be had: the message is printed and the command exits
+    with 2.
+    """
 
 
 class StoreAway(InputError):
@@ -28,7 +34,9 @@ class StoreAway(InputError):
 
 @dataclass
 class Gathered:
-    """The records of all specs together; curves are read when they are first asked for, each once."""
+    """The records of all specs together; curves are read when they are first asked for, each
+    once.
+    """
 
     specs: Sequence[Spec]
     reduced: Sequence[Spec]
@@ -47,12 +55,18 @@ class Gathered:
             frame = self._load(metric)
             frame = frame[frame["run_id"].isin(mine)].reset_index(drop=True)
             samples = sample_runs(table.spec)
-            return pd.concat([frame, self._samples(samples, metric)], ignore_index=True) if samples else frame
+            return (
+                pd.concat([frame, self._samples(samples, metric)], ignore_index=True)
+                if samples
+                else frame
+            )
 
         return curves
 
     def artifact(self, run_id: str, name: str) -> bytes | None:
-        """For a figure: a file that a run kept, such as a picture; None where it has none of that name."""
+        """For a figure: a file that a run kept, such as a picture; None where it has none of that
+        name.
+        """
         try:
             return load_artifact(run_id, name, self.uri)
         except RecordsError as error:
@@ -64,7 +78,9 @@ class Gathered:
         found: dict[tuple[str, str], dict[int, float]] = {}
         for metric in sorted({table.spec.metric.name for table in tables if _has_epochs(table)}):
             for run_id, points in self._load(f"test_{metric}").groupby("run_id"):
-                found[metric, trials[run_id]] = dict(zip(points["epoch"], points["value"], strict=True))
+                found[metric, trials[run_id]] = dict(
+                    zip(points["epoch"], points["value"], strict=True)
+                )
         return found
 
     def told_of_curves(self, table: Table) -> str:
@@ -74,18 +90,35 @@ class Gathered:
         drawn = self._load(f"test_{table.spec.metric.name}")["run_id"].unique()
         shown = sum(table.records["run_id"].isin(drawn))
         part = "all" if shown == len(table.records) else f"{shown} of {len(table.records)}"
-        return f"Test error against epoch, the mean over each cell’s seeds, from {part} runs." if shown else ""
+        return (
+            f"Test error against epoch, the mean over each cell’s seeds, from {part} runs."
+            if shown
+            else ""
+        )
 
     def read_curves(self, tables: Sequence[Table]) -> int:
-        """Read all that a page of these tables shows; returns how many points there are: what grows while trials run."""
+        """Read all that a page of these tables shows; returns how many points there are: what
+        grows while trials run.
+        """
         for metric in sorted({table.spec.metric.name for table in tables if _has_epochs(table)}):
             self._load(f"test_{metric}")
         return sum(map(len, self._curves.values()))
 
     def choose(self, tables: Sequence[Table]) -> None:
-        """Which runs' curves are shown: the first seed of every cell, then the second, until there are MOST_CURVES."""
-        queues = [[seed.run_id for seed in cell.seeds if seed.run_id] for table in tables for cell in table.cells]
-        order = [queue[i] for i in range(max(map(len, queues), default=0)) for queue in queues if i < len(queue)]
+        """Which runs' curves are shown: the first seed of every cell, then the second, until there
+        are MOST_CURVES.
+        """
+        queues = [
+            [seed.run_id for seed in cell.seeds if seed.run_id]
+            for table in tables
+            for cell in table.cells
+        ]
+        order = [
+            queue[i]
+            for i in range(max(map(len, queues), default=0))
+            for queue in queues
+            if i < len(queue)
+        ]
         self._chosen = set(list(dict.fromkeys(order))[:MOST_CURVES])
 
     def _samples(self, runs: Sequence[str], metric: str) -> pd.DataFrame:
@@ -111,7 +144,9 @@ class Gathered:
 
 
 def gather(specs: Sequence[Spec], uri: str, cache: Path, *, fresh: bool = False) -> Gathered:
-    """Read the records of these specs and, of those at full scale, of their profiles too (`tables_of` takes what it needs)."""
+    """Read the records of these specs and, of those at full scale, of their profiles too
+    (`tables_of` takes what it needs).
+    """
     try:
         specs = [settled(spec, uri) for spec in specs]
     except RecordsError as error:
@@ -135,9 +170,13 @@ def profiles_of(spec: Spec) -> list[Spec]:
 
 
 def tables_of(gathered: Gathered, *, reduced_if_committed: bool) -> list[Table]:
-    """A table for each spec and metric; after a spec those of its reduced copies that committed records stand for."""
+    """A table for each spec and metric; after a spec those of its reduced copies that committed
+    records stand for.
+    """
     records, tables = gathered.records, []
-    committed = set(records.loc[records["origin"].notna(), "trial_id"]) if reduced_if_committed else set()
+    committed = (
+        set(records.loc[records["origin"].notna(), "trial_id"]) if reduced_if_committed else set()
+    )
     for spec in gathered.specs:
         tables += collect_views(spec, records, gathered.official)
         for copy in gathered.reduced:

@@ -1,6 +1,7 @@
 """Where reports go and where records come from.
 
-The same rules as `launch.paths`, restated because this package may import nothing of `launch` but specs and trials.
+The same rules as `launch.paths`, restated because this package may import nothing of `launch` but
+specs and trials.
 """
 
 import os
@@ -16,8 +17,14 @@ def results_dir() -> Path:
 
 
 def tracking_uri(explicit: str | None = None) -> str:
-    """The given address, else `$MLFLOW_TRACKING_URI`, else the sqlite store in the results folder."""
-    return explicit or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"
+    """The given address, else `$MLFLOW_TRACKING_URI`, else the sqlite store in the results
+    folder.
+    """
+    return (
+        explicit
+        or os.environ.get("MLFLOW_TRACKING_URI")
+        or f"sqlite:///{results_dir() / 'mlflow.db'}"
+    )
 
 
 def without_secrets(uri: str, text: str | None = None) -> str:
@@ -28,7 +35,9 @@ def without_secrets(uri: str, text: str | None = None) -> str:
 
 
 def find_spec_file(given: str) -> Path:
-    """A spec's path as people type it: from the current folder, else from the repository's root."""
+    """A spec's path as people type it: from the current folder, else from the repository's
+    root.
+    """
     path = Path(given).expanduser()
     rooted = ROOT / path
     return rooted if not path.exists() and rooted.exists() else path

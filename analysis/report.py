@@ -1,11 +1,12 @@
-"""Render what the records say about specs: a table on the terminal, one HTML page, Markdown, LaTeX, CSV and figures.
+"""Render what the records say about specs: a table on the terminal, one HTML page, Markdown,
+LaTeX, CSV and figures.
 
-    python analysis/report.py experiments/table3.yaml [more specs] [--profile smoke] [--tracking-uri http://...]
-    python analysis/report.py --all [--watch]
+    python analysis/report.py experiments/table3.yaml [more specs] [--profile smoke]
+    [--tracking-uri http://...] python analysis/report.py --all [--watch]
 
-One spec's page bears its name, several stand together in index.html. --all takes every spec of `experiments/`, and of their
-profiles those that committed records stand for. Exits with 2 where a spec, a figure's options or the tracking store cannot be
-read; missing records are no error.
+One spec's page bears its name, several stand together in index.html. --all takes every spec of
+`experiments/`, and of their profiles those that committed records stand for. Exits with 2 where a
+spec, a figure's options or the tracking store cannot be read; missing records are no error.
 """
 
 import argparse
@@ -16,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if not __package__:  # run as a script: this folder's module names (tables, page) must not stand on the path
+if (
+    not __package__
+):  # run as a script: this folder's module names (tables, page) must not stand on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from launch import interpreter
@@ -75,7 +78,8 @@ def _once(specs: Sequence[Spec], options: argparse.Namespace, reload: float | No
 
 
 def _watch(specs: Sequence[Spec], options: argparse.Namespace) -> int:
-    """Render again whenever the records have changed, until every trial has finished or Ctrl-C; the page reloads itself.
+    """Render again whenever the records have changed, until every trial has finished or Ctrl-C;
+    the page reloads itself.
 
     A store that is away for a while is waited for; one that cannot be read at first is bad input.
     """
@@ -84,12 +88,19 @@ def _watch(specs: Sequence[Spec], options: argparse.Namespace) -> int:
         while True:
             try:
                 report = _make(specs, options)
-                states = [table.records.to_csv() for table in report.tables], report.gathered.read_curves(report.tables)
+                states = (
+                    [table.records.to_csv() for table in report.tables],
+                    report.gathered.read_curves(report.tables),
+                )
             except StoreAway as error:
                 if page is None:
                     raise
                 if not away:
-                    print(f"{error}\nlooking again every {options.watch:g} s", file=sys.stderr, flush=True)
+                    print(
+                        f"{error}\nlooking again every {options.watch:g} s",
+                        file=sys.stderr,
+                        flush=True,
+                    )
                 away = True
                 time.sleep(options.watch)
                 continue
@@ -98,7 +109,10 @@ def _watch(specs: Sequence[Spec], options: argparse.Namespace) -> int:
                 page, seen = _write(report, options, options.watch)[0], states
                 done = sum(table.states["finished"] for table in report.tables)
                 total = sum(sum(table.states.values()) for table in report.tables)
-                print(f"{time.strftime('%H:%M:%S')}  {done} of {total} finished, {_shown(page)}", flush=True)
+                print(
+                    f"{time.strftime('%H:%M:%S')}  {done} of {total} finished, {_shown(page)}",
+                    flush=True,
+                )
                 if done == total:
                     break
             time.sleep(options.watch)
@@ -112,7 +126,9 @@ def _watch(specs: Sequence[Spec], options: argparse.Namespace) -> int:
 def _make(specs: Sequence[Spec], options: argparse.Namespace) -> Report:
     from analysis.figure_cache import PlateError, draw_plates
 
-    gathered = gather(specs, tracking_uri(options.tracking_uri), options.output / ".cache", fresh=options.fresh)
+    gathered = gather(
+        specs, tracking_uri(options.tracking_uri), options.output / ".cache", fresh=options.fresh
+    )
     tables = tables_of(gathered, reduced_if_committed=options.all)
     plates: dict[str, list[Plate]] = {}
     for table in tables:
@@ -120,7 +136,11 @@ def _make(specs: Sequence[Spec], options: argparse.Namespace) -> Report:
             limited = gathered.curves_of(table)
             try:
                 plates[table.slug] = draw_plates(
-                    table, limited, options.output, with_curves=len(specs) == 1, artifacts=gathered.artifact
+                    table,
+                    limited,
+                    options.output,
+                    with_curves=len(specs) == 1,
+                    artifacts=gathered.artifact,
                 )
             except PlateError as error:
                 raise InputError(str(error)) from error
@@ -130,23 +150,36 @@ def _make(specs: Sequence[Spec], options: argparse.Namespace) -> Report:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="report.py", description="Render what the records say about specs.")
+    parser = argparse.ArgumentParser(
+        prog="report.py", description="Render what the records say about specs."
+    )
     parser.add_argument(
-        "specs", nargs="*", metavar="SPEC", help="a YAML file; tried from here, then from the repository's root"
+        "specs",
+        nargs="*",
+        metavar="SPEC",
+        help="a YAML file; tried from here, then from the repository's root",
     )
     parser.add_argument("--all", action="store_true", help="every spec of experiments/")
     parser.add_argument("--profile", help="the smaller copy of that name; labelled so everywhere")
     parser.add_argument(
-        "--tracking-uri", metavar="URI", help="MLflow store; default $MLFLOW_TRACKING_URI or results/mlflow.db"
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow store; default $MLFLOW_TRACKING_URI or results/mlflow.db",
     )
     parser.add_argument(
-        "--format", type=_formats, default=tuple(FORMATS), help=f"any of {','.join(FORMATS)}; default all"
+        "--format",
+        type=_formats,
+        default=tuple(FORMATS),
+        help=f"any of {','.join(FORMATS)}; default all",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default results/report")
-    parser.add_argument("--fresh", action="store_true", help="read the whole store again, whatever is kept of it")
+    parser.add_argument(
+        "--fresh", action="store_true", help="read the whole store again, whatever is kept of it"
+    )
     parser.add_argument(
         "--watch", type=_seconds, nargs="?", const=10.0, metavar="SECONDS",
-        help="go on while trials run: look every SECONDS (default 10), and let the page reload itself",
+        help="go on while trials run: look every SECONDS (default 10), and let the page reload "
+             "itself",
     )  # fmt: skip
     options = parser.parse_args(argv)
     if bool(options.specs) == options.all:
@@ -171,7 +204,9 @@ def _formats(text: str) -> tuple[str, ...]:
     formats = tuple(part.strip() for part in text.split(",") if part.strip())
     unknown = [part for part in formats if part not in FORMATS]
     if unknown or not formats:
-        raise argparse.ArgumentTypeError(f"unknown format '{', '.join(unknown) or text}'; valid: {', '.join(FORMATS)}")
+        raise argparse.ArgumentTypeError(
+            f"unknown format '{', '.join(unknown) or text}'; valid: {', '.join(FORMATS)}"
+        )
     return formats
 
 
@@ -186,7 +221,8 @@ def _load_specs(paths: Sequence[str], profile: str | None) -> list[Spec]:
             continue
         if spec.name in specs:
             errors.append(
-                f"{path}: another spec given is called '{spec.name}' too, and would be overwritten: {specs[spec.name].path}"
+                f"{path}: another spec given is called '{spec.name}' too, and would be "
+                f"overwritten: {specs[spec.name].path}"
             )
         specs[spec.name] = spec
     if errors:
@@ -205,7 +241,8 @@ def _print(table: "Table", uri: str) -> None:
     console.print(to_terminal(table))
     if not table.states["finished"]:
         console.print(
-            f"No finished trial in {without_secrets(uri)}. To run them: python launch/run.py {_shown(table.spec.path)}",
+            f"No finished trial in {without_secrets(uri)}. To run them: python launch/run.py "
+            f"{_shown(table.spec.path)}",
             soft_wrap=True,
         )
 
@@ -214,7 +251,11 @@ def _print_overview(tables: Sequence["Table"]) -> None:
     """A line for each table: what is finished, and the words on its cells."""
     for table in tables:
         done, total = table.states["finished"], sum(table.states.values())
-        words = ", ".join(f"{n} {word}" for word, n in table.verdicts.most_common()) if table.has_published else ""
+        words = (
+            ", ".join(f"{n} {word}" for word, n in table.verdicts.most_common())
+            if table.has_published
+            else ""
+        )
         print(f"{table.slug:24} {done:5} of {total:<5} finished   {words}".rstrip())
 
 
@@ -225,7 +266,10 @@ def _write(report: Report, options: argparse.Namespace, reload: float | None) ->
 
     folder: Path = options.output
     figures = [
-        path for slug, some in report.plates.items() for plate in some for path in write_plate(plate, folder, slug)
+        path
+        for slug, some in report.plates.items()
+        for plate in some
+        for path in write_plate(plate, folder, slug)
     ]
     texts: dict[str, Callable[[Table], str]] = {
         "md": tables.to_markdown,
@@ -237,7 +281,10 @@ def _write(report: Report, options: argparse.Namespace, reload: float | None) ->
         if kind == "html":
             written.insert(0, _put(folder / f"{report.stem}.html", _html(report, folder, reload)))
         else:
-            written += [_put(folder / f"{table.slug}{FORMATS[kind]}", texts[kind](table)) for table in report.tables]
+            written += [
+                _put(folder / f"{table.slug}{FORMATS[kind]}", texts[kind](table))
+                for table in report.tables
+            ]
     return written + figures
 
 
@@ -260,7 +307,11 @@ def _html(report: Report, folder: Path, reload: float | None) -> str:
         named = {figure.name for figure in table.spec.figures}
         shown = [drawing for drawing in drawn if drawing.name != CURVES or CURVES in named]
         views.append(View(table, shown, report.gathered.told_of_curves(table)))
-    notes = NOTES.read_text(encoding="utf-8") if NOTES.is_file() and any(v.table.spec.paper for v in views) else ""
+    notes = (
+        NOTES.read_text(encoding="utf-8")
+        if NOTES.is_file() and any(v.table.spec.paper for v in views)
+        else ""
+    )
     return to_html(
         views, report.gathered.page_curves(report.tables),
         title=report.title, folder=folder, results=results_dir(), notes=notes, reload=reload,

@@ -1,4 +1,5 @@
-"""Write `results/reproduced/README.md` from the committed records: what is there, of which machine and commit, the verdicts so far.
+"""Write `results/reproduced/README.md` from the committed records: what is there, of which machine
+and commit, the verdicts so far.
 
     python -m analysis.reproduced [FOLDER] [--experiments FOLDER]
 
@@ -37,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m analysis.reproduced", description="Write the page on committed records."
     )
     parser.add_argument("folder", nargs="?", type=Path, default=results_dir() / "reproduced")
-    parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="where the specs are")
+    parser.add_argument(
+        "--experiments", type=Path, default=ROOT / "experiments", help="where the specs are"
+    )
     given = parser.parse_args(argv)
     try:
         text = page(given.folder, given.experiments)
@@ -45,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except (OSError, ValueError, KeyError) as error:
-        print(f"{given.folder}: a record cannot be read ({type(error).__name__}: {error})", file=sys.stderr)
+        print(
+            f"{given.folder}: a record cannot be read ({type(error).__name__}: {error})",
+            file=sys.stderr,
+        )
         return 2
     given.folder.mkdir(parents=True, exist_ok=True)
     (given.folder / "README.md").write_text(text, encoding="utf-8")
@@ -95,7 +101,9 @@ def _inventory(files: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _section(spec: Spec, trials: int, table: Table) -> str:
-    """A spec's cells and claims of which there is something; what is missing is counted, not listed."""
+    """A spec's cells and claims of which there is something; what is missing is counted, not
+    listed.
+    """
     cells = tuple(cell for cell in table.cells if cell.finished)
     claims = tuple(claim for claim in table.claims if claim.result.n)
     done = len({seed.trial_id for cell in cells for seed in cell.finished})
@@ -105,7 +113,8 @@ def _section(spec: Spec, trials: int, table: Table) -> str:
         else "not in the paper: nothing here is comparable with its numbers"
     )
     summary = (
-        f"`experiments/{spec.path.name}`: {what}. {done} of {trials} trials, {len(cells)} of {len(table.cells)} cells."
+        f"`experiments/{spec.path.name}`: {what}. {done} of {trials} trials, {len(cells)} "
+        f"of {len(table.cells)} cells."
     )
     heading, rest = to_markdown(replace(table, cells=cells, claims=claims)).split("\n", 1)
     return f"{heading.removeprefix('#')}\n\n{summary}\n{rest}"
@@ -137,7 +146,9 @@ def _time(record: dict[str, Any]) -> str:
 
 def _commit(attempt: dict[str, Any]) -> str:
     commit = attempt.get("git_commit")
-    return f"{commit[:12]}{' + changes' if attempt.get('git_diff') else ''}" if commit else "unknown"
+    return (
+        f"{commit[:12]}{' + changes' if attempt.get('git_diff') else ''}" if commit else "unknown"
+    )
 
 
 def _all(values: Iterable[Any]) -> str:

@@ -1,6 +1,8 @@
-"""A spec joined with its records: cells with their estimates and verdicts, claims with their tests.
+"""A spec joined with its records: cells with their estimates and verdicts, claims with their
+tests.
 
-Every rendering (terminal, Markdown, LaTeX, CSV, page) shows a `Table` and computes nothing of its own.
+Every rendering (terminal, Markdown, LaTeX, CSV, page) shows a `Table` and computes nothing of its
+own.
 """
 
 import math
@@ -31,7 +33,8 @@ SELECTION_NAMES = {
 
 @dataclass(frozen=True)
 class SeedResult:
-    """One trial of a cell. values holds best, last and median_last_10 of the spec's metric once it has finished.
+    """One trial of a cell. values holds best, last and median_last_10 of the spec's metric once it
+    has finished.
 
     state is MLflow's status in lower case, or "missing" where there is no record.
     """
@@ -51,9 +54,11 @@ class SeedResult:
 
 @dataclass(frozen=True)
 class CellResult:
-    """One cell: what the paper prints, what our seeds say under each selection, and the verdict on the spec's own.
+    """One cell: what the paper prints, what our seeds say under each selection, and the verdict on
+    the spec's own.
 
-    official holds the authors' released logs of this cell, and authors what they say under each selection.
+    official holds the authors' released logs of this cell, and authors what they say under each
+    selection.
     """
 
     labels: tuple[str, ...]
@@ -81,14 +86,21 @@ class CellResult:
 
     @property
     def other(self) -> Estimate | None:
-        """The estimate that stands beside ours: the last epoch's, or the best one's where ours is the last."""
-        return None if self.select == "measured" else self.estimates.get(other_selection(self.select))
+        """The estimate that stands beside ours: the last epoch's, or the best one's where ours is
+        the last.
+        """
+        return (
+            None if self.select == "measured" else self.estimates.get(other_selection(self.select))
+        )
 
     @cached_property
     def inflation(self) -> Estimate | None:
-        """How much selecting the best epoch on the test set flatters: last minus best, over the seeds."""
+        """How much selecting the best epoch on the test set flatters: last minus best, over the
+        seeds.
+        """
         sides = [
-            {seed.seed: seed.values[name] for seed in self.seeds if name in seed.values} for name in ("best", "last")
+            {seed.seed: seed.values[name] for seed in self.seeds if name in seed.values}
+            for name in ("best", "last")
         ]
         return inflation(*sides)
 
@@ -103,7 +115,8 @@ class CellResult:
 
 @dataclass(frozen=True)
 class ClaimTest:
-    """One "left < right" of a claim, in one combination of the leading axes (context, empty with one axis).
+    """One "left < right" of a claim, in one combination of the leading axes (context, empty with
+    one axis).
 
     Of a claim "A, B, C within w" left is the list of labels, right is empty and within is w.
     """
@@ -118,12 +131,18 @@ class ClaimTest:
     @property
     def name(self) -> str:
         """The claim as it is tested here: "A < B" or "A, B, C within 0.3"."""
-        return f"{self.left} < {self.right}" if self.within is None else f"{self.left} within {self.within:g}"
+        return (
+            f"{self.left} < {self.right}"
+            if self.within is None
+            else f"{self.left} within {self.within:g}"
+        )
 
 
 @dataclass(frozen=True)
 class Table:
-    """Everything that a report says about one spec, or about a further metric of one (`further`)."""
+    """Everything that a report says about one spec, or about a further metric of one
+    (`further`).
+    """
 
     spec: Spec
     cells: tuple[CellResult, ...]
@@ -133,8 +152,14 @@ class Table:
 
     @property
     def slug(self) -> str:
-        """The stem of every file written for it: table3, table3-smoke for a profile, table5-top5_error for a further metric."""
-        parts = (self.spec.name, self.spec.profile, self.spec.metric.name if self.further else None)
+        """The stem of every file written for it: table3, table3-smoke for a profile,
+        table5-top5_error for a further metric.
+        """
+        parts = (
+            self.spec.name,
+            self.spec.profile,
+            self.spec.metric.name if self.further else None,
+        )
         return "-".join(part for part in parts if part)
 
     @property
@@ -154,7 +179,9 @@ class Table:
 
     @property
     def has_published(self) -> bool:
-        """Without a single published number there is nothing to compare, and no rendering has columns for it."""
+        """Without a single published number there is nothing to compare, and no rendering has
+        columns for it.
+        """
         return any(cell.published is not None for cell in self.cells)
 
     @property
@@ -167,12 +194,16 @@ class Table:
 
     def note(self, cell: CellResult) -> str:
         """The verdict's reason, unless it is the whole table's, with the missing seeds named."""
-        whole = cell.verdict.word == "not comparable" and (self.spec.profile is not None or not self.has_published)
+        whole = cell.verdict.word == "not comparable" and (
+            self.spec.profile is not None or not self.has_published
+        )
         return shortfall(len(cell.finished), cell.missing_seeds) if whole else cell.verdict.reason
 
     @property
     def inflation(self) -> Estimate | None:
-        """What selecting the best epoch takes off the error, over all seeds of all cells that have both numbers."""
+        """What selecting the best epoch takes off the error, over all seeds of all cells that have
+        both numbers.
+        """
         values = [
             seed.values["last"] - seed.values["best"]
             for cell in self.cells for seed in cell.seeds if {"best", "last"} <= seed.values.keys()
@@ -182,7 +213,9 @@ class Table:
     @property
     def states(self) -> Counter[str]:
         """How many trials are in which state; a trial that stands in two cells counts once."""
-        return Counter({seed.trial_id: seed.state for cell in self.cells for seed in cell.seeds}.values())
+        return Counter(
+            {seed.trial_id: seed.state for cell in self.cells for seed in cell.seeds}.values()
+        )
 
     @property
     def verdicts(self) -> Counter[str]:
@@ -190,18 +223,31 @@ class Table:
 
 
 Official = Mapping[str, Sequence[OfficialRun]]
-"""The authors' logs by the first trial of the cell that they speak for, as `official.by_trial` finds them."""
+"""The authors' logs by the first trial of the cell that they speak for, as `official.by_trial`
+finds them.
+"""
 
 
-def collect(spec: Spec, records: pd.DataFrame, official: Official | None = None, *, further: bool = False) -> Table:
-    """Join a spec with its records (as `records.load_records` returns them; rows of other specs do no harm)."""
-    mine = records[records["trial_id"].isin({trial.id for trial in spec.trials})].reset_index(drop=True)
+def collect(
+    spec: Spec, records: pd.DataFrame, official: Official | None = None, *, further: bool = False
+) -> Table:
+    """Join a spec with its records (as `records.load_records` returns them; rows of other specs do
+    no harm).
+    """
+    mine = records[records["trial_id"].isin({trial.id for trial in spec.trials})].reset_index(
+        drop=True
+    )
     found = {str(row["trial_id"]): row for row in mine.to_dict("records")}
-    cells = tuple(_cell(spec, cell, found, (official or {}).get(cell.trials[0].id, ())) for cell in spec.cells)
+    cells = tuple(
+        _cell(spec, cell, found, (official or {}).get(cell.trials[0].id, ()))
+        for cell in spec.cells
+    )
     return Table(spec, cells, _claims(spec, cells), mine, further)
 
 
-def collect_views(spec: Spec, records: pd.DataFrame, official: Official | None = None) -> list[Table]:
+def collect_views(
+    spec: Spec, records: pd.DataFrame, official: Official | None = None
+) -> list[Table]:
     """A table for each metric of a spec, the first one first."""
     return [collect(view, records, official, further=view is not spec) for view in spec.views]
 
@@ -217,17 +263,34 @@ def _cell(
     seeds = tuple(_seed(trial, found.get(trial.id), spec.metric.name) for trial in cell.trials)
     estimates = {}
     for selection in (*SELECTIONS, "measured"):
-        estimated = estimate([seed.values[selection] for seed in seeds if selection in seed.values])
+        estimated = estimate(
+            [seed.values[selection] for seed in seeds if selection in seed.values]
+        )
         if estimated is not None:
             estimates[selection] = estimated
     select = spec.metric.select
     values = {seed.seed: seed.values[select] for seed in seeds if select in seed.values}
     missing = [seed.seed for seed in seeds if seed.seed not in values]
-    word = verdict(list(values.values()), cell.published, spec.margin, comparable=spec.profile is None, missing=missing)
+    word = verdict(
+        list(values.values()),
+        cell.published,
+        spec.margin,
+        comparable=spec.profile is None,
+        missing=missing,
+    )
     theirs = [run.finals(spec.metric.name) for run in official]
     judged = {name: estimate([finals[name] for finals in theirs if finals]) for name in SELECTIONS}
     authors = {name: one for name, one in judged.items() if one is not None}
-    return CellResult(tuple(cell.labels), cell.published, select, seeds, estimates, word, tuple(official), authors)
+    return CellResult(
+        tuple(cell.labels),
+        cell.published,
+        select,
+        seeds,
+        estimates,
+        word,
+        tuple(official),
+        authors,
+    )
 
 
 def _seed(trial: Trial, record: Mapping[Any, Any] | None, metric: str) -> SeedResult:
@@ -236,8 +299,13 @@ def _seed(trial: Trial, record: Mapping[Any, Any] | None, metric: str) -> SeedRe
     state = str(record["status"]).lower()
     values = {}
     if state == "finished":  # an unfinished run has no result, whatever it has logged so far
-        finals = {selection: record.get(f"{selection}_{metric}") for selection in (*SELECTIONS, "measured")}
-        values = {selection: float(value) for selection, value in finals.items() if value is not None}
+        finals = {
+            selection: record.get(f"{selection}_{metric}")
+            for selection in (*SELECTIONS, "measured")
+        }
+        values = {
+            selection: float(value) for selection, value in finals.items() if value is not None
+        }
         values = {selection: value for selection, value in values.items() if math.isfinite(value)}
     texts = ("run_dir", "link", "run_id", "experiment_id", "origin", "host", "device")
     known = (record[key] if isinstance(record.get(key), str) else None for key in texts)
@@ -256,12 +324,18 @@ def _claims(spec: Spec, cells: tuple[CellResult, ...]) -> tuple[ClaimTest, ...]:
             where = " · ".join(context)
             if claim.within is not None:
                 result = test_range(values, claim.within)
-                tests.append(ClaimTest(claim.text, where, ", ".join(claim.chain), "", result, claim.within))
+                tests.append(
+                    ClaimTest(claim.text, where, ", ".join(claim.chain), "", result, claim.within)
+                )
                 continue
             for i, (left, right) in enumerate(pairwise(claim.chain)):
-                tests.append(ClaimTest(claim.text, where, left, right, test_claim(values[i], values[i + 1])))
+                tests.append(
+                    ClaimTest(claim.text, where, left, right, test_claim(values[i], values[i + 1]))
+                )
     corrected = holm([test.result for test in tests])
-    return tuple(replace(test, result=result) for test, result in zip(tests, corrected, strict=True))
+    return tuple(
+        replace(test, result=result) for test, result in zip(tests, corrected, strict=True)
+    )
 
 
 def _by_seed(cell: CellResult | None) -> dict[int, float]:

@@ -1,4 +1,6 @@
-"""What records know of a search: its samples, and from them its winner, by the rule that the launcher went by."""
+"""What records know of a search: its samples, and from them its winner, by the rule that the
+launcher went by.
+"""
 
 import json
 import re
@@ -15,7 +17,8 @@ _STATES: Mapping[str, State] = {"FINISHED": "finished", "FAILED": "failed"}
 
 
 def settled(spec: Spec, tracking_uri: str | None = None) -> Spec:
-    """A spec that searches with what its samples showed and, once all of them are decided, its winner's row.
+    """A spec that searches with what its samples showed and, once all of them are decided, its
+    winner's row.
 
     Any other spec as it is. Raises RecordsError for a store that cannot be read.
     """
@@ -55,11 +58,15 @@ def _tried(search: Search, record: Mapping[str, Any]) -> Tried | None:
     if row["stopped"]:
         return Tried(sample, "stopped", int(row["stopped"]), value, loss, record["run_id"])
     state = _STATES.get(record["status"], "undecided")
-    return Tried(sample, state, search.epochs if state == "finished" else 0, value, loss, record["run_id"])
+    return Tried(
+        sample, state, search.epochs if state == "finished" else 0, value, loss, record["run_id"]
+    )
 
 
 def _value(dimension: Dimension, text: str) -> Any:
     """A parameter as MLflow keeps it, in its own type again."""
     if dimension.kind == "choice":
-        return next((value for value in dimension.bounds if text in (value, json.dumps(value))), text)
+        return next(
+            (value for value in dimension.bounds if text in (value, json.dumps(value))), text
+        )
     return json.loads(text)

@@ -1,4 +1,5 @@
-"""How long training waits for a checkpoint, which part of that is what, and what a copy for writing in the background would take.
+"""How long training waits for a checkpoint, which part of that is what, and what a copy for
+writing in the background would take.
 
 python -m benchmarks.scale checkpoint
 """
@@ -23,11 +24,15 @@ def measure(folder: Path, repeat: int) -> None:
     for backbone, batch in (("resnet18", 16), ("pyramidnet200_240", 4)):
         training = our_run(backbone, batch, RM, device)
         training.take_step()
-        taken = {name: milliseconds(call, repeat) for name, call in _parts(training.state_dict, folder).items()}
+        taken = {
+            name: milliseconds(call, repeat)
+            for name, call in _parts(training.state_dict, folder).items()
+        }
         size = (folder / "checkpoint.pt").stat().st_size / 2**20
         wait = taken["all of it"][0]
         print(
-            f"checkpoint of {backbone} with RM's history of {batch}: {size:.0f} MiB, training waits {wait:.0f} ms: "
+            f"checkpoint of {backbone} with RM's history of {batch}: {size:.0f} MiB, training "
+            f"waits {wait:.0f} ms: "
             f"{wait / 3000:.2f} % of the time with one every 300 s"
         )
         for name, (wall, worked) in taken.items():

@@ -1,10 +1,12 @@
-"""What the paper's tables cost: trials, what they share, arithmetic, and GPU-hours at a rate that you state.
+"""What the paper's tables cost: trials, what they share, arithmetic, and GPU-hours at a rate that
+you state.
 
     python -m benchmarks.cost [--tflops 30]
 
-Arithmetic is counted, not measured: 6 operations a multiply-add of the forward pass (forward 2, backward 4) for every training
-image, 2 for every test image; PuzzleMix's saliency counts as a second pass. The rate is what a GPU sustains on these networks, not
-its peak: the paper's own 73 hours on 8 TITAN Xp for 300 epochs of ResNet-50 (Table 11) are 4.5 TFLOP/s a GPU, of a peak of 12.
+Arithmetic is counted, not measured: 6 operations a multiply-add of the forward pass (forward 2,
+backward 4) for every training image, 2 for every test image; PuzzleMix's saliency counts as a
+second pass. The rate is what a GPU sustains on these networks, not its peak: the paper's own 73
+hours on 8 TITAN Xp for 300 epochs of ResNet-50 (Table 11) are 4.5 TFLOP/s a GPU, of a peak of 12.
 """
 
 import argparse
@@ -47,15 +49,22 @@ def is_full_scale(spec: Spec) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tflops", type=float, default=30, help="what a GPU sustains (default: 30)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--tflops", type=float, default=30, help="what a GPU sustains (default: 30)"
+    )
     rate = parser.parse_args().tflops
     seen: set[str] = set()
     total = 0.0
     print(
-        f"| spec | trials | of them in specs above | PFLOP | GPU-hours at {rate:g} TFLOP/s, new ones only |\n|---|---|---|---|---|"
+        f"| spec | trials | of them in specs above | PFLOP | GPU-hours at {rate:g} TFLOP/s, new "
+        "ones only |\n|---|---|---|---|---|"
     )
-    for path in sorted(EXPERIMENTS.glob("*.yaml"), key=lambda path: (not path.stem.startswith("table"), path.stem)):
+    for path in sorted(
+        EXPERIMENTS.glob("*.yaml"), key=lambda path: (not path.stem.startswith("table"), path.stem)
+    ):
         spec = load_spec(path)
         if not is_full_scale(spec):
             continue
@@ -65,7 +74,8 @@ def main() -> None:
         total += cost
         print(
             f"| {spec.name} | {len(trials)} | {len(trials) - len(new)} "
-            f"| {sum(map(operations, trials.values())) / 1e15:,.0f} | {cost / rate / 3.6e15:,.0f} |"
+            f"| {sum(map(operations, trials.values())) / 1e15:,.0f} | "
+            f"{cost / rate / 3.6e15:,.0f} |"
         )
         seen |= set(trials)
     print(f"| together | {len(seen)} | | {total / 1e15:,.0f} | {total / rate / 3.6e15:,.0f} |")

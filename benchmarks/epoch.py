@@ -1,14 +1,20 @@
-"""Images a second through a whole epoch, data included: ours against loops as people write them, alternating in one process.
+"""Images a second through a whole epoch, data included: ours against loops as people write them,
+alternating in one process.
 
-    python -m benchmarks.epoch [--backbone resnet18] [--batch 128] [--steps 20] [--rounds 3] [--fp16]
+    python -m benchmarks.epoch [--backbone resnet18] [--batch 128] [--steps 20] [--rounds 3]
+    [--fp16]
 
     ours RM, ours CutMix    this project's loop: bf16, channels last, images on the device
-    plain RM                the loop in the style of the authors' code (plain.py): a DataLoader with PIL crops, NCHW, fp32 or fp16
-    v2 CutMix               the same loop with torchvision.transforms.v2.CutMix in the DataLoader's collate function
-    timm CutMix             the same loop with timm.data.Mixup (its CutMix alone) on the device's batch
+    plain RM                the loop in the style of the authors' code (plain.py): a DataLoader
+    with PIL crops, NCHW, fp32 or fp16
+    v2 CutMix               the same loop with torchvision.transforms.v2.CutMix in the DataLoader's
+    collate function
+    timm CutMix             the same loop with timm.data.Mixup (its CutMix alone) on the device's
+    batch
 
-A turn is --steps steps; 391 is an epoch of CIFAR-100 at batch 128. The first round warms up and does not count. While others have
-their turn, a DataLoader reads ahead: two batches a process that its own turn does not wait for.
+A turn is --steps steps; 391 is an epoch of CIFAR-100 at batch 128. The first round warms up and
+does not count. While others have their turn, a DataLoader reads ahead: two batches a process that
+its own turn does not wait for.
 """
 
 import argparse
@@ -35,11 +41,15 @@ CUTMIX = {"name": "cutmix", "alpha": 1.0, "probability": 1.0}
 
 
 class PlainLoop:
-    """SGD on soft targets, fp32 or fp16 with a scaler; the loss is read every step, as a progress line does."""
+    """SGD on soft targets, fp32 or fp16 with a scaler; the loss is read every step, as a progress
+    line does.
+    """
 
     def __init__(self, model: nn.Module, device: torch.device, fp16: bool) -> None:
         self.model, self.device = model.to(device).train(), device
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=fp16)
         self.autocast = torch.autocast(device.type, torch.float16, enabled=fp16)
         self.criterion = SoftTargetCrossEntropy()
@@ -63,7 +73,9 @@ def _mix(items: list[Any]) -> Any:
 
 
 def v2_loader(folder: Path, batch: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Mixed images and soft targets, mixed by the loader's processes, as torchvision's documentation shows it."""
+    """Mixed images and soft targets, mixed by the loader's processes, as torchvision's
+    documentation shows it.
+    """
     loader: DataLoader[Any] = DataLoader(
         cifar_data(folder), batch, shuffle=True, num_workers=workers, pin_memory=torch.cuda.is_available(),
         collate_fn=_mix,
@@ -72,7 +84,9 @@ def v2_loader(folder: Path, batch: int, workers: int) -> Iterator[tuple[Tensor, 
         yield from loader
 
 
-def contestants(given: argparse.Namespace, device: torch.device) -> dict[str, Callable[[], object]]:
+def contestants(
+    given: argparse.Namespace, device: torch.device
+) -> dict[str, Callable[[], object]]:
     """Name -> a turn of so many steps."""
 
     def network() -> nn.Module:
@@ -81,7 +95,10 @@ def contestants(given: argparse.Namespace, device: torch.device) -> dict[str, Ca
 
     plain = PlainRecursiveMix(network(), CLASSES, device, fp16=given.fp16)
     plain_data = cifar_loader(data_dir(), given.batch, given.workers)
-    with_v2, v2_data = PlainLoop(network(), device, given.fp16), v2_loader(data_dir(), given.batch, given.workers)
+    with_v2, v2_data = (
+        PlainLoop(network(), device, given.fp16),
+        v2_loader(data_dir(), given.batch, given.workers),
+    )
     with_timm, timm_data = (
         PlainLoop(network(), device, given.fp16),
         cifar_loader(data_dir(), given.batch, given.workers),
@@ -100,7 +117,8 @@ def contestants(given: argparse.Namespace, device: torch.device) -> dict[str, Ca
         with_timm.step(*mixup(images, labels))
 
     ours = {
-        name: our_run(given.backbone, given.batch, method, device) for name, method in (("RM", RM), ("CutMix", CUTMIX))
+        name: our_run(given.backbone, given.batch, method, device)
+        for name, method in (("RM", RM), ("CutMix", CUTMIX))
     }
 
     def our_step(name: str) -> None:
@@ -121,37 +139,65 @@ def contestants(given: argparse.Namespace, device: torch.device) -> dict[str, Ca
     def turn(step: Callable[[], object]) -> Callable[[], object]:
         return lambda: [step() for _ in range(given.steps)]
 
-    return {name: turn(step) for name, step in steps.items() if not given.only or name in given.only}
+    return {
+        name: turn(step) for name, step in steps.items() if not given.only or name in given.only
+    }
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=20, help="of a turn; 391 is an epoch of batch 128")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="of each DataLoader")
     parser.add_argument(
-        "--fp16", action="store_true", help="their loops with fp16 AMP, as the authors ran theirs on GPUs"
+        "--steps", type=int, default=20, help="of a turn; 391 is an epoch of batch 128"
     )
-    parser.add_argument("--only", action="append", metavar="NAME", help="only this contestant, and others named so")
-    parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--workers", type=int, default=min(8, os.cpu_count() or 1), help="of each DataLoader"
+    )
+    parser.add_argument(
+        "--fp16",
+        action="store_true",
+        help="their loops with fp16 AMP, as the authors ran theirs on GPUs",
+    )
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="only this contestant, and others named so"
+    )
+    parser.add_argument(
+        "--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu"
+    )
     given = parser.parse_args()
     device = torch.device(given.device)
     print(
-        f"{given.backbone}, batch {given.batch}, {device}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+        f"{given.backbone}, batch {given.batch}, {device}, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads"
     )
     taken = alternate(contestants(given, device), given.rounds, device, warm_up=1)
-    speeds = {n: given.steps * given.batch / statistics.median(values) for n, values in taken.items()}
+    speeds = {
+        n: given.steps * given.batch / statistics.median(values) for n, values in taken.items()
+    }
     for name, speed in speeds.items():
-        against = [other for other in speeds if not other.startswith("ours") and other.split()[-1] == name.split()[-1]]
+        against = [
+            other
+            for other in speeds
+            if not other.startswith("ours") and other.split()[-1] == name.split()[-1]
+        ]
         ratios = (
-            ", ".join(f"{speed / speeds[other]:.2f}x {other}" for other in against) if name.startswith("ours") else ""
+            ", ".join(f"{speed / speeds[other]:.2f}x {other}" for other in against)
+            if name.startswith("ours")
+            else ""
         )
-        spread = [given.steps * given.batch / value for value in (max(taken[name]), min(taken[name]))]
+        spread = [
+            given.steps * given.batch / value for value in (max(taken[name]), min(taken[name]))
+        ]
         print(f"{name:14}{speed:10,.0f} images/s ({spread[0]:,.0f} to {spread[1]:,.0f})  {ratios}")
-    print(f"load of this machine over the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(
+        f"load of this machine over the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} "
+        "cores"
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
-"""What launching costs a trial beyond its training, and how near to the ideal many unequal trials come together.
+"""What launching costs a trial beyond its training, and how near to the ideal many unequal trials
+come together.
 
-    python -m benchmarks.launch_cost [--backend local|ray] [--trials 60] [--workers 2]     many trials of one tiny epoch
-    python -m benchmarks.launch_cost --makespan [--backend local|ray|slurm]                unequal trials, longest first
-    python -m benchmarks.launch_cost --plain tune|tune-reuse|submitit [--trials 20]        the libraries alone, doing nothing
+    python -m benchmarks.launch_cost [--backend local|ray] [--trials 60] [--workers 2]     many
+    trials of one tiny epoch
+    python -m benchmarks.launch_cost --makespan [--backend local|ray|slurm]                unequal
+    trials, longest first
+    python -m benchmarks.launch_cost --plain tune|tune-reuse|submitit [--trials 20]        the
+    libraries alone, doing nothing
 
-The first two go through `launch/run.py`, MLflow included. Start-up is the time until the first trial begins to train; the cost of
-a trial is what its worker spends between the ends of two trials, less the time between the trial's own first and last event.
-The makespan is from the first trial's first event to the last one's last; the ideal is the sum of all trials' own times over
-the number of workers. On SLURM, started on this machine as the tests do, `--workers` jobs share the trials (trials_per_job): one
-for each would spend more on its start than on such short work. Numbers are of this moment: a machine that does other things as
-well says little.
+The first two go through `launch/run.py`, MLflow included. Start-up is the time until the first
+trial begins to train; the cost of a trial is what its worker spends between the ends of two
+trials, less the time between the trial's own first and last event. The makespan is from the first
+trial's first event to the last one's last; the ideal is the sum of all trials' own times over the
+number of workers. On SLURM, started on this machine as the tests do, `--workers` jobs share the
+trials (trials_per_job): one for each would spend more on its start than on such short work.
+Numbers are of this moment: a machine that does other things as well says little.
 """
 
 import argparse
@@ -57,7 +62,9 @@ Times = tuple[int, float, float]
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--backend", choices=["local", "ray", "slurm"], default="local")
@@ -68,7 +75,10 @@ def main() -> None:
         began = time.time()
         took = PLAIN[given.plain](given.trials, given.workers)
         whole = time.time() - began
-        print(f"{given.plain}: {given.trials} trials that do nothing, {given.workers} at a time: {whole:.1f} s in all")
+        print(
+            f"{given.plain}: {given.trials} trials that do nothing, {given.workers} at a time: "
+            f"{whole:.1f} s in all"
+        )
         print(f"start-up {whole - took:.1f} s, then {1000 * took / given.trials:.0f} ms a trial")
     elif given.backend == "slurm" and not given.makespan:
         parser.error("benchmarks.slurm_submit measures what SLURM costs")
@@ -93,9 +103,13 @@ def cost(trials: int, workers: int, backend: str) -> None:
         mine = sorted((first, last) for owner, first, last in runs if owner == pid)
         gaps += [start - end for (_, end), (start, _) in itertools.pairwise(mine)]
     print(f"{backend}: {trials} trials, {workers} workers: {wall:.1f} s from command to prompt")
-    print(f"start-up until the first trial trains: {min(first for _, first, _ in runs) - began:.1f} s")
     print(
-        f"cost of a trial beyond its training: {1000 * median(gaps):.0f} ms (median), {1000 * max(gaps):.0f} ms (largest)"
+        "start-up until the first trial trains: "
+        f"{min(first for _, first, _ in runs) - began:.1f} s"
+    )
+    print(
+        f"cost of a trial beyond its training: {1000 * median(gaps):.0f} ms (median), "
+        f"{1000 * max(gaps):.0f} ms (largest)"
     )
     print(f"the same command again, all finished: {again:.2f} s")
 
@@ -106,17 +120,32 @@ def makespan(trials: int, workers: int, backend: str) -> None:
         if backend == "slurm":
             from tests.slurm.cluster import running
 
-            words = ("--wait", "--slurm", "cpus_per_gpu=4", "--slurm", f"trials_per_job={-(-trials // workers)}")
+            words = (
+                "--wait",
+                "--slurm",
+                "cpus_per_gpu=4",
+                "--slurm",
+                f"trials_per_job={-(-trials // workers)}",
+            )
             with running() as cluster:
                 environment = {**cluster.environment, "RM_THREADS": "1"}
-                runs = _run(UNEQUAL, Path(folder), trials // 6, workers, backend, *words, environment=environment)
+                runs = _run(
+                    UNEQUAL,
+                    Path(folder),
+                    trials // 6,
+                    workers,
+                    backend,
+                    *words,
+                    environment=environment,
+                )
         else:
             runs = _run(UNEQUAL, Path(folder), trials // 6, workers, backend)
     work = sum(last - first for _, first, last in runs)
     span = max(last for *_, last in runs) - min(first for _, first, _ in runs)
     print(f"{backend}: {len(runs)} unequal trials, {workers} workers: {span:.1f} s")
     print(
-        f"ideal: {work:.1f} s of work / {workers} = {work / workers:.1f} s, {work / workers / span:.3f} of the makespan"
+        f"ideal: {work:.1f} s of work / {workers} = {work / workers:.1f} s, "
+        f"{work / workers / span:.3f} of the makespan"
     )
 
 
@@ -132,21 +161,34 @@ def _run(
     file = folder / "cost.yaml"
     file.write_text(spec.replace("SEEDS", str(list(range(seeds)))), encoding="utf-8")
     words = [str(file), "--workers", str(workers), "--backend", backend, *more]
-    variables = {**os.environ, **(environment or {}), "RM_RESULTS_DIR": str(folder), "MLFLOW_TRACKING_URI": ""}
+    variables = {
+        **os.environ,
+        **(environment or {}),
+        "RM_RESULTS_DIR": str(folder),
+        "MLFLOW_TRACKING_URI": "",
+    }
     command = [sys.executable, str(ROOT / "launch" / "run.py"), *words]
     subprocess.run(command, env=variables, check=True, capture_output=True)
     return [_times(path) for path in (folder / "runs").iterdir()]
 
 
 def _times(run_dir: Path) -> Times:
-    events = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    events = [
+        json.loads(line)
+        for line in (run_dir / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     provenance = json.loads((run_dir / "provenance.json").read_text(encoding="utf-8"))
     return provenance[-1]["pid"], events[0]["time"], events[-1]["time"]
 
 
 def _tune(trials: int, workers: int, *, reuse: bool = False) -> float:
-    """Plain Ray Tune: a grid over a trainable that returns at once; with `reuse`, a class whose actor is kept."""
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}  # else Ray leaves one in the home folder
+    """Plain Ray Tune: a grid over a trainable that returns at once; with `reuse`, a class whose
+    actor is kept.
+    """
+    token = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": uuid.uuid4().hex,
+    }  # else Ray leaves one in the home folder
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", **token}
     import ray
     from ray import tune
@@ -166,7 +208,13 @@ def _tune(trials: int, workers: int, *, reuse: bool = False) -> float:
         return {"value": 1}
 
     with tempfile.TemporaryDirectory(prefix="rt-", dir="/tmp") as folder:
-        ray.init(address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
+        ray.init(
+            address="local",
+            num_cpus=workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
         began = time.time()
         tune.Tuner(
             tune.with_resources(Kept if reuse else once, {"cpu": 1}),
@@ -180,7 +228,9 @@ def _tune(trials: int, workers: int, *, reuse: bool = False) -> float:
 
 
 def _submitit(trials: int, workers: int) -> float:
-    """Submitit's local executor, one process a job without torch; its jobs run side by side, so a batch at a time."""
+    """Submitit's local executor, one process a job without torch; its jobs run side by side, so a
+    batch at a time.
+    """
     import submitit
 
     began = time.time()

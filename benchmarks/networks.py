@@ -1,10 +1,12 @@
-"""Parameters, multiply-adds and activations of every backbone, beside what the paper and DESIGN.md state.
+"""Parameters, multiply-adds and activations of every backbone, beside what the paper and DESIGN.md
+state.
 
     python -m benchmarks.networks
 
-Nothing is computed: the networks run on torch's meta device. Multiply-adds are half of torch's own flop count; activations are the
-outputs of convolutions and linear layers, in numbers an image, the usual count for comparing networks. Counters that add batch
-norm and pooling, as the 4.12 G of the paper's Table 11 does for ResNet-50, come out one per cent higher.
+Nothing is computed: the networks run on torch's meta device. Multiply-adds are half of torch's own
+flop count; activations are the outputs of convolutions and linear layers, in numbers an image, the
+usual count for comparing networks. Counters that add batch norm and pooling, as the 4.12 G of the
+paper's Table 11 does for ResNet-50, come out one per cent higher.
 """
 
 import torch
@@ -15,7 +17,8 @@ from rm.backbones import Backbone
 from rm.consistency import ConsistencyNetwork
 from rm.options import choices_of, find
 
-# (classes, parameters, with the second head), millions of multiply-adds: DESIGN.md and the paper's Table 11
+# (classes, parameters, with the second head), millions of multiply-adds: DESIGN.md and the paper's
+# Table 11
 STATED = {
     "pyramidnet200_240": (10, 26_752_702, 26_762_952, None),
     "pyramidnet164_270": (100, 27_319_071, 27_433_571, None),
@@ -33,7 +36,9 @@ def count(backbone: Backbone, size: int) -> tuple[int, int]:
     seen: list[int] = []
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(lambda module, inputs, output: seen.append(output.numel()))
+            module.register_forward_hook(
+                lambda module, inputs, output: seen.append(output.numel())
+            )
     with FlopCounterMode(display=False) as flops, torch.no_grad():
         backbone.eval()(torch.empty(1, 3, size, size, device="meta"))
     return flops.get_total_flops() // 2, sum(seen)
@@ -45,15 +50,25 @@ def main() -> None:
         f"{'backbone':26}{'K':>5}{'px':>5}{'parameters':>13}{'+ 2nd head':>12}{'M mult-adds':>13}{'M activ.':>10}  stated"
     )
     for name in sorted(choices_of("backbone")):
-        classes, *stated = STATED.get(name, (1000 if name.startswith("imagenet_") else 100, None, None, None))
+        classes, *stated = STATED.get(
+            name, (1000 if name.startswith("imagenet_") else 100, None, None, None)
+        )
         size = 224 if name.startswith("imagenet_") else 32
         with torch.device("meta"):
             backbone: Backbone = find("backbone", name)(classes, 3)
             plain = sum(p.numel() for p in backbone.parameters())
             both = sum(p.numel() for p in ConsistencyNetwork(backbone).parameters())
         macs, activations = count(backbone, size)
-        words = [f"{value:,}" for value in stated[:2] if value] + [f"{value:,} M" for value in stated[2:] if value]
-        agrees = "" if stated[0] is None else " (equal)" if stated[:2] == [plain, both] else " (NOT equal)"
+        words = [f"{value:,}" for value in stated[:2] if value] + [
+            f"{value:,} M" for value in stated[2:] if value
+        ]
+        agrees = (
+            ""
+            if stated[0] is None
+            else " (equal)"
+            if stated[:2] == [plain, both]
+            else " (NOT equal)"
+        )
         line = f"{name:26}{classes:5}{size:5}{plain:13,}{both:12,}{macs / 1e6:13,.1f}{activations / 1e6:10.2f}"
         print(f"{line}  {' / '.join(words)}{agrees}")
 

@@ -1,7 +1,8 @@
-"""RecursiveMix as a plain training script writes it, in the style of the authors' released code: what ours is measured against.
+"""RecursiveMix as a plain training script writes it, in the style of the authors' released code:
+what ours is measured against.
 
-fp32, NCHW, eager; a second Linear on torchvision's RoIAlign; interpolate and slice assignment; a DataLoader with PIL crops and
-flips.
+fp32, NCHW, eager; a second Linear on torchvision's RoIAlign; interpolate and slice assignment; a
+DataLoader with PIL crops and flips.
 """
 
 from collections.abc import Iterator
@@ -18,12 +19,25 @@ from rm.backbones import Backbone
 
 
 class PlainRecursiveMix:
-    """Network, second head, SGD and history; `step` is one training step on (B, 3, 32, 32) images and (B,) labels."""
+    """Network, second head, SGD and history; `step` is one training step on (B, 3, 32, 32) images
+    and (B,) labels.
+    """
 
     def __init__(
-        self, backbone: Backbone, classes: int, device: torch.device, *, fp16: bool = False, mix: bool = True
+        self,
+        backbone: Backbone,
+        classes: int,
+        device: torch.device,
+        *,
+        fp16: bool = False,
+        mix: bool = True,
     ) -> None:
-        self.backbone, self.classes, self.device, self.mix = backbone.to(device), classes, device, mix
+        self.backbone, self.classes, self.device, self.mix = (
+            backbone.to(device),
+            classes,
+            device,
+            mix,
+        )
         self.second = nn.Linear(backbone.num_features, classes).to(device)
         parameters = [*self.backbone.parameters(), *(self.second.parameters() if mix else [])]
         self.optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4)
@@ -33,8 +47,13 @@ class PlainRecursiveMix:
         self.random = np.random.default_rng(0)
 
     def step(self, images: Tensor, labels: Tensor) -> float:
-        """Returns the loss, read from the device at once, as such scripts do for their progress line."""
-        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        """Returns the loss, read from the device at once, as such scripts do for their progress
+        line.
+        """
+        images, labels = (
+            images.to(self.device, non_blocking=True),
+            labels.to(self.device, non_blocking=True),
+        )
         targets = F.one_hot(labels, self.classes).float()
         box = None
         if self.mix and self.last is not None:
@@ -44,7 +63,9 @@ class PlainRecursiveMix:
             if area > 0:
                 previous, previous_targets, _ = self.last
                 count = len(images)
-                images[:, :, y0:y1, x0:x1] = F.interpolate(previous[:count], size=(y1 - y0, x1 - x0), mode="nearest")
+                images[:, :, y0:y1, x0:x1] = F.interpolate(
+                    previous[:count], size=(y1 - y0, x1 - x0), mode="nearest"
+                )
                 targets = targets * (1 - area) + previous_targets[:count] * area
             else:
                 box = None
@@ -53,13 +74,20 @@ class PlainRecursiveMix:
             logits = self.backbone.head(F.adaptive_avg_pool2d(features, 1).flatten(1))
             loss = -(targets * F.log_softmax(logits.float(), 1)).sum(1).mean()
             if box is not None and self.last is not None:
-                corners = torch.tensor([[i, x0, y0, x1, y1] for i in range(len(images))], dtype=torch.float32).to(
-                    self.device
-                )
+                corners = torch.tensor(
+                    [[i, x0, y0, x1, y1] for i in range(len(images))], dtype=torch.float32
+                ).to(self.device)
                 scale = features.shape[2] / images.shape[2]
-                region = roi_align(features.float(), corners, 1, scale, sampling_ratio=-1, aligned=True).flatten(1)
+                region = roi_align(
+                    features.float(), corners, 1, scale, sampling_ratio=-1, aligned=True
+                ).flatten(1)
                 said = F.softmax(self.last[2][: len(images)], 1)
-                loss = loss + 0.1 * area * -(said * F.log_softmax(self.second(region).float(), 1)).sum(1).mean()
+                loss = (
+                    loss
+                    + 0.1
+                    * area
+                    * -(said * F.log_softmax(self.second(region).float(), 1)).sum(1).mean()
+                )
         self.last = (images.clone(), targets.clone(), logits.detach().float().clone())
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
@@ -70,7 +98,12 @@ class PlainRecursiveMix:
     def _box(self, height: int, width: int, area: float) -> tuple[int, int, int, int]:
         half_y, half_x = int(height * area**0.5) // 2, int(width * area**0.5) // 2
         y, x = self.random.integers(height), self.random.integers(width)
-        return max(y - half_y, 0), max(x - half_x, 0), min(y + half_y, height), min(x + half_x, width)
+        return (
+            max(y - half_y, 0),
+            max(x - half_x, 0),
+            min(y + half_y, height),
+            min(x + half_x, width),
+        )
 
 
 def cifar_data(folder: Path) -> datasets.CIFAR100:
@@ -89,7 +122,11 @@ def cifar_data(folder: Path) -> datasets.CIFAR100:
 def cifar_loader(folder: Path, batch_size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """CIFAR-100 through PIL and a DataLoader, as the released code reads it."""
     loader = torch.utils.data.DataLoader(
-        cifar_data(folder), batch_size, shuffle=True, num_workers=workers, pin_memory=torch.cuda.is_available()
+        cifar_data(folder),
+        batch_size,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
     )
     while True:
         yield from loader

@@ -1,4 +1,5 @@
-"""Where the time of a RecursiveMix step goes, by kind of operation; what its parts cost alone; how near to the peak it is.
+"""Where the time of a RecursiveMix step goes, by kind of operation; what its parts cost alone; how
+near to the peak it is.
 
 python -m benchmarks.profile_step [--backbone resnet18] [--batch 128] [--steps 10]
 """
@@ -34,7 +35,9 @@ KINDS = {
 def kind_of(name: str) -> str:
     """The row of the table that an operator belongs to."""
     lowered = name.lower()
-    return next((kind for kind, words in KINDS.items() if any(word in lowered for word in words)), "other")
+    return next(
+        (kind for kind, words in KINDS.items() if any(word in lowered for word in words)), "other"
+    )
 
 
 def milliseconds(call: Callable[[], object], device: torch.device, times: int = 15) -> float:
@@ -58,9 +61,13 @@ def matmul_peak(device: torch.device) -> float:
 
 
 def by_kind(run: Run, steps: int) -> dict[str, float]:
-    """Milliseconds a step in each kind of operation: computing on a CPU, in the kernels that it launched on a GPU."""
+    """Milliseconds a step in each kind of operation: computing on a CPU, in the kernels that it
+    launched on a GPU.
+    """
     on_gpu = run.device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as seen:
+    with profile(
+        activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    ) as seen:
         for _ in range(steps):
             run.take_step()
         wait(run.device)
@@ -80,11 +87,15 @@ def parts(run: Run, batch: int, device: torch.device) -> dict[str, Callable[[], 
     corners = torch.tensor([[i, 6.0, 8.0, 22.0, 24.0] for i in range(batch)], device=device)
     targets = torch.rand(batch, 100, device=device)
     return {
-        "gather, crop, flip, normalise a batch": lambda: run.train.batch(run.views, slice(0, batch)),
+        "gather, crop, flip, normalise a batch": lambda: run.train.batch(
+            run.views, slice(0, batch)
+        ),
         "resize and paste": lambda: resize_fill(images, previous, box),
         "mix labels": lambda: mix_targets(targets, targets, 0.25),
         "region features, ours": lambda: roi_features(features, box, (32, 32)),
-        "region features, torchvision's RoIAlign": lambda: roi_align(features, corners, 1, 1 / 8, -1, True),
+        "region features, torchvision's RoIAlign": lambda: roi_align(
+            features, corners, 1, 1 / 8, -1, True
+        ),
         "remember the batch": lambda: run.method.state_dict(),
         "optimizer step": lambda: run.optimizer.step(),
     }
@@ -92,10 +103,14 @@ def parts(run: Run, batch: int, device: torch.device) -> dict[str, Callable[[], 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=10, help="that are profiled, and timed without the profiler")
+    parser.add_argument(
+        "--steps", type=int, default=10, help="that are profiled, and timed without the profiler"
+    )
     given = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = our_run(given.backbone, given.batch, RM, device)
@@ -111,14 +126,25 @@ def main() -> None:
     step = milliseconds(steps, device, 3) / given.steps
     totals = by_kind(run, given.steps)
     whole = sum(totals.values())
-    print(f"{given.backbone}, batch {given.batch}, bf16, channels last, {device}, torch {torch.__version__}")
-    busy = f"kernels run {100 * whole / step:.0f} % of it" if device.type == "cuda" else f"{whole:.0f} ms in operators"
-    print(f"a step takes {step:.2f} ms by the clock, {1000 * given.batch / step:,.0f} images/s; {busy}")
+    print(
+        f"{given.backbone}, batch {given.batch}, bf16, channels last, {device}, torch "
+        f"{torch.__version__}"
+    )
+    busy = (
+        f"kernels run {100 * whole / step:.0f} % of it"
+        if device.type == "cuda"
+        else f"{whole:.0f} ms in operators"
+    )
+    print(
+        f"a step takes {step:.2f} ms by the clock, {1000 * given.batch / step:,.0f} images/s; "
+        f"{busy}"
+    )
     for kind, spent in sorted(totals.items(), key=lambda item: -item[1]):
         print(f"  {kind:22}{spent:9.2f} ms {100 * spent / whole:6.1f} %")
     reached, peak = flops.get_total_flops() / (step / 1000), matmul_peak(device)
     print(
-        f"{reached / 1e12:.2f} TFLOP/s in convolutions and products: {100 * reached / peak:.0f} % of what a large bf16 matrix "
+        f"{reached / 1e12:.2f} TFLOP/s in convolutions and products: {100 * reached / peak:.0f} % "
+        "of what a large bf16 matrix "
         f"product reaches here, {peak / 1e12:.1f} TFLOP/s"
     )
     for part, call in parts(run, given.batch, device).items():

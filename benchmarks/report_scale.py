@@ -1,9 +1,11 @@
-"""How long the report takes over many records, the first time and again, and how large its page is.
+"""How long the report takes over many records, the first time and again, and how large its page
+is.
 
     python -m benchmarks.report_scale [--runs 10000] [--epochs 100] [--folder DIR]
 
-The specs are real ones in a folder of their own, 500 trials each; the store is a real sqlite store of MLflow. One run is
-written by MLflow's client and its rows are copied for the others, with other values, as writing takes longer than reading.
+The specs are real ones in a folder of their own, 500 trials each; the store is a real sqlite store
+of MLflow. One run is written by MLflow's client and its rows are copied for the others, with other
+values, as writing takes longer than reading.
 """
 
 import argparse
@@ -58,14 +60,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time analysis/report.py over many records.")
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=100, help="points of a learning curve")
-    parser.add_argument("--folder", type=Path, help="kept, and used again; default a temporary one")
+    parser.add_argument(
+        "--folder", type=Path, help="kept, and used again; default a temporary one"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         measure(given.runs, given.epochs, given.folder or Path(temporary))
 
 
 def measure(runs: int, epochs: int, folder: Path) -> None:
-    """Print one JSON line: seconds (clock, processor) of the first report, of the next, of one after a change; the page in MB."""
+    """Print one JSON line: seconds (clock, processor) of the first report, of the next, of one
+    after a change; the page in MB.
+    """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     specs = write_specs(folder, -(-runs // PER_SPEC))
@@ -75,16 +81,30 @@ def measure(runs: int, epochs: int, folder: Path) -> None:
     for cached in (folder / "results" / "report").rglob("*"):
         if cached.is_file():
             cached.unlink()
-    seconds = {"first": report(folder, specs), "again": min(report(folder, specs) for _ in range(3))}
+    seconds = {
+        "first": report(folder, specs),
+        "again": min(report(folder, specs) for _ in range(3)),
+    }
     touch(store)
     seconds["after a run has ended"] = report(folder, specs)
     page = folder / "results" / "report" / "index.html"
     load = os.getloadavg()[0]
-    print(json.dumps({"runs": runs, "seconds": seconds, "page_mb": page.stat().st_size / 1e6, "load": round(load, 1)}))
+    print(
+        json.dumps(
+            {
+                "runs": runs,
+                "seconds": seconds,
+                "page_mb": page.stat().st_size / 1e6,
+                "load": round(load, 1),
+            }
+        )
+    )
 
 
 def report(folder: Path, specs: list[Path]) -> tuple[float, float]:
-    """Seconds of the whole command on the clock, and the processor's, which no other load lengthens."""
+    """Seconds of the whole command on the clock, and the processor's, which no other load
+    lengthens.
+    """
     environment = {**os.environ, "RM_RESULTS_DIR": str(folder / "results")}
     environment.pop("MLFLOW_TRACKING_URI", None)
     command = [sys.executable, str(ROOT / "analysis" / "report.py"), *map(str, specs)]
@@ -114,8 +134,12 @@ def write_store(path: Path, specs: list[Spec], runs: int, epochs: int) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     client = MlflowClient(f"sqlite:///{path}")
-    experiment = client.create_experiment("recursivemix", artifact_location=(path.parent / "artifacts").as_uri())
-    trials = [(spec, cell, trial) for spec in specs for cell in spec.cells for trial in cell.trials][:runs]
+    experiment = client.create_experiment(
+        "recursivemix", artifact_location=(path.parent / "artifacts").as_uri()
+    )
+    trials = [
+        (spec, cell, trial) for spec in specs for cell in spec.cells for trial in cell.trials
+    ][:runs]
     model = client.create_run(experiment, run_name="model").info.run_id
     params = [Param(key, str(value)) for key, value in trials[0][2].flat().items()]
     client.log_batch(model, params=params, tags=[RunTag("trial_id", "model")])
@@ -127,28 +151,57 @@ def write_store(path: Path, specs: list[Spec], runs: int, epochs: int) -> None:
         for number, (spec, cell, trial) in enumerate(trials):
             run = uuid.UUID(int=random.Random(trial.id).getrandbits(128)).hex
             start = 1_760_000_000_000 + number * 1000
-            tags = {"trial_id": trial.id, "seed": trial.seed, "journal": start / 1000, "host": f"node-{number % 8}"}
-            tags |= {"device": "NVIDIA H200", "git_commit": "4f1c2ab9d07e", "mirrored_epoch": epochs}
-            tags |= {f"spec.{spec.name}": " · ".join(cell.labels), "run_dir": str(path.parent / "runs" / trial.id)}
-            new = values | {"run_uuid": run, "name": f"{spec.name} · {trial.id}", "start_time": start}
+            tags = {
+                "trial_id": trial.id,
+                "seed": trial.seed,
+                "journal": start / 1000,
+                "host": f"node-{number % 8}",
+            }
+            tags |= {
+                "device": "NVIDIA H200",
+                "git_commit": "4f1c2ab9d07e",
+                "mirrored_epoch": epochs,
+            }
+            tags |= {
+                f"spec.{spec.name}": " · ".join(cell.labels),
+                "run_dir": str(path.parent / "runs" / trial.id),
+            }
+            new = values | {
+                "run_uuid": run,
+                "name": f"{spec.name} · {trial.id}",
+                "start_time": start,
+            }
             new |= {"end_time": start + 1_800_000, "status": "FINISHED"}
             _insert(database, "runs", [tuple(new.values())])
             _insert(database, "tags", [(key, str(value), run) for key, value in tags.items()])
-            _insert(database, "params", [(key, str(value), run) for key, value in trial.flat().items()])
+            _insert(
+                database, "params", [(key, str(value), run) for key, value in trial.flat().items()]
+            )
             _insert_points(database, run, cell.published or 20.0, epochs, start)
     count_entries(path)  # as the mirror does
 
 
-def _insert_points(database: sqlite3.Connection, run: str, published: float, epochs: int, start: int) -> None:
+def _insert_points(
+    database: sqlite3.Connection, run: str, published: float, epochs: int, start: int
+) -> None:
     draw = random.Random(run)
     level = published + draw.gauss(0.0, 0.2)
     curve = [level + 0.3 + 60 / epoch + draw.gauss(0.0, 0.2) for epoch in range(1, epochs + 1)]
-    finals = {"best_top1_error": min(curve), "last_top1_error": curve[-1], "median_last_10_top1_error": level + 0.3}
+    finals = {
+        "best_top1_error": min(curve),
+        "last_top1_error": curve[-1],
+        "median_last_10_top1_error": level + 0.3,
+    }
     finals |= {"best_epoch": epochs, "train_seconds": 1800.0, "parameters": 11e6}
-    points = [("test_top1_error", value, start + i, run, i + 1, 0) for i, value in enumerate(curve)]
+    points = [
+        ("test_top1_error", value, start + i, run, i + 1, 0) for i, value in enumerate(curve)
+    ]
     ends = [(key, value, start, run, epochs, 0) for key, value in finals.items()]
     _insert(database, "metrics", [*points, *ends])
-    latest = [(key, value, when, step, nan, run) for key, value, when, run, step, nan in [points[-1], *ends]]
+    latest = [
+        (key, value, when, step, nan, run)
+        for key, value, when, run, step, nan in [points[-1], *ends]
+    ]
     _insert(database, "latest_metrics", latest)
 
 
@@ -164,7 +217,9 @@ def touch(store: Path) -> None:
     client = MlflowClient(f"sqlite:///{store}")
     experiment = client.get_experiment_by_name("recursivemix")
     (run,) = client.search_runs([experiment.experiment_id], max_results=1)
-    again = client.create_run(experiment.experiment_id, tags={"trial_id": run.data.tags["trial_id"], "seed": "0"})
+    again = client.create_run(
+        experiment.experiment_id, tags={"trial_id": run.data.tags["trial_id"], "seed": "0"}
+    )
     client.log_metric(again.info.run_id, "best_top1_error", 20.0)
     client.set_terminated(again.info.run_id)
 

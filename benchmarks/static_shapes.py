@@ -1,14 +1,17 @@
-"""Two ways to write RecursiveMix's paste for compilers and CUDA graphs: slices of another shape at each step, or one fixed grid.
+"""Two ways to write RecursiveMix's paste for compilers and CUDA graphs: slices of another shape at
+each step, or one fixed grid.
 
     python -m benchmarks.static_shapes [--backbone resnet18] [--batch 128] [--boxes 8] [--rounds 5]
 
-    slices   what rm does: resize the previous images to the box, write them into it. Its shapes change with every box, so only the
-             network's features are compiled (`compile: true`)
-    grid     rows and columns to take from the previous images, drawn up on the host, and a mask of where: shapes never change,
-             so that a whole step can be compiled, or captured in a CUDA graph
+    slices   what rm does: resize the previous images to the box, write them into it. Its shapes
+             change with every box, so only the network's features are compiled (`compile: true`)
+    grid     rows and columns to take from the previous images, drawn up on the host, and a mask of
+             where: shapes never change, so that a whole step can be compiled, or captured in a
+             CUDA graph
 
-A turn is a step (forward and backward) on each box. Contestants alternate in one process, with the same weights, real images and
-boxes; what they compute is compared with the eager slices bit by bit. The first compilation is not counted, later ones are.
+A turn is a step (forward and backward) on each box. Contestants alternate in one process, with the
+same weights, real images and boxes; what they compute is compared with the eager slices bit by
+bit. The first compilation is not counted, later ones are.
 """
 
 import argparse
@@ -57,7 +60,9 @@ class Grid(NamedTuple):
 
 
 def sources(start: int, stop: int, size: int) -> np.ndarray:
-    """For each of `size` positions the one it shows of the previous image, as torch's nearest interpolation reckons: in float32."""
+    """For each of `size` positions the one it shows of the previous image, as torch's nearest
+    interpolation reckons: in float32.
+    """
     scale = np.float32(size) / np.float32(stop - start)
     inner = np.floor(np.arange(stop - start, dtype=np.float32) * scale).astype(np.int64)
     found = np.zeros(size, np.int64)
@@ -65,19 +70,32 @@ def sources(start: int, stop: int, size: int) -> np.ndarray:
     return found
 
 
-def draw_up(box: Box, size: tuple[int, int], features: tuple[int, int], device: torch.device) -> Grid:
+def draw_up(
+    box: Box, size: tuple[int, int], features: tuple[int, int], device: torch.device
+) -> Grid:
     """The box as a grid, reckoned on the host."""
     y0, x0, y1, x1 = box
     inside = np.zeros(size, bool)
     inside[y0:y1, x0:x1] = True
     scale = features[0] / size[0]
     weights = np.outer(
-        _axis_weights(y0 * scale, y1 * scale, features[0]), _axis_weights(x0 * scale, x1 * scale, features[1])
+        _axis_weights(y0 * scale, y1 * scale, features[0]),
+        _axis_weights(x0 * scale, x1 * scale, features[1]),
     )
     area = mixed_area(box, size)
-    arrays = (sources(y0, y1, size[0]), sources(x0, x1, size[1]), inside, weights.astype(np.float32))
+    arrays = (
+        sources(y0, y1, size[0]),
+        sources(x0, x1, size[1]),
+        inside,
+        weights.astype(np.float32),
+    )
     numbers = (np.float32(1 - area), np.float32(area))
-    return Grid(*(torch.from_numpy(np.array(each)).to(device, non_blocking=True) for each in (*arrays, *numbers)))
+    return Grid(
+        *(
+            torch.from_numpy(np.array(each)).to(device, non_blocking=True)
+            for each in (*arrays, *numbers)
+        )
+    )
 
 
 def paste(images: Tensor, previous: Tensor, grid: Grid) -> Tensor:
@@ -103,15 +121,21 @@ def loss_of_grid(model: ConsistencyNetwork, batch: Batch, grid: Grid) -> Tensor:
     logits = model.backbone.head(model.backbone.pool(features))
     region = model.second_head((features.float() * grid.region).sum((2, 3)))  # type: ignore[misc]
     said = batch.previous_logits.softmax(1, dtype=torch.float32)
-    return soft_cross_entropy(logits, targets) + OMEGA * grid.area * soft_cross_entropy(region, said)
+    return soft_cross_entropy(logits, targets) + OMEGA * grid.area * soft_cross_entropy(
+        region, said
+    )
 
 
 class Contestant:
     """A way to take a step, with a copy of the model of its own."""
 
-    def __init__(self, model: ConsistencyNetwork, given: argparse.Namespace, loss: Callable[..., Tensor]) -> None:
+    def __init__(
+        self, model: ConsistencyNetwork, given: argparse.Namespace, loss: Callable[..., Tensor]
+    ) -> None:
         self.model, self.loss, self.device = copy.deepcopy(model), loss, given.device
-        self.autocast = torch.autocast(given.device.type, torch.bfloat16, enabled=given.precision == "bf16")
+        self.autocast = torch.autocast(
+            given.device.type, torch.bfloat16, enabled=given.precision == "bf16"
+        )
 
     def step(self, batch: Batch, box: Any) -> Tensor:
         """Returns the loss; the gradients are the model's."""
@@ -125,9 +149,13 @@ class Contestant:
 
 
 class Captured(Contestant):
-    """A whole eager step in one CUDA graph; a step is to copy the box into its place and to replay it."""
+    """A whole eager step in one CUDA graph; a step is to copy the box into its place and to replay
+    it.
+    """
 
-    def __init__(self, model: ConsistencyNetwork, given: argparse.Namespace, batch: Batch, grid: Grid) -> None:
+    def __init__(
+        self, model: ConsistencyNetwork, given: argparse.Namespace, batch: Batch, grid: Grid
+    ) -> None:
         super().__init__(model, given, loss_of_grid)
         self.grid = Grid(*(part.clone() for part in grid))
         stream = torch.cuda.Stream()
@@ -155,7 +183,9 @@ def contestants(
     featured.backbone.features = torch.compile(featured.backbone.features)  # type: ignore[method-assign]
     found: dict[str, Callable[[], Contestant]] = {
         "slices, eager": lambda: Contestant(model, given, loss_of_slices),
-        "slices, features compiled": lambda: _given(featured, Contestant(model, given, loss_of_slices)),
+        "slices, features compiled": lambda: _given(
+            featured, Contestant(model, given, loss_of_slices)
+        ),
         "grid, eager": lambda: Contestant(model, given, loss_of_grid),
         "grid, all compiled": lambda: Contestant(model, given, torch.compile(loss_of_grid)),
     }
@@ -177,7 +207,9 @@ def a_batch(given: argparse.Namespace) -> tuple[Batch, int]:
     data = load(given.dataset, {"size": 32} if given.dataset == "digits" else {})
     train, _ = open_images(data, given.device, 1)
     views = train.draw(np.random.default_rng(0))
-    found = list(train.batches(views, [slice(0, given.batch), slice(given.batch, 2 * given.batch)]))
+    found = list(
+        train.batches(views, [slice(0, given.batch), slice(given.batch, 2 * given.batch)])
+    )
     (previous, earlier), (images, labels) = found
     hot = [F.one_hot(each, data.classes).float() for each in (labels, earlier)]
     torch.manual_seed(1)
@@ -199,11 +231,15 @@ def compare(found: list[Tensor], wanted: list[Tensor]) -> str:
     """How far results are from the eager slices'."""
     if all(torch.equal(ours, theirs) for ours, theirs in zip(found, wanted, strict=True)):
         return "bit-equal"
-    largest = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, wanted, strict=True))
+    largest = max(
+        float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, wanted, strict=True)
+    )
     return f"differs by {largest:.1e} of the largest value"
 
 
-def results(contestant: Contestant, batch: Batch, boxes: Sequence[Any]) -> tuple[list[Tensor], list[Tensor]]:
+def results(
+    contestant: Contestant, batch: Batch, boxes: Sequence[Any]
+) -> tuple[list[Tensor], list[Tensor]]:
     """Losses, and the gradients of the last box."""
     losses = [contestant.step(batch, box).clone() for box in boxes]
     return losses, [p.grad.clone() for p in contestant.model.parameters() if p.grad is not None]
@@ -211,14 +247,18 @@ def results(contestant: Contestant, batch: Batch, boxes: Sequence[Any]) -> tuple
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--dataset", choices=["cifar100", "cifar10", "digits"], default="cifar100")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--boxes", type=int, default=8, help="steps of a turn, a box each")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
-    parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu"
+    )
     given = parser.parse_args()
     given.device = torch.device(given.device)
     batch, classes = a_batch(given)
@@ -233,11 +273,15 @@ def main() -> None:
     where = f"{given.device}, torch {torch.__version__}, {torch.get_num_threads()} threads"
     print(f"{given.backbone}, batch {given.batch}, {given.precision}, {where}")
     pasted = [paste(batch.images, batch.previous, grid) for grid in grids]
-    print("paste alone, images:", compare(pasted, [resize_fill(batch.images, batch.previous, box) for box in boxes]))
+    print(
+        "paste alone, images:",
+        compare(pasted, [resize_fill(batch.images, batch.previous, box) for box in boxes]),
+    )
     turns: dict[str, Callable[[], object]] = {
         "paste, slices": lambda: [resize_fill(batch.images, batch.previous, box) for box in boxes],
         "paste, grid": lambda: [
-            paste(batch.images, batch.previous, draw_up(box, size, features, given.device)) for box in boxes
+            paste(batch.images, batch.previous, draw_up(box, size, features, given.device))
+            for box in boxes
         ],
     }
     wanted, notes = None, {}
@@ -245,26 +289,38 @@ def main() -> None:
         try:
             contestant = make()
             found = results(contestant, batch, boxes if name.startswith("slices") else grids)
-        except Exception as error:  # a compiler or a GPU that cannot: the others are measured all the same
+        except (
+            Exception
+        ) as error:  # a compiler or a GPU that cannot: the others are measured all the same
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}")
             continue
         wanted = wanted or found
         said = [compare(*each) for each in zip(found, wanted, strict=True)]
         notes[name] = f"losses {said[0]}, gradients {said[1]}"
 
-        def turn(contestant: Contestant = contestant, sliced: bool = name.startswith("slices")) -> None:
+        def turn(
+            contestant: Contestant = contestant, sliced: bool = name.startswith("slices")
+        ) -> None:
             for box in boxes:
-                contestant.step(batch, box if sliced else draw_up(box, size, features, given.device))
+                contestant.step(
+                    batch, box if sliced else draw_up(box, size, features, given.device)
+                )
 
         turns[name] = turn
     taken = alternate(turns, given.rounds, given.device)
     for name, seconds in taken.items():
         each = 1000 * statistics.median(seconds) / len(boxes)
-        print(f"{name:34}{each:10.3f} ms ({1000 * min(seconds) / len(boxes):.3f} at best)  {notes.get(name, '')}")
+        print(
+            f"{name:34}{each:10.3f} ms ({1000 * min(seconds) / len(boxes):.3f} at best)  "
+            f"{notes.get(name, '')}"
+        )
     from torch._dynamo.utils import counters
 
     print(f"graphs compiled: {counters['stats'].get('unique_graphs', 0)}, for {len(boxes)} boxes")
-    print(f"load of this machine over the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(
+        f"load of this machine over the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} "
+        "cores"
+    )
 
 
 if __name__ == "__main__":

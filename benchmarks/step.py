@@ -1,9 +1,12 @@
-"""Time of a RecursiveMix training step on real CIFAR-100, ours against the plain loop, and RM against our own baseline.
+"""Time of a RecursiveMix training step on real CIFAR-100, ours against the plain loop, and RM
+against our own baseline.
 
-    python -m benchmarks.step [--backbone resnet18 pyramidnet164_270] [--batch 128] [--pairs 7] [--epoch]
+    python -m benchmarks.step [--backbone resnet18 pyramidnet164_270] [--batch 128] [--pairs 7]
+    [--epoch]
 
-The contestants alternate in one process; medians and their ratio are printed. --epoch includes reading the data: a DataLoader
-with PIL crops and flips there, one gather on the device here. Without it the plain loop gets batches that are ready.
+The contestants alternate in one process; medians and their ratio are printed. --epoch includes
+reading the data: a DataLoader with PIL crops and flips there, one gather on the device here.
+Without it the plain loop gets batches that are ready.
 """
 
 import argparse
@@ -34,8 +37,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 RM = {"name": "recursive_mix", "alpha": 0.5, "omega": 0.1}
 
 
-def our_run(backbone: str, batch: int, method: dict[str, Any], device: torch.device, **train: Any) -> Run:
-    """Table 3's trial of this backbone and method, on a device; a 224 px network sees digits of that size."""
+def our_run(
+    backbone: str, batch: int, method: dict[str, Any], device: torch.device, **train: Any
+) -> Run:
+    """Table 3's trial of this backbone and method, on a device; a 224 px network sees digits of
+    that size.
+    """
     large = backbone.startswith("imagenet_")
     return Run(
         parse_trial(
@@ -54,9 +61,14 @@ def our_run(backbone: str, batch: int, method: dict[str, Any], device: torch.dev
 
 
 def alternate(
-    contestants: dict[str, Callable[[], object]], pairs: int, device: torch.device, warm_up: int = 2
+    contestants: dict[str, Callable[[], object]],
+    pairs: int,
+    device: torch.device,
+    warm_up: int = 2,
 ) -> dict[str, list[float]]:
-    """Seconds of each contestant, one call after the other, `pairs` times, after some rounds to warm up."""
+    """Seconds of each contestant, one call after the other, `pairs` times, after some rounds to
+    warm up.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for round_number in range(pairs + warm_up):
         for name, call in contestants.items():
@@ -95,38 +107,66 @@ def against_plain(name: str, given: argparse.Namespace, device: torch.device) ->
 
     contestants: dict[str, Callable[[], object]] = {"plain": plain_step}
     for variant in given.variants:
-        contestants[f"ours {variant}"] = our_run(name, given.batch, RM, device, **VARIANTS[variant]).take_step
+        contestants[f"ours {variant}"] = our_run(
+            name, given.batch, RM, device, **VARIANTS[variant]
+        ).take_step
     seconds = alternate(contestants, given.pairs, device)
     base = statistics.median(seconds["plain"])
     for label, values in seconds.items():
         middle = statistics.median(values)
         print(
-            f"{name:20} {label:18} {1000 * middle:9.1f} ms/step {base / middle:6.2f}x plain {given.batch / middle:8.0f} images/s"
+            f"{name:20} {label:18} {1000 * middle:9.1f} ms/step {base / middle:6.2f}x plain "
+            f"{given.batch / middle:8.0f} images/s"
         )
 
 
 def overhead(name: str, given: argparse.Namespace, device: torch.device) -> None:
-    """RM's step against our own baseline's, in time (alternating) and in peak memory (a process each on a CPU)."""
+    """RM's step against our own baseline's, in time (alternating) and in peak memory (a process
+    each on a CPU).
+    """
     runs = {
         label: our_run(name, given.batch, method, device)
         for label, method in (("baseline", {"name": "baseline"}), ("RM", RM))
     }
-    seconds = alternate({label: run.take_step for label, run in runs.items()}, 2 * given.pairs, device)
+    seconds = alternate(
+        {label: run.take_step for label, run in runs.items()}, 2 * given.pairs, device
+    )
     ratios = [rm / base for base, rm in zip(seconds["baseline"], seconds["RM"], strict=True)]
-    print(f"{name:20} RM over baseline: time {100 * (statistics.median(ratios) - 1):+.1f} %", end="")
+    print(
+        f"{name:20} RM over baseline: time {100 * (statistics.median(ratios) - 1):+.1f} %", end=""
+    )
     memory = {label: _peak(name, label, given, device) for label in runs}
-    print(f", peak memory {100 * (memory['RM'] / memory['baseline'] - 1):+.1f} % ({memory['RM']:.0f} MiB)")
+    print(
+        f", peak memory {100 * (memory['RM'] / memory['baseline'] - 1):+.1f} % "
+        f"({memory['RM']:.0f} MiB)"
+    )
 
 
 def _peak(name: str, label: str, given: argparse.Namespace, device: torch.device) -> float:
-    words = ["--peak", label, "--backbone", name, "--batch", str(given.batch), "--device", str(device)]
-    done = subprocess.run([sys.executable, "-m", "benchmarks.step", *words], capture_output=True, text=True, check=True)
+    words = [
+        "--peak",
+        label,
+        "--backbone",
+        name,
+        "--batch",
+        str(given.batch),
+        "--device",
+        str(device),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.step", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return float(done.stdout)
 
 
 def peak(given: argparse.Namespace, device: torch.device) -> float:
     """MiB that three steps took at most: of the process on a CPU, of the allocator on a GPU."""
-    run = our_run(given.backbone[0], given.batch, RM if given.peak == "RM" else {"name": "baseline"}, device)
+    run = our_run(
+        given.backbone[0], given.batch, RM if given.peak == "RM" else {"name": "baseline"}, device
+    )
     for _ in range(3):
         run.take_step()
     if device.type == "cuda":
@@ -136,26 +176,49 @@ def peak(given: argparse.Namespace, device: torch.device) -> float:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", nargs="+", default=["resnet18", "pyramidnet164_270"])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--pairs", type=int, default=7, help="measurements of each contestant")
-    parser.add_argument("--epoch", action="store_true", help="include reading and augmenting the data")
-    parser.add_argument("--workers", type=int, default=2, help="DataLoader workers of the plain loop")
     parser.add_argument(
-        "--variants", nargs="+", choices=VARIANTS, default=["bf16", "bf16-groups", "fp32"], help="of ours"
+        "--epoch", action="store_true", help="include reading and augmenting the data"
     )
-    parser.add_argument("--fp16", action="store_true", help="plain loop with fp16 AMP, as the authors ran it on GPUs")
-    parser.add_argument("--no-overhead", action="store_true", help="leave out RM against our baseline")
-    parser.add_argument("--only-overhead", action="store_true", help="RM against our baseline alone")
-    parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="DataLoader workers of the plain loop"
+    )
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=["bf16", "bf16-groups", "fp32"],
+        help="of ours",
+    )
+    parser.add_argument(
+        "--fp16",
+        action="store_true",
+        help="plain loop with fp16 AMP, as the authors ran it on GPUs",
+    )
+    parser.add_argument(
+        "--no-overhead", action="store_true", help="leave out RM against our baseline"
+    )
+    parser.add_argument(
+        "--only-overhead", action="store_true", help="RM against our baseline alone"
+    )
+    parser.add_argument(
+        "--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu"
+    )
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     given = parser.parse_args()
     device = torch.device(given.device)
     if given.peak:
         print(peak(given, device))
         return
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device}, batch {given.batch}")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device}, batch "
+        f"{given.batch}"
+    )
     for name in given.backbone:
         if not given.only_overhead:
             against_plain(name, given, device)

@@ -1,1 +1,3 @@
-"""Orchestration: a spec becomes a plan, a plan becomes trials, a backend runs them, MLflow remembers them."""
+"""Orchestration: a spec becomes a plan, a plan becomes trials, a backend runs them, MLflow
+remembers them.
+"""

@@ -20,7 +20,9 @@ def commands() -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0 all finished, 1 something failed, 2 bad input, 3 something was refused, 130 stopped by Ctrl-C."""
+    """Exit status 0 all finished, 1 something failed, 2 bad input, 3 something was refused, 130
+    stopped by Ctrl-C.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] not in (*commands(), "-h", "--help"):
         words.insert(0, "run")
@@ -38,10 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(asked: str) -> argparse.ArgumentParser:
-    """Knows the command that is asked for, so that `status` need not load what runs things; for --help all of them."""
+    """Knows the command that is asked for, so that `status` need not load what runs things; for
+    --help all of them.
+    """
     parser = argparse.ArgumentParser(
         prog="launch/run.py",
-        description="Run the trials of specs, one file a table or figure of the paper. Without a command: run.",
+        description="Run the trials of specs, one file a table or figure of the paper. Without a "
+        "command: run.",
     )
     choices = parser.add_subparsers(required=True, metavar="{" + ",".join(commands()) + "}")
     for name in commands() if asked.startswith("-") else [asked]:

@@ -1,4 +1,6 @@
-"""What a person asked for and cannot have: each of these ends a command with one sentence and exit status 2."""
+"""What a person asked for and cannot have: each of these ends a command with one sentence and exit
+status 2.
+"""
 
 
 class UsageError(Exception):

@@ -1,4 +1,6 @@
-"""Where things are: the repository, its experiments, and the results that a launch reads and writes."""
+"""Where things are: the repository, its experiments, and the results that a launch reads and
+writes.
+"""
 
 import os
 from pathlib import Path
@@ -18,7 +20,9 @@ def runs_dir() -> Path:
 
 
 def data_dir() -> Path:
-    """`$RM_DATA_DIR`, else `~/.cache/recursivemix`: where data sets and the files that methods need are looked for."""
+    """`$RM_DATA_DIR`, else `~/.cache/recursivemix`: where data sets and the files that methods
+    need are looked for.
+    """
     return Path(os.environ.get("RM_DATA_DIR") or "~/.cache/recursivemix").expanduser()
 
 

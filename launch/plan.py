@@ -1,4 +1,6 @@
-"""From specs to the list of trials to run: what is finished is reused, what coincides is planned once."""
+"""From specs to the list of trials to run: what is finished is reused, what coincides is planned
+once.
+"""
 
 import json
 import os
@@ -14,7 +16,9 @@ from launch.spec.load import Cell, Spec
 from launch.spec.trial import Trial
 
 State = rundir.State | Literal["refused", "stopped"]
-"""refused: not finished, and a file that its method needs is not on this machine. stopped: by its search, for good."""
+"""refused: not finished, and a file that its method needs is not on this machine. stopped: by its
+search, for good.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +60,21 @@ class Plan:
 
     def to_run(self) -> list[Planned]:
         """What is not finished yet and can start, each trial once."""
-        return [use for use in self.unique.values() if use.state not in ("finished", "refused", "stopped")]
+        return [
+            use
+            for use in self.unique.values()
+            if use.state not in ("finished", "refused", "stopped")
+        ]
 
     def origin(self) -> str:
-        """For the sum: how many of the finished ones came with the repository; empty where none did."""
-        return f" ({len(self.committed)} of them committed in results/reproduced)" if self.committed else ""
+        """For the sum: how many of the finished ones came with the repository; empty where none
+        did.
+        """
+        return (
+            f" ({len(self.committed)} of them committed in results/reproduced)"
+            if self.committed
+            else ""
+        )
 
     def refusals(self) -> list[str]:
         """Why trials are refused, each reason once."""
@@ -70,7 +84,15 @@ class Plan:
         """An object with the list `trials`, one a line."""
         write = json.JSONEncoder(ensure_ascii=False).encode
         rows = [
-            write({"id": u.trial.id, "spec": u.spec.name, "row": u.row, "seed": u.trial.seed, "state": u.state})
+            write(
+                {
+                    "id": u.trial.id,
+                    "spec": u.spec.name,
+                    "row": u.row,
+                    "seed": u.trial.seed,
+                    "state": u.state,
+                }
+            )
             for u in self.uses
         ]
         return '{"trials": [\n' + ",\n".join(rows) + "\n]}"
@@ -82,10 +104,12 @@ def make_plan(
     where: Sequence[str] = (),
     look: Callable[[Path], rundir.State] = rundir.state,
 ) -> Plan:
-    """Look up the state of every trial of the specs, of those alone that match every `key=value` of `where`.
+    """Look up the state of every trial of the specs, of those alone that match every `key=value`
+    of `where`.
 
-    `look` tells the state of a run directory that is not finished; one that remembers what it saw saves a second look.
-    A trial whose record is committed in `reproduced` beside `runs` is finished, on a fresh clone too.
+    `look` tells the state of a run directory that is not finished; one that remembers what it saw
+    saves a second look. A trial whose record is committed in `reproduced` beside `runs` is
+    finished, on a fresh clone too.
     """
     conditions = [_condition(text) for text in where]
     chosen = [
@@ -97,7 +121,12 @@ def make_plan(
     if where and not chosen:
         raise FilterError(f"nothing matches --where {' '.join(where)}; {_valid_keys(specs)}")
     committed = archive.committed(runs.parent / "reproduced")
-    found = _states(runs, committed, dict.fromkeys(trial.id for _, cell in chosen for trial in cell.trials), look)
+    found = _states(
+        runs,
+        committed,
+        dict.fromkeys(trial.id for _, cell in chosen for trial in cell.trials),
+        look,
+    )
     states: dict[str, State] = {}
     uses = []
     for spec, cell in chosen:
@@ -114,22 +143,33 @@ def make_plan(
 
 
 def _states(
-    runs: Path, committed: Collection[str], wanted: Iterable[str], look: Callable[[Path], rundir.State]
+    runs: Path,
+    committed: Collection[str],
+    wanted: Iterable[str],
+    look: Callable[[Path], rundir.State],
 ) -> Mapping[str, rundir.State]:
-    """The state of each trial: committed records and finished ones by one question each, the others by a look."""
+    """The state of each trial: committed records and finished ones by one question each, the
+    others by a look.
+    """
     states: dict[str, rundir.State] = dict.fromkeys(wanted, "waiting")
     states |= dict.fromkeys((identity for identity in committed if identity in states), "finished")
     there = names(runs)
-    made = [identity for identity, state in states.items() if state == "waiting" and identity in there]
+    made = [
+        identity for identity, state in states.items() if state == "waiting" and identity in there
+    ]
     finished = rundir.finished(runs, made)
     states |= dict.fromkeys(finished, "finished")
     others = [identity for identity in made if identity not in finished]
-    states |= zip(others, parallel.each(lambda identity: look(runs / identity), others), strict=True)
+    states |= zip(
+        others, parallel.each(lambda identity: look(runs / identity), others), strict=True
+    )
     return states
 
 
 def names(folder: Path) -> set[str]:
-    """What is in the folder of all runs, by one listing: what is not there need not be asked for."""
+    """What is in the folder of all runs, by one listing: what is not there need not be asked
+    for.
+    """
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries}
@@ -140,12 +180,17 @@ def names(folder: Path) -> set[str]:
 def _condition(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise FilterError(f"--where takes key=value, such as backbone=resnet18 or method.alpha=0.5; found '{text}'")
+        raise FilterError(
+            "--where takes key=value, such as backbone=resnet18 or method.alpha=0.5; found "
+            f"'{text}'"
+        )
     return key.strip(), value.strip()
 
 
 def _matches(spec: Spec, cell: Cell, key: str, value: str) -> bool:
-    """A key is an axis (its label is compared), a section (its name), or a dotted key of the resolved values."""
+    """A key is an axis (its label is compared), a section (its name), or a dotted key of the
+    resolved values.
+    """
     if key in spec.axes and cell.labels[spec.axes.index(key)] == value:
         return True
     values = cell.trials[0].flat()
@@ -157,5 +202,10 @@ def _matches(spec: Spec, cell: Cell, key: str, value: str) -> bool:
 
 
 def _valid_keys(specs: Iterable[Spec]) -> str:
-    keys = {key for spec in specs for key in (*spec.axes, *spec.cells[0].trials[0].values) if key != "seed"}
+    keys = {
+        key
+        for spec in specs
+        for key in (*spec.axes, *spec.cells[0].trials[0].values)
+        if key != "seed"
+    }
     return f"keys: {', '.join(sorted(keys))}, or a dotted one such as method.alpha"

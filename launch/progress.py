@@ -1,4 +1,6 @@
-"""What people see while trials run: live bars on a terminal, else a plain line at each end and once a minute."""
+"""What people see while trials run: live bars on a terminal, else a plain line at each end and
+once a minute.
+"""
 
 import sys
 import time
@@ -22,7 +24,9 @@ PLAIN_SECONDS = 60.0
 
 
 class ProgressWatcher:
-    """A backend's watcher: shows progress on standard error and remembers nothing that is not on disk."""
+    """A backend's watcher: shows progress on standard error and remembers nothing that is not on
+    disk.
+    """
 
     def __init__(self, labels: dict[Path, str], epochs: dict[Path, int]) -> None:
         self.labels, self.epochs = labels, epochs
@@ -53,10 +57,16 @@ class ProgressWatcher:
         self.begun[run_dir] = None
         self.over.discard(run_dir)
         if run_dir not in self.running:
-            self.running[run_dir] = self.bars.add_task(f"  {self.labels[run_dir]}", total=self.epochs[run_dir] or None)
+            self.running[run_dir] = self.bars.add_task(
+                f"  {self.labels[run_dir]}", total=self.epochs[run_dir] or None
+            )
 
     def died(self, run_dir: Path, how: str) -> None:
-        memory = " (killed by the system, if memory ran out: try fewer --workers)" if "SIGKILL" in how else ""
+        memory = (
+            " (killed by the system, if memory ran out: try fewer --workers)"
+            if "SIGKILL" in how
+            else ""
+        )
         self._print(f"{self.labels[run_dir]}: {how}{memory}; another worker goes on with it")
 
     def ended(self, run_dir: Path, ended: Ended) -> None:
@@ -73,7 +83,9 @@ class ProgressWatcher:
 
     def tick(self) -> None:
         for run_dir, task in self.running.items():
-            events, self.offsets[run_dir] = rundir.read_events(run_dir, self.offsets.get(run_dir, 0))
+            events, self.offsets[run_dir] = rundir.read_events(
+                run_dir, self.offsets.get(run_dir, 0)
+            )
             for event in events:
                 if event["event"] == "epoch":
                     self.bars.update(task, completed=event["epoch"])
@@ -85,7 +97,11 @@ class ProgressWatcher:
         minutes = (time.monotonic() - self.began) / 60
         # What is measured only has no epochs.
         tasks = [
-            (task, f" epoch {int(task.completed)}/{task.total}" if task.total else "") for task in self.bars.tasks[1:]
+            (task, f" epoch {int(task.completed)}/{task.total}" if task.total else "")
+            for task in self.bars.tasks[1:]
         ]
         parts = [f"{task.description.strip()}{reached}" for task, reached in tasks]
-        return f"[{minutes:.0f} min] {self.done} of {len(self.labels)} trials finished; running: {'; '.join(parts) or 'none'}"
+        return (
+            f"[{minutes:.0f} min] {self.done} of {len(self.labels)} trials finished; running: "
+            f"{'; '.join(parts) or 'none'}"
+        )

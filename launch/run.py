@@ -1,10 +1,14 @@
 #!/usr/bin/env python
-"""python launch/run.py SPEC.yaml [--backend local] [--profile smoke] [--dry-run] ...; see `--help` and `launch/cli.py`."""
+"""python launch/run.py SPEC.yaml [--backend local] [--profile smoke] [--dry-run] ...; see `--help`
+and `launch/cli.py`.
+"""
 
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, from whatever folder this is typed
+sys.path[0] = str(
+    Path(__file__).resolve().parents[1]
+)  # the repository, from whatever folder this is typed
 
 from launch import interpreter  # noqa: E402
 

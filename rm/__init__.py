@@ -1,4 +1,8 @@
-"""RecursiveMix: the method, its comparison methods and one training loop (Yang et al., NeurIPS 2022)."""
+"""RecursiveMix: the method, its comparison methods and one training loop (Yang et al., NeurIPS
+2022).
+"""
 
 NUMERICS = 1
-"""Raised whenever a change to `rm` changes what a finished training would have produced; part of every trial's id."""
+"""Raised whenever a change to `rm` changes what a finished training would have produced; part of
+every trial's id.
+"""

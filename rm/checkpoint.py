@@ -1,4 +1,6 @@
-"""Checkpoints that are whole or not there: written aside, fsynced, checksummed, renamed; the last two are kept."""
+"""Checkpoints that are whole or not there: written aside, fsynced, checksummed, renamed; the last
+two are kept.
+"""
 
 import hashlib
 import io
@@ -21,7 +23,9 @@ class _Hashed(io.RawIOBase):
 
     def __init__(self, file: io.BufferedWriter) -> None:
         self.file, self.digest = file, hashlib.sha256()
-        self.failure: OSError | None = None  # what the file system said; torch.save raises something else
+        self.failure: OSError | None = (
+            None  # what the file system said; torch.save raises something else
+        )
 
     def writable(self) -> bool:
         return True
@@ -38,9 +42,12 @@ class _Hashed(io.RawIOBase):
 def save(run_dir: Path, payload: dict[str, Any]) -> None:
     """Write `checkpoint.pt`, the former one becoming `checkpoint.prev.pt`.
 
-    Raises CheckpointError where the disk is full or the folder not writable; nothing that was there is touched then.
+    Raises CheckpointError where the disk is full or the folder not writable; nothing that was
+    there is touched then.
     """
-    current, previous, aside = (run_dir / name for name in ("checkpoint.pt", "checkpoint.prev.pt", "checkpoint.tmp"))
+    current, previous, aside = (
+        run_dir / name for name in ("checkpoint.pt", "checkpoint.prev.pt", "checkpoint.tmp")
+    )
     hashed: _Hashed | None = None
     try:
         with aside.open("wb") as file:
@@ -57,7 +64,9 @@ def save(run_dir: Path, payload: dict[str, Any]) -> None:
         aside.unlink(missing_ok=True)
         reason = (hashed and hashed.failure) or error
         why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
-        raise CheckpointError(f"{current}: cannot be written ({why}); the checkpoint before it is intact") from error
+        raise CheckpointError(
+            f"{current}: cannot be written ({why}); the checkpoint before it is intact"
+        ) from error
 
 
 def load(run_dir: Path, device: torch.device) -> dict[str, Any] | None:
@@ -74,7 +83,11 @@ def _read(path: Path, device: torch.device) -> dict[str, Any] | None:
         data = path.read_bytes()
     except OSError:
         return None
-    body, magic, digest = data[:-_TRAILER], data[-_TRAILER : -_TRAILER + len(_MAGIC)], data[-_TRAILER + len(_MAGIC) :]
+    body, magic, digest = (
+        data[:-_TRAILER],
+        data[-_TRAILER : -_TRAILER + len(_MAGIC)],
+        data[-_TRAILER + len(_MAGIC) :],
+    )
     if magic != _MAGIC or hashlib.sha256(body).digest() != digest:
         return None
     payload: dict[str, Any] = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
@@ -82,7 +95,9 @@ def _read(path: Path, device: torch.device) -> dict[str, Any] | None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file aside, fsync it and rename it: readers see the old one or the new one, whole."""
+    """Write a small text file aside, fsync it and rename it: readers see the old one or the new
+    one, whole.
+    """
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with aside.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -1,4 +1,6 @@
-"""One process of several that train one trial together (`python -m torch.distributed.run -m rm.train ...`), or the only one."""
+"""One process of several that train one trial together (`python -m torch.distributed.run -m
+rm.train ...`), or the only one.
+"""
 
 import os
 from collections.abc import Iterable
@@ -12,7 +14,8 @@ from torch import Tensor, nn
 class Processes:
     """The group that this process belongs to. With a count of 1 nothing here communicates.
 
-    Numbers are exchanged through a gloo group of their own, so that a decision never waits for a GPU.
+    Numbers are exchanged through a gloo group of their own, so that a decision never waits for a
+    GPU.
     """
 
     def __init__(self, rank: int = 0, count: int = 1) -> None:
@@ -24,12 +27,19 @@ class Processes:
         return self.rank == 0
 
     def share(self, start: int, stop: int) -> slice:
-        """This process's part of the positions start..stop, in the order of the ranks, as equal as can be."""
+        """This process's part of the positions start..stop, in the order of the ranks, as equal as
+        can be.
+        """
         length = stop - start
-        return slice(start + length * self.rank // self.count, start + length * (self.rank + 1) // self.count)
+        return slice(
+            start + length * self.rank // self.count,
+            start + length * (self.rank + 1) // self.count,
+        )
 
     def any(self, *flags: bool) -> list[bool]:
-        """Each flag: whether any process raised it. All processes decide alike, at the same step."""
+        """Each flag: whether any process raised it. All processes decide alike, at the same
+        step.
+        """
         if self.count == 1:
             return list(flags)
         raised = torch.tensor(flags, dtype=torch.int32)
@@ -51,7 +61,9 @@ class Processes:
         return int(found)
 
     def gather(self, state: Any) -> list[Any]:
-        """The states of all processes, by rank, on the first one; an empty list on the others. Tensors arrive on the CPU."""
+        """The states of all processes, by rank, on the first one; an empty list on the others.
+        Tensors arrive on the CPU.
+        """
         if self.count == 1:
             return [state]
         states: list[Any] | None = [None] * self.count if self.is_first else None
@@ -59,14 +71,18 @@ class Processes:
         return states or []
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The module whose backward pass averages gradients over the processes; batch-norm buffers are those of the first."""
+        """The module whose backward pass averages gradients over the processes; batch-norm buffers
+        are those of the first.
+        """
         if self.count == 1:
             return model
         # In a plain step RecursiveMix's second head takes no part, hence find_unused_parameters.
         return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Everyone takes the first process's buffers, before evaluating: running statistics are device 0's."""
+        """Everyone takes the first process's buffers, before evaluating: running statistics are
+        device 0's.
+        """
         if self.count > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
@@ -78,20 +94,32 @@ class Processes:
 
 
 def join() -> tuple[Processes, torch.device]:
-    """Join the group that torch.distributed.run set up in the environment, on this process's GPU where there is one."""
+    """Join the group that torch.distributed.run set up in the environment, on this process's GPU
+    where there is one.
+    """
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=count)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=count
+    )
     return Processes(rank, count), device
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error only says that another process of the group is gone: the reason is that one's to tell."""
+    """Whether an error only says that another process of the group is gone: the reason is that
+    one's to tell.
+    """
     said = str(error).lower()
-    words = ("connection closed by peer", "connection reset by peer", "broken pipe", "nccl", "gloo")
+    words = (
+        "connection closed by peer",
+        "connection reset by peer",
+        "broken pipe",
+        "nccl",
+        "gloo",
+    )
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in said for word in words)
     )

@@ -1,4 +1,6 @@
-"""Batch norm over groups of the batch, as each device of a data-parallel run sees only its share."""
+"""Batch norm over groups of the batch, as each device of a data-parallel run sees only its
+share.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +8,8 @@ from torch import Tensor, nn
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """Normalises each 1/groups of the batch by its own statistics; the running ones are those of the first, device 0.
+    """Normalises each 1/groups of the batch by its own statistics; the running ones are those of
+    the first, device 0.
 
     Parameters and state dict are those of nn.BatchNorm2d; evaluation is too.
     """
@@ -18,7 +21,10 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         first, *others = input.chunk(self.groups)
         parts = [super().forward(first)]
-        parts += [F.batch_norm(part, None, None, self.weight, self.bias, True, 0.0, self.eps) for part in others]
+        parts += [
+            F.batch_norm(part, None, None, self.weight, self.bias, True, 0.0, self.eps)
+            for part in others
+        ]
         return torch.cat(parts)
 
 

@@ -1,11 +1,14 @@
-"""Trains the trials of a queue folder on one GPU, several side by side, for so many minutes, and packs what came out of it.
+"""Trains the trials of a queue folder on one GPU, several side by side, for so many minutes, and
+packs what came out of it.
 
-    python -m rm.gpu_queue QUEUE --minutes 9 --side-by-side 2   # exit status 0 all done, 1 some failed, 2 bad input, 75 some left
+    python -m rm.gpu_queue QUEUE --minutes 9 --side-by-side 2   # exit status 0 all done, 1 some
+    failed, 2 bad input, 75 some left
 
-The folder is written by `python -m launch.gpu_queue plan` and needs nothing but `rm` and what it imports: `queue.json`, an order,
-and `runs/<id>/trial.json`. As soon as epochs have been measured, only what fits into the time is kept going or started; before the
-end all are stopped with a checkpoint, and the same command goes on with them. The archives in `QUEUE/back` hold journals, results,
-provenance and logs, no weights, and are at most 16 MiB each.
+The folder is written by `python -m launch.gpu_queue plan` and needs nothing but `rm` and what it
+imports: `queue.json`, an order, and `runs/<id>/trial.json`. As soon as epochs have been measured,
+only what fits into the time is kept going or started; before the end all are stopped with a
+checkpoint, and the same command goes on with them. The archives in `QUEUE/back` hold journals,
+results, provenance and logs, no weights, and are at most 16 MiB each.
 """
 
 import argparse
@@ -32,7 +35,8 @@ def load(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
         entries = [_entry(folder, item) for item in queue["trials"]]
     except (OSError, ValueError, KeyError) as error:
         raise QueueError(
-            f"{folder}: not a queue ({type(error).__name__}: {error}); `python -m launch.gpu_queue plan --out {folder}` writes one"
+            f"{folder}: not a queue ({type(error).__name__}: {error}); `python -m "
+            f"launch.gpu_queue plan --out {folder}` writes one"
         ) from None
     return queue, entries
 
@@ -40,7 +44,9 @@ def load(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
 def _entry(folder: Path, item: dict[str, Any]) -> Entry:
     run_dir = folder / "runs" / item["id"]
     trial = json.loads((run_dir / "trial.json").read_text(encoding="utf-8"))
-    kind = json.dumps([trial["backbone"], trial["dataset"], {**trial["train"], "epochs": 0}], sort_keys=True)
+    kind = json.dumps(
+        [trial["backbone"], trial["dataset"], {**trial["train"], "epochs": 0}], sort_keys=True
+    )
     entry = Entry(item["id"], item["label"], run_dir, trial["train"]["epochs"], kind)
     if (run_dir / "result.json").exists():
         entry.outcome = "finished"
@@ -68,17 +74,27 @@ def main(arguments: list[str] | None = None) -> int:
                 signal.signal(signal.SIGINT, runner.stop)
                 runner.run()
             outcomes = {
-                e.id: {"outcome": e.outcome, "epoch": e.done(), "epochs": e.epochs, "seconds_per_epoch": e.pace()}
+                e.id: {
+                    "outcome": e.outcome,
+                    "epoch": e.done(),
+                    "epochs": e.epochs,
+                    "seconds_per_epoch": e.pace(),
+                }
                 for e in entries
             }
             manifest = {"queue": queue, "outcomes": outcomes}
-            for line in pack(given.queue, manifest, given.out or given.queue / "back", given.with_checkpoints):
+            for line in pack(
+                given.queue, manifest, given.out or given.queue / "back", given.with_checkpoints
+            ):
                 say(line)
     except QueueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     words = [entry.outcome for entry in entries]
-    say(", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)) or "the queue is empty")
+    say(
+        ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+        or "the queue is empty"
+    )
     return 1 if "failed" in words else 0 if set(words) <= {"finished"} else INTERRUPTED
 
 
@@ -104,22 +120,33 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m rm.gpu_queue", description="Train what fits into some minutes on one GPU."
     )
-    parser.add_argument("queue", type=Path, metavar="QUEUE", help="the folder that `launch.gpu_queue plan` wrote")
     parser.add_argument(
-        "--minutes", type=_minutes, help="for everything, packing included (default: the plan's); 0: pack only"
+        "queue", type=Path, metavar="QUEUE", help="the folder that `launch.gpu_queue plan` wrote"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=_minutes,
+        help="for everything, packing included (default: the plan's); 0: pack only",
     )
     parser.add_argument(
         "--more-minutes", type=_minutes, default=0.0,
-        help="that later calls will have for what is left in this folder; inf where it stays (default: 0)",
+        help="that later calls will have for what is left in this folder; inf where it stays "
+             "(default: 0)",
     )  # fmt: skip
-    parser.add_argument("--side-by-side", type=int, choices=range(1, 17), default=2, metavar="N", help="default: 2")
     parser.add_argument(
-        "--margin-seconds", type=_minutes, default=20.0, help="for checkpoints and packing (default: 20)"
+        "--side-by-side", type=int, choices=range(1, 17), default=2, metavar="N", help="default: 2"
+    )
+    parser.add_argument(
+        "--margin-seconds",
+        type=_minutes,
+        default=20.0,
+        help="for checkpoints and packing (default: 20)",
     )
     parser.add_argument("--device", choices=["cuda", "cpu"], help="default: the GPU")
     parser.add_argument("--out", type=Path, help="where archives go (default: QUEUE/back)")
     parser.add_argument(
-        "--with-checkpoints", action="store_true", help="also an archive for each unfinished trial, where 16 MiB are enough"
+        "--with-checkpoints", action="store_true", help="also an archive for each unfinished "
+                                                        "trial, where 16 MiB are enough"
     )  # fmt: skip
     return parser
 

@@ -1,4 +1,6 @@
-"""What RecursiveMix remembers of the previous step: the mixed images, their labels, and what the network said about them."""
+"""What RecursiveMix remembers of the previous step: the mixed images, their labels, and what the
+network said about them.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +10,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Triplet:
-    """images (B, C, H, W) and targets (B, K) after mixing; logits (B, K), detached, of the training-mode forward."""
+    """images (B, C, H, W) and targets (B, K) after mixing; logits (B, K), detached, of the
+    training-mode forward.
+    """
 
     images: Tensor
     targets: Tensor
@@ -29,7 +33,9 @@ class History:
         return self._last
 
     def push(self, images: Tensor, targets: Tensor, logits: Tensor) -> None:
-        """Remember this step's batch in place of the former one; the tensors are kept, not copied."""
+        """Remember this step's batch in place of the former one; the tensors are kept, not
+        copied.
+        """
         self._last = Triplet(images.detach(), targets.detach(), logits.detach())
 
     def reset(self) -> None:

@@ -9,11 +9,13 @@ from typing import Any, Self
 
 
 class Journal:
-    """Appends events to `journal.jsonl`; a torn last line, left by a crash, is cut off when it is opened.
+    """Appends events to `journal.jsonl`; a torn last line, left by a crash, is cut off when it is
+    opened.
 
-    A silent journal writes nothing: of several processes that train together, the first one keeps it.
-    A single write to an O_APPEND file for each event. `epoch` events reach the disk with the next durable event: what they say
-    stands in the checkpoint as well, so a power cut loses nothing.
+    A silent journal writes nothing: of several processes that train together, the first one keeps
+    it. A single write to an O_APPEND file for each event. `epoch` events reach the disk with the
+    next durable event: what they say stands in the checkpoint as well, so a power cut loses
+    nothing.
     """
 
     def __init__(self, path: Path, *, silent: bool = False) -> None:
@@ -26,10 +28,17 @@ class Journal:
         """Write one event with the time (seconds since 1970); durable: fsync before returning."""
         if self.silent:
             return
-        line = json.dumps({"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False) + "\n"
+        line = (
+            json.dumps(
+                {"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False
+            )
+            + "\n"
+        )
         data = line.encode()
         written = os.write(self._file, data)
-        if written < len(data):  # a full disk writes what fits: take it back, so that the journal stays whole
+        if written < len(
+            data
+        ):  # a full disk writes what fits: take it back, so that the journal stays whole
             os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise OSError(28, "no space left on device", str(self.path))
         if durable:
@@ -46,7 +55,10 @@ class Journal:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         os.close(self._file)
 

@@ -1,4 +1,6 @@
-"""The pure pieces of mixing: boxes, areas, the resized paste, the soft loss. A box is (y0, x0, y1, x1), half-open."""
+"""The pure pieces of mixing: boxes, areas, the resized paste, the soft loss. A box is (y0, x0, y1,
+x1), half-open.
+"""
 
 import math
 
@@ -11,10 +13,12 @@ Box = tuple[int, int, int, int]
 
 
 def sample_box(size: tuple[int, int], area: float, generator: np.random.Generator) -> Box:
-    """Draw the box that covers about `area` of an image, clipped where it leaves the image (CutMix's `rand_bbox`).
+    """Draw the box that covers about `area` of an image, clipped where it leaves the image
+    (CutMix's `rand_bbox`).
 
     size      (H, W) in pixels
-    area      wanted fraction in [0, 1]; sides are int(side * sqrt(area)), half of that each side of a uniform centre
+    area      wanted fraction in [0, 1]; sides are int(side * sqrt(area)), half of that each side
+              of a uniform centre
     returns   (y0, x0, y1, x1), maybe smaller than wanted, empty when half a side rounds to 0
     """
     bounds = []
@@ -27,7 +31,9 @@ def sample_box(size: tuple[int, int], area: float, generator: np.random.Generato
 
 
 def mixed_area(box: Box, size: tuple[int, int]) -> float:
-    """The fraction of an (H, W) image that the box really covers: the lambda of labels and losses."""
+    """The fraction of an (H, W) image that the box really covers: the lambda of labels and
+    losses.
+    """
     y0, x0, y1, x1 = box
     return (y1 - y0) * (x1 - x0) / (size[0] * size[1])
 
@@ -42,12 +48,15 @@ def resize_fill(images: Tensor, previous: Tensor, box: Box, mode: str = "nearest
     """
     y0, x0, y1, x1 = box
     align = True if mode == "bilinear" else None
-    patch = F.interpolate(previous[: len(images)], size=(y1 - y0, x1 - x0), mode=mode, align_corners=align)
+    patch = F.interpolate(
+        previous[: len(images)], size=(y1 - y0, x1 - x0), mode=mode, align_corners=align
+    )
     return _pasted(images, patch, box)
 
 
 def cut_fill(images: Tensor, previous: Tensor, box: Box) -> Tensor:
-    """Fill `box` of each image with the same box of the previous image (CutMix, Eq. 1 of Yun et al. 2019).
+    """Fill `box` of each image with the same box of the previous image (CutMix, Eq. 1 of Yun et
+    al. 2019).
 
     Shapes as in `resize_fill`; the current batch is left unchanged.
     """
@@ -63,7 +72,9 @@ def _pasted(images: Tensor, patch: Tensor, box: Box) -> Tensor:
 
 
 def mix_targets(targets: Tensor, previous: Tensor, area: float) -> Tensor:
-    """(1 - area) * targets + area * previous, (B, K) each; `previous` may have more rows (Eq. 2)."""
+    """(1 - area) * targets + area * previous, (B, K) each; `previous` may have more rows (Eq.
+    2).
+    """
     return targets.mul(1 - area).add_(previous[: len(targets)], alpha=area)
 
 

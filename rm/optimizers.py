@@ -18,7 +18,9 @@ def sgd(
     weight_decay: Annotated[float, "weight_decay >= 0"] = 0.0,
     decay: Literal["all", "weights"] = "all",
 ) -> torch.optim.Optimizer:
-    """Stochastic gradient descent; `decay: weights` spares biases and norms, `all` is what the released code does."""
+    """Stochastic gradient descent; `decay: weights` spares biases and norms, `all` is what the
+    released code does.
+    """
     groups = _groups(model, weight_decay, decay)
     return _light(torch.optim.SGD)(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
 
@@ -39,7 +41,9 @@ def adamw(
 
 
 def _groups(model: nn.Module, weight_decay: float, decay: str) -> list[dict[str, object]]:
-    """One group with decay, and for `decay: weights` one without, for biases and norms (parameters of one dimension)."""
+    """One group with decay, and for `decay: weights` one without, for biases and norms (parameters
+    of one dimension).
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if decay == "all":
         return [{"params": parameters, "weight_decay": weight_decay}]
@@ -51,11 +55,16 @@ def _groups(model: nn.Module, weight_decay: float, decay: str) -> list[dict[str,
 
 @cache
 def _light(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """The optimizer without its import of torch._dynamo, which would add four seconds to the first step of every process.
+    """The optimizer without its import of torch._dynamo, which would add four seconds to the first
+    step of every process.
 
-    torch wraps these methods to hide them from its compiler. Only the model is ever compiled here, so they run unwrapped; the
-    arithmetic is torch's own.
+    torch wraps these methods to hide them from its compiler. Only the model is ever compiled here,
+    so they run unwrapped; the arithmetic is torch's own.
     """
-    hidden = {n: m for n, m in vars(torch.optim.Optimizer).items() if isfunction(m) and hasattr(m, "__wrapped__")}
+    hidden = {
+        n: m
+        for n, m in vars(torch.optim.Optimizer).items()
+        if isfunction(m) and hasattr(m, "__wrapped__")
+    }
     plain = {name: method.__wrapped__ for name, method in hidden.items()}
     return type(kind.__name__, (kind,), {**plain, "step": torch.no_grad()(unwrap(kind.step))})

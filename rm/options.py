@@ -1,7 +1,9 @@
-"""A trial as `rm` reads it: trial.json with the options of every choice filled in and checked against their annotations.
+"""A trial as `rm` reads it: trial.json with the options of every choice filled in and checked
+against their annotations.
 
-The choices are found in the file system: `method: cutmix` is the class in `rm/methods/cutmix.py`, `backbone: resnet18` the function
-of that name in some file of `rm/backbones/`. `launch/spec/catalog.py` reads the same source without importing it.
+The choices are found in the file system: `method: cutmix` is the class in `rm/methods/cutmix.py`,
+`backbone: resnet18` the function of that name in some file of `rm/backbones/`.
+`launch/spec/catalog.py` reads the same source without importing it.
 """
 
 import functools
@@ -31,7 +33,9 @@ OPTIONAL = ("probe",)
 
 
 class TrialError(ValueError):
-    """A trial that cannot be trained as written; the message says what is wrong and what would be valid."""
+    """A trial that cannot be trained as written; the message says what is wrong and what would be
+    valid.
+    """
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Train:
     """Options of the training loop itself.
 
     batch_size          images a step, over all processes
-    batch_norm_groups   batch norm sees 1/groups of the batch, as when it is spread over that many devices
+    batch_norm_groups   batch norm sees 1/groups of the batch, as when it is spread over that many
+                        devices
     precision           fp16 uses a gradient scaler
     label_smoothing     mass epsilon/(K-1) on each other class
     clip_norm           largest gradient norm; 0 is off
@@ -59,7 +64,9 @@ class Train:
 
 @dataclass(frozen=True)
 class Trial:
-    """The resolved trial: a {name, options} mapping for each choice, the loop's options, the seed."""
+    """The resolved trial: a {name, options} mapping for each choice, the loop's options, the
+    seed.
+    """
 
     id: str
     seed: int
@@ -80,7 +87,9 @@ class Trial:
 
 
 def load_trial(path: Path) -> Trial:
-    """Read a trial.json. Options left out take their defaults; raises TrialError for anything wrong in it."""
+    """Read a trial.json. Options left out take their defaults; raises TrialError for anything
+    wrong in it.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -90,7 +99,8 @@ def load_trial(path: Path) -> Trial:
     numerics = data.pop("numerics", NUMERICS)
     if numerics != NUMERICS:
         raise TrialError(
-            f"{path}: written for numerics {numerics}, but this rm computes numerics {NUMERICS}; plan it again"
+            f"{path}: written for numerics {numerics}, but this rm computes numerics {NUMERICS}; "
+            "plan it again"
         )
     try:
         return parse_trial(data)
@@ -99,7 +109,9 @@ def load_trial(path: Path) -> Trial:
 
 
 def parse_trial(data: Mapping[str, Any]) -> Trial:
-    """A trial from plain values; raises TrialError for unknown sections, choices, options, and values out of range."""
+    """A trial from plain values; raises TrialError for unknown sections, choices, options, and
+    values out of range.
+    """
     unknown = set(data) - {"id", "seed", "train", *SECTIONS}
     missing = {"seed", "train", *SECTIONS} - set(data) - set(OPTIONAL)
     if unknown or missing:
@@ -117,13 +129,19 @@ def parse_trial(data: Mapping[str, Any]) -> Trial:
 
 
 def _check_fit(method: str, backbone: str) -> None:
-    """TrialError where a method's `NEEDS` are not all among what the backbone's file says it `HAS`."""
+    """TrialError where a method's `NEEDS` are not all among what the backbone's file says it
+    `HAS`.
+    """
     needs = _declared(find("method", method), "NEEDS", method)
-    has = {name: _declared(build(), "HAS", name) for name, build in sorted(choices_of("backbone").items())}
+    has = {
+        name: _declared(build(), "HAS", name)
+        for name, build in sorted(choices_of("backbone").items())
+    }
     if lacking := " and ".join(sorted(needs - has[backbone])):
         valid = ", ".join(name for name, features in has.items() if needs <= features)
         raise TrialError(
-            f"method '{method}' needs a backbone with {lacking}; {backbone} has none; valid: {valid or 'none'}"
+            f"method '{method}' needs a backbone with {lacking}; {backbone} has none; valid: "
+            f"{valid or 'none'}"
         )
 
 
@@ -142,16 +160,26 @@ def find(section: str, name: str) -> Callable[..., Any]:
 
 
 def choices_of(section: str) -> dict[str, Callable[[], Callable[..., Any]]]:
-    """Name -> a function that returns the choice. A method's file is imported only when its name is asked for."""
+    """Name -> a function that returns the choice. A method's file is imported only when its name
+    is asked for.
+    """
     package = importlib.import_module(f"rm.{SECTIONS[section]}")
     if section == "method":
-        return {m.name: functools.partial(_only_class, package, m.name) for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
+        return {
+            m.name: functools.partial(_only_class, package, m.name)
+            for m in pkgutil.iter_modules(package.__path__)
+            if not m.name.startswith("_")
+        }
     modules = [package]
     if hasattr(package, "__path__"):
         modules = [
-            _module(package, m.name) for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")
+            _module(package, m.name)
+            for m in pkgutil.iter_modules(package.__path__)
+            if not m.name.startswith("_")
         ]
-    functions = [f for module in modules for f in vars(module).values() if _is_own_function(f, module)]
+    functions = [
+        f for module in modules for f in vars(module).values() if _is_own_function(f, module)
+    ]
     return {function.__name__: functools.partial(_itself, function) for function in functions}
 
 
@@ -160,7 +188,11 @@ def _module(package: ModuleType, name: str) -> ModuleType:
 
 
 def _is_own_function(value: object, module: ModuleType) -> bool:
-    return inspect.isfunction(value) and value.__module__ == module.__name__ and not value.__name__.startswith("_")
+    return (
+        inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not value.__name__.startswith("_")
+    )
 
 
 def _itself(choice: Callable[..., Any]) -> Callable[..., Any]:
@@ -169,21 +201,34 @@ def _itself(choice: Callable[..., Any]) -> Callable[..., Any]:
 
 def _only_class(package: ModuleType, name: str) -> Callable[..., Any]:
     module = _module(package, name)
-    classes = (c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__)
+    classes = (
+        c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__
+    )
     return next(c for c in classes if not c.__name__.startswith("_"))
 
 
 def _checked(section: str, choice: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    """`given` with defaults filled in; TrialError for unknown or missing options and for values against their annotation."""
-    parameters = {p.name: p for p in inspect.signature(choice).parameters.values() if _is_option(choice, p)}
-    types = typing.get_type_hints(choice.__init__ if inspect.isclass(choice) else choice, include_extras=True)
+    """`given` with defaults filled in; TrialError for unknown or missing options and for values
+    against their annotation.
+    """
+    parameters = {
+        p.name: p for p in inspect.signature(choice).parameters.values() if _is_option(choice, p)
+    }
+    types = typing.get_type_hints(
+        choice.__init__ if inspect.isclass(choice) else choice, include_extras=True
+    )
     if section == "dataset":
         loader = importlib.import_module("rm.datasets").load
-        parameters |= {p.name: p for p in inspect.signature(loader).parameters.values() if _is_option(loader, p)}
+        parameters |= {
+            p.name: p
+            for p in inspect.signature(loader).parameters.values()
+            if _is_option(loader, p)
+        }
         types = typing.get_type_hints(loader, include_extras=True) | types
     if set(given) - set(parameters):
         raise TrialError(
-            f"{section} has no option {sorted(set(given) - set(parameters))}; valid: {', '.join(parameters)}"
+            f"{section} has no option {sorted(set(given) - set(parameters))}; valid: "
+            f"{', '.join(parameters)}"
         )
     values = {}
     for name, parameter in parameters.items():
@@ -191,7 +236,9 @@ def _checked(section: str, choice: Callable[..., Any], given: dict[str, Any]) ->
             raise TrialError(f"{section} needs '{name}'")
         values[name] = given.get(name, parameter.default)
         _check(f"{section}.{name}", name, values[name], types[name])
-    for condition, why in getattr(importlib.import_module(choice.__module__), "REQUIRES", {}).items():
+    for condition, why in getattr(
+        importlib.import_module(choice.__module__), "REQUIRES", {}
+    ).items():
         if not eval(condition, {"__builtins__": {}}, values):  # our own source
             raise TrialError(f"{section} must satisfy {condition}: {why}")
     return values
@@ -208,10 +255,15 @@ def _check(what: str, name: str, value: Any, annotation: Any) -> None:
     if typing.get_origin(annotation) is Annotated:
         annotation, condition = typing.get_args(annotation)
         try:
-            valid = bool(eval(condition, {"__builtins__": {"all": all, "len": len}}, {name: value}))  # our own source
+            valid = bool(
+                eval(condition, {"__builtins__": {"all": all, "len": len}}, {name: value})
+            )  # our own source
         except TypeError:
             valid = False
         if not valid:
             raise TrialError(f"{what} must satisfy {condition}, found {value!r}")
     if typing.get_origin(annotation) is Literal and value not in typing.get_args(annotation):
-        raise TrialError(f"{what} must be one of {', '.join(map(repr, typing.get_args(annotation)))}, found {value!r}")
+        raise TrialError(
+            f"{what} must be one of {', '.join(map(repr, typing.get_args(annotation)))}, found "
+            f"{value!r}"
+        )

@@ -1,4 +1,6 @@
-"""What travels back from a machine that is not kept: the small files of run directories, in archives of at most 16 MiB."""
+"""What travels back from a machine that is not kept: the small files of run directories, in
+archives of at most 16 MiB.
+"""
 
 import hashlib
 import io
@@ -16,18 +18,26 @@ LOG_TAIL = 64 * 1024
 
 
 def source_digest() -> str:
-    """A hash of every source file of `rm`: whether two machines compute the same, with or without git."""
+    """A hash of every source file of `rm`: whether two machines compute the same, with or without
+    git.
+    """
     root, digest = Path(__file__).resolve().parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+        digest.update(
+            f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0"
+        )
     return digest.hexdigest()
 
 
-def pack(folder: Path, manifest: Mapping[str, Any], out: Path, with_checkpoints: bool) -> Iterator[str]:
-    """Write the archives of a queue folder to `out`, former ones removed; yields a line about each.
+def pack(
+    folder: Path, manifest: Mapping[str, Any], out: Path, with_checkpoints: bool
+) -> Iterator[str]:
+    """Write the archives of a queue folder to `out`, former ones removed; yields a line about
+    each.
 
-    `records.tar.gz` (`records-1.tar.gz` and on, where one is not enough) has `manifest.json` and the run directories in which
-    something happened; `checkpoint-<id>.tar` an unfinished one with its newest checkpoint.
+    `records.tar.gz` (`records-1.tar.gz` and on, where one is not enough) has `manifest.json` and
+    the run directories in which something happened; `checkpoint-<id>.tar` an unfinished one with
+    its newest checkpoint.
     """
     out.mkdir(parents=True, exist_ok=True)
     for old in (*out.glob("records*.tar.gz"), *out.glob("checkpoint-*.tar")):
@@ -45,14 +55,23 @@ def pack(folder: Path, manifest: Mapping[str, Any], out: Path, with_checkpoints:
             continue
         data = _tar(about, [run_dir], "w", ("checkpoint.pt",))
         if len(data) > LIMIT:
-            yield f"left out: the checkpoint of {run_dir.name}, {len(data) / 2**20:.0f} MiB, more than {LIMIT / 2**20:.0f}"
+            yield (
+                f"left out: the checkpoint of {run_dir.name}, {len(data) / 2**20:.0f} MiB, "
+                "more "
+                f"than {LIMIT / 2**20:.0f}"
+            )
         else:
             (out / f"checkpoint-{run_dir.name}.tar").write_bytes(data)
-            yield f"packed a checkpoint: {out / f'checkpoint-{run_dir.name}.tar'}, {len(data) / 2**20:.2f} MiB"
+            yield (
+                f"packed a checkpoint: {out / f'checkpoint-{run_dir.name}.tar'}, "
+                f"{len(data) / 2**20:.2f} MiB"
+            )
 
 
 def _parcels(about: bytes, run_dirs: Sequence[Path]) -> Iterator[tuple[bytes, int]]:
-    """(archive, number of run directories): one, or halves of halves until each is small enough."""
+    """(archive, number of run directories): one, or halves of halves until each is small
+    enough.
+    """
     data = _tar(about, run_dirs, "w:gz")
     if len(data) <= LIMIT or len(run_dirs) < 2:
         yield data, len(run_dirs)
@@ -71,7 +90,11 @@ def _tar(about: bytes, run_dirs: Sequence[Path], mode: Any, more: Sequence[str] 
                 path = run_dir / name
                 if path.is_file():
                     data = path.read_bytes()
-                    _put(archive, f"runs/{run_dir.name}/{name}", data[-LOG_TAIL:] if name == "log.txt" else data)
+                    _put(
+                        archive,
+                        f"runs/{run_dir.name}/{name}",
+                        data[-LOG_TAIL:] if name == "log.txt" else data,
+                    )
     return buffer.getvalue()
 
 

@@ -1,4 +1,6 @@
-"""Measuring a trial instead of training it, in the same run directory with the same journal: `rm.train.fit` comes here for it."""
+"""Measuring a trial instead of training it, in the same run directory with the same journal:
+`rm.train.fit` comes here for it.
+"""
 
 import time
 from collections.abc import Callable
@@ -11,7 +13,8 @@ from rm.options import Trial, TrialError, find
 
 
 class Notes:
-    """A probe's `Log` in a run's journal: each point is an `epoch` event, so that records hold it as they hold a
+    """A probe's `Log` in a run's journal: each point is an `epoch` event, so that records hold it
+    as they hold a
     training's; files go to `artifacts/` in the run directory."""
 
     def __init__(self, journal: Journal, check: Callable[[], None]) -> None:
@@ -28,8 +31,11 @@ class Notes:
         (folder / name).write_bytes(content)
 
 
-def measure(trial: Trial, device: torch.device, journal: Journal, check: Callable[[], None]) -> dict[str, Any]:
-    """What `trial.probe` finds, as it stands in result.json: its number is the metric `measured_<probe>`.
+def measure(
+    trial: Trial, device: torch.device, journal: Journal, check: Callable[[], None]
+) -> dict[str, Any]:
+    """What `trial.probe` finds, as it stands in result.json: its number is the metric
+    `measured_<probe>`.
 
     check   called where the probe can be stopped; raises to stop it
     """
@@ -37,9 +43,16 @@ def measure(trial: Trial, device: torch.device, journal: Journal, check: Callabl
     if name is None:
         raise TrialError(f"trial {trial.id} has no probe: it is there to be trained")
     again = bool(read(journal.path))
-    journal.append("resumed" if again else "started", epochs=0, threads=torch.get_num_threads(), device=str(device))
+    journal.append(
+        "resumed" if again else "started",
+        epochs=0,
+        threads=torch.get_num_threads(),
+        device=str(device),
+    )
     began = time.monotonic()
-    found: dict[str, float] = find("probe", name)(trial, device, Notes(journal, check), **trial.options("probe"))
+    found: dict[str, float] = find("probe", name)(
+        trial, device, Notes(journal, check), **trial.options("probe")
+    )
     return {
         "id": trial.id,
         "seed": trial.seed,

@@ -16,17 +16,27 @@ import torch
 from rm.checkpoint import write_atomically
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy")
-_SCHEDULER_VARIABLES = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_NODELIST", "RAY_JOB_ID")
+_SCHEDULER_VARIABLES = (
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_NODELIST",
+    "RAY_JOB_ID",
+)
 
 
 def record_attempt(run_dir: Path, device: torch.device) -> None:
-    """Append this attempt to provenance.json: commit and diff, versions, host, device, command, scheduler ids."""
+    """Append this attempt to provenance.json: commit and diff, versions, host, device, command,
+    scheduler ids.
+    """
     path = run_dir / "provenance.json"
     try:
         attempts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         attempts = []
-    attempts.append({"time": round(time.time(), 3), "pid": os.getpid(), **_here(), "device": _name(device)})
+    attempts.append(
+        {"time": round(time.time(), 3), "pid": os.getpid(), **_here(), "device": _name(device)}
+    )
     write_atomically(path, json.dumps(attempts, indent=1))
 
 
@@ -42,12 +52,16 @@ def _here() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "scheduler": {name: os.environ[name] for name in _SCHEDULER_VARIABLES if name in os.environ},
+        "scheduler": {
+            name: os.environ[name] for name in _SCHEDULER_VARIABLES if name in os.environ
+        },
     }
 
 
 def _git(folder: Path) -> dict[str, str | None]:
-    """Commit and difference of the working tree, or what a snapshot of one (`.provenance.json`) says it was taken from."""
+    """Commit and difference of the working tree, or what a snapshot of one (`.provenance.json`)
+    says it was taken from.
+    """
     try:
         taken = json.loads((folder / ".provenance.json").read_text(encoding="utf-8"))
         return {"git_commit": taken["git_commit"], "git_diff": taken["git_diff"]}
@@ -57,7 +71,11 @@ def _git(folder: Path) -> dict[str, str | None]:
     def ask(*words: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=True
+                ["git", "-C", str(folder), *words],
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=True,
             )
         except (OSError, subprocess.SubprocessError):
             return None

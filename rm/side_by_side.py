@@ -1,4 +1,6 @@
-"""Several trials side by side on one device, each a process of `rm.train`, as many as the time allows."""
+"""Several trials side by side on one device, each a process of `rm.train`, as many as the time
+allows.
+"""
 
 import itertools
 import os
@@ -49,19 +51,29 @@ class Entry:
         return median(gaps[-5:]) if len(gaps) >= 2 else None
 
     def _epochs(self) -> list[dict[str, Any]]:
-        return [event for event in read(self.run_dir / "journal.jsonl") if event["event"] == "epoch"]
+        return [
+            event for event in read(self.run_dir / "journal.jsonl") if event["event"] == "epoch"
+        ]
 
 
 class Runner:
     """Keeps up to `slots` trials training until all are finished or the time is up.
 
     seconds   until everything must have stopped
-    later     seconds that later calls will have for what is left: infinite where the folder stays, 0 where it does not
+    later     seconds that later calls will have for what is left: infinite where the folder stays,
+              0 where it does not
     margin    seconds before the end at which trials are told to checkpoint
     """
 
     def __init__(
-        self, entries: list[Entry], slots: int, *, seconds: float, later: float, margin: float, device: str
+        self,
+        entries: list[Entry],
+        slots: int,
+        *,
+        seconds: float,
+        later: float,
+        margin: float,
+        device: str,
     ) -> None:
         self.entries, self.slots, self.device = entries, slots, device
         self.end = time.monotonic() + seconds
@@ -103,7 +115,9 @@ class Runner:
                 self.paces[entry.kind] = pace
 
     def _shed(self) -> None:
-        """Where the first trial would not be done in time with so many beside it, the last one is stopped for its sake."""
+        """Where the first trial would not be done in time with so many beside it, the last one is
+        stopped for its sake.
+        """
         running = [entry for entry in self.running if not entry.stopping]
         paces = [entry.pace() for entry in running]
         if len(running) < 2 or len(running) < len(self.running) or None in paces:
@@ -112,7 +126,8 @@ class Runner:
         if pace * (first.epochs - first.done()) > self._left():
             self.slots = len(running) - 1
             say(
-                f"{first.label} takes too long with {self.slots} beside it: {running[-1].label} is stopped, with a checkpoint"
+                f"{first.label} takes too long with {self.slots} beside it: {running[-1].label} "
+                "is stopped, with a checkpoint"
             )
             running[-1].stopping = True
             self._signal(running[-1], signal.SIGTERM)
@@ -124,7 +139,11 @@ class Runner:
         for entry in self.entries:
             if len(self.running) >= self.slots:
                 return
-            if entry.outcome in ("waiting", "interrupted") and entry.process is None and self._fits(entry):
+            if (
+                entry.outcome in ("waiting", "interrupted")
+                and entry.process is None
+                and self._fits(entry)
+            ):
                 self._start(entry)
 
     def _fits(self, entry: Entry) -> bool:
@@ -132,7 +151,13 @@ class Runner:
         return pace is None or pace * (entry.epochs - entry.done()) <= self._left()
 
     def _start(self, entry: Entry) -> None:
-        command = [sys.executable, "-m", "rm.train", str(entry.run_dir / "trial.json"), str(entry.run_dir)]
+        command = [
+            sys.executable,
+            "-m",
+            "rm.train",
+            str(entry.run_dir / "trial.json"),
+            str(entry.run_dir),
+        ]
         threads = str(max(1, (os.cpu_count() or 1) // self.slots))
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with (entry.run_dir / "log.txt").open("ab") as log:
@@ -162,11 +187,17 @@ class Runner:
             entry.outcome = "interrupted"
         else:
             entry.outcome = "failed"
-        why = f": exit status {code}; see {entry.run_dir / 'log.txt'}" if entry.outcome == "failed" else ""
+        why = (
+            f": exit status {code}; see {entry.run_dir / 'log.txt'}"
+            if entry.outcome == "failed"
+            else ""
+        )
         say(f"{entry.outcome} {entry.label}, {entry.done()} of {entry.epochs} epochs{why}")
 
     def _stop_all(self) -> None:
-        """SIGTERM, and SIGKILL for what has not written its checkpoint when most of the margin is gone."""
+        """SIGTERM, and SIGKILL for what has not written its checkpoint when most of the margin is
+        gone.
+        """
         for entry in self.running:
             entry.stopping = True
             self._signal(entry, signal.SIGTERM)
@@ -191,7 +222,11 @@ class Runner:
         self.last_line = time.monotonic()
         for entry in self.running:
             pace, done = entry.pace(), entry.done()
-            ahead = f", {pace:.2f} s an epoch, {pace * (entry.epochs - done) / 60:.1f} min to go" if pace else ""
+            ahead = (
+                f", {pace:.2f} s an epoch, {pace * (entry.epochs - done) / 60:.1f} min to go"
+                if pace
+                else ""
+            )
             say(f"  {entry.label}: epoch {done} of {entry.epochs}{ahead}")
 
 

@@ -1,7 +1,9 @@
-"""The one training loop: `fit` trains a trial in a run directory, from wherever it was left, and writes result.json at the end.
+"""The one training loop: `fit` trains a trial in a run directory, from wherever it was left, and
+writes result.json at the end.
 
-python -m rm.train TRIAL.json RUN_DIR        # exit status 0 finished, 1 failed, 2 bad input, 75 interrupted (run it again)
-python -m torch.distributed.run --nproc-per-node 2 -m rm.train TRIAL.json RUN_DIR
+python -m rm.train TRIAL.json RUN_DIR        # exit status 0 finished, 1 failed, 2 bad input, 75
+interrupted (run it again) python -m torch.distributed.run --nproc-per-node 2 -m rm.train
+TRIAL.json RUN_DIR
 """
 
 import argparse
@@ -32,7 +34,9 @@ INTERRUPTED = 75
 
 
 class Interrupted(Exception):
-    """Training stopped where it was told to, after a checkpoint; running the trial again goes on from there."""
+    """Training stopped where it was told to, after a checkpoint; running the trial again goes on
+    from there.
+    """
 
 
 class Diverged(RuntimeError):
@@ -51,18 +55,24 @@ def fit(
     """Train a trial in `run_dir` and return its result, as it stands in result.json.
 
     stop                 asked before every step; true: checkpoint and raise Interrupted
-    checkpoint_seconds   time between periodic checkpoints (default $RM_CHECKPOINT_SECONDS or 300); 0 is every step
+    checkpoint_seconds   time between periodic checkpoints (default $RM_CHECKPOINT_SECONDS or 300);
+                         0 is every step
     processes            the group that trains together; each calls `fit`, the first one writes
 
-    An interrupted or killed run goes on from its newest whole checkpoint and ends with the numbers of an undisturbed one.
-    Any error is written to the journal as `failed`, with its traceback, before it is raised.
+    An interrupted or killed run goes on from its newest whole checkpoint and ends with the numbers
+    of an undisturbed one. Any error is written to the journal as `failed`, with its traceback,
+    before it is raised.
     """
     processes = processes or Processes()
     finished = run_dir / "result.json"
     if finished.exists():
         result: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
         return result
-    every = float(os.environ.get("RM_CHECKPOINT_SECONDS", 300)) if checkpoint_seconds is None else checkpoint_seconds
+    every = (
+        float(os.environ.get("RM_CHECKPOINT_SECONDS", 300))
+        if checkpoint_seconds is None
+        else checkpoint_seconds
+    )
     with Journal(run_dir / "journal.jsonl", silent=not processes.is_first) as journal:
         try:
             _same_threads(read(journal.path))
@@ -80,7 +90,11 @@ def fit(
         except Exception as error:
             if processes.count > 1 and is_lost_peer(error):
                 raise  # this process has not failed; whoever started them knows which one has
-            journal.append("failed", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+            journal.append(
+                "failed",
+                error=f"{type(error).__name__}: {error}",
+                traceback=traceback.format_exc(),
+            )
             raise
         if processes.is_first:
             checkpoint.write_atomically(finished, json.dumps(result, indent=1))
@@ -90,14 +104,19 @@ def fit(
 
 
 def _measured(
-    trial: Trial, device: torch.device, processes: Processes, journal: Journal, stop: Callable[[], bool]
+    trial: Trial,
+    device: torch.device,
+    processes: Processes,
+    journal: Journal,
+    stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """The result of a trial with a probe, which is measured and not trained."""
     from rm.probe import measure
 
     if processes.count > 1:
         raise TrialError(
-            f"trial {trial.id} is a measurement ({trial.probe}) and takes one process, not {processes.count}"
+            f"trial {trial.id} is a measurement ({trial.probe}) and takes one process, not "
+            f"{processes.count}"
         )
 
     def check() -> None:
@@ -114,13 +133,17 @@ def default_device() -> torch.device:
 
 
 def _same_threads(events: list[dict[str, Any]]) -> None:
-    """Sums on a CPU depend on the number of threads: a resumed run keeps the number it began with."""
+    """Sums on a CPU depend on the number of threads: a resumed run keeps the number it began
+    with.
+    """
     begun = next((e["threads"] for e in events if e["event"] == "started"), None)
     if begun is not None:
         torch.set_num_threads(begun)
 
 
-def train(run: Run, run_dir: Path, journal: Journal, stop: Callable[[], bool], every: float) -> None:
+def train(
+    run: Run, run_dir: Path, journal: Journal, stop: Callable[[], bool], every: float
+) -> None:
     """From the newest checkpoint, or the start, through the last epoch."""
     _begin(run, run_dir, journal)
     last_save = time.monotonic()
@@ -134,11 +157,14 @@ def train(run: Run, run_dir: Path, journal: Journal, stop: Callable[[], bool], e
                 if stopping:
                     journal.append("interrupted", epoch=run.epoch, step=run.step)
                     raise Interrupted(
-                        f"stopped in epoch {run.epoch} of {run.options.epochs}, before step {run.step + 1}"
+                        f"stopped in epoch {run.epoch} of {run.options.epochs}, before step "
+                        f"{run.step + 1}"
                     )
                 began = last_save = time.monotonic()
             run.take_step()
-        check_finite(run, run_dir)  # reads from the device, so that the clock stops when the work is done
+        check_finite(
+            run, run_dir
+        )  # reads from the device, so that the clock stops when the work is done
         run.seconds += time.monotonic() - began
         journal.append("epoch", durable=False, **run.end_epoch())
     save(run, run_dir, journal)
@@ -147,9 +173,13 @@ def train(run: Run, run_dir: Path, journal: Journal, stop: Callable[[], bool], e
 def _begin(run: Run, run_dir: Path, journal: Journal) -> None:
     saved = checkpoint.load(run_dir, run.device)
     if saved is None:
-        several: dict[str, Any] = {"processes": run.processes.count} if run.processes.count > 1 else {}
+        several: dict[str, Any] = (
+            {"processes": run.processes.count} if run.processes.count > 1 else {}
+        )
         threads, device = torch.get_num_threads(), str(run.device)
-        journal.append("started", epochs=run.options.epochs, threads=threads, device=device, **several)
+        journal.append(
+            "started", epochs=run.options.epochs, threads=threads, device=device, **several
+        )
         return
     run.load_state_dict(saved)
     journal.append("resumed", epoch=run.epoch, step=run.step)
@@ -171,13 +201,16 @@ def save(run: Run, run_dir: Path, journal: Journal) -> None:
 
 
 def check_finite(run: Run, run_dir: Path) -> None:
-    """Raise Diverged, naming step, learning rate and the last good checkpoint, once any process's loss was not finite."""
+    """Raise Diverged, naming step, learning rate and the last good checkpoint, once any process's
+    loss was not finite.
+    """
     bad = run.processes.largest(int(run.bad_step))
     if bad < 0:
         return
     held = [name for name in ("checkpoint.pt", "checkpoint.prev.pt") if (run_dir / name).exists()]
     raise Diverged(
-        f"the loss is not finite at step {bad} of epoch {run.epoch} (lr {run.lr:g}); last good checkpoint: "
+        f"the loss is not finite at step {bad} of epoch {run.epoch} (lr {run.lr:g}); last good "
+        "checkpoint: "
         f"{run_dir / held[0] if held else 'none yet'}"
     )
 
@@ -212,9 +245,14 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda number, frame: stopped.append(number))
     try:
         trial = load_trial(given.trial)
-        processes, device = join() if int(os.environ.get("WORLD_SIZE", 1)) > 1 else (Processes(), given.device)
+        processes, device = (
+            join() if int(os.environ.get("WORLD_SIZE", 1)) > 1 else (Processes(), given.device)
+        )
         given.run_dir.mkdir(parents=True, exist_ok=True)
-        if processes.is_first and given.trial.resolve() != (given.run_dir / "trial.json").resolve():
+        if (
+            processes.is_first
+            and given.trial.resolve() != (given.run_dir / "trial.json").resolve()
+        ):
             shutil.copyfile(given.trial, given.run_dir / "trial.json")
         every = given.checkpoint_seconds
         result = fit(
@@ -240,13 +278,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m rm.train", description="Train one trial in one run directory.")
+    parser = argparse.ArgumentParser(
+        prog="python -m rm.train", description="Train one trial in one run directory."
+    )
     parser.add_argument("trial", type=Path, metavar="TRIAL.json")
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument(
-        "--device", type=torch.device, default=None, help="cuda, cuda:1, cpu; default: a GPU if there is one"
+        "--device",
+        type=torch.device,
+        default=None,
+        help="cuda, cuda:1, cpu; default: a GPU if there is one",
     )
-    parser.add_argument("--checkpoint-seconds", type=float, default=None, help="default: $RM_CHECKPOINT_SECONDS or 300")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=None,
+        help="default: $RM_CHECKPOINT_SECONDS or 300",
+    )
     return parser
 
 

@@ -1,4 +1,6 @@
-"""Everything that a training step reads or changes: built from a trial, stepped, evaluated, saved and restored."""
+"""Everything that a training step reads or changes: built from a trial, stepped, evaluated, saved
+and restored.
+"""
 
 import functools
 import json
@@ -24,18 +26,27 @@ _STREAMS = {"views": 0, "method": 1}
 
 
 class Run:
-    """A trial in training: at `step` of `epoch` (from 1), with the metrics of the epochs behind it.
+    """A trial in training: at `step` of `epoch` (from 1), with the metrics of the epochs behind
+    it.
 
     data   other images than those of the trial's data set, which is not looked for then
     """
 
     def __init__(
-        self, trial: Trial, device: torch.device, processes: Processes | None = None, data: Dataset | None = None
+        self,
+        trial: Trial,
+        device: torch.device,
+        processes: Processes | None = None,
+        data: Dataset | None = None,
     ) -> None:
         self.trial, self.device, self.options = trial, device, trial.train
         self.processes = processes or Processes()
-        limits = {key: trial.choices["dataset"][key] for key in ("limit", "test_limit", "held_out")}
-        others = {key: value for key, value in trial.options("dataset").items() if key not in limits}
+        limits = {
+            key: trial.choices["dataset"][key] for key in ("limit", "test_limit", "held_out")
+        }
+        others = {
+            key: value for key, value in trial.options("dataset").items() if key not in limits
+        }
         self.data = load(trial.name("dataset"), others, **limits) if data is None else data
         self.train, self.test = open_images(self.data, device, self.processes.count)
         self.method: Method = find("method", trial.name("method"))(**trial.options("method"))
@@ -56,8 +67,10 @@ class Run:
         groups, count = self.options.batch_norm_groups, self.processes.count
         if groups % count or self.options.batch_size % count:
             raise TrialError(
-                f"batch_size {self.options.batch_size} and batch_norm_groups {groups} must be multiples of the number of "
-                f"processes, {count}: batch norm sees 1/{groups} of the batch, however many processes there are"
+                f"batch_size {self.options.batch_size} and batch_norm_groups {groups} must be "
+                "multiples of the number of "
+                f"processes, {count}: batch norm sees 1/{groups} of the batch, however many "
+                "processes there are"
             )
         torch.manual_seed(self.trial.seed)  # every method starts from the same backbone weights
         backbone: Backbone = find("backbone", self.trial.name("backbone"))(
@@ -84,7 +97,9 @@ class Run:
         return np.random.default_rng([self.trial.seed, self.epoch, _STREAMS[stream]])
 
     def start_epoch(self) -> None:
-        """Fresh generators, sums and order; the method forgets what it forgets at an epoch's start."""
+        """Fresh generators, sums and order; the method forgets what it forgets at an epoch's
+        start.
+        """
         self.step, self.seconds = 0, 0.0
         self.sums: dict[str, Any] = {}
         self.generator = self._rng("method")
@@ -93,10 +108,18 @@ class Run:
         self.batches: Iterator[tuple[Tensor, Tensor]] | None = None
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of each batch from the present step to the epoch's end, one too small to be shared left out."""
+        """This process's share of each batch from the present step to the epoch's end, one too
+        small to be shared left out.
+        """
         size, whole = self.options.batch_size, len(self.train)
-        bounds = [(start, min(start + size, whole)) for start in range(self.step * size, whole, size)]
-        shares = [self.processes.share(*each) for each in bounds if each[1] - each[0] >= self.processes.count]
+        bounds = [
+            (start, min(start + size, whole)) for start in range(self.step * size, whole, size)
+        ]
+        shares = [
+            self.processes.share(*each)
+            for each in bounds
+            if each[1] - each[0] >= self.processes.count
+        ]
         return self.train.batches(self.views, shares)
 
     def take_step(self) -> None:
@@ -112,7 +135,9 @@ class Run:
         if not self.options.channels_last:
             images = images.contiguous()
         with self._autocast():
-            loss, logits = self.method.loss(self.forward, images, self._targets(labels), self.generator)
+            loss, logits = self.method.loss(
+                self.forward, images, self._targets(labels), self.generator
+            )
         self._descend(loss)
         self._count(loss.detach(), logits.detach(), labels)
 
@@ -121,8 +146,9 @@ class Run:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         for parameter in self.model.parameters():
             if parameter.grad is None:
-                # No part in this step (RM's second head in a plain one). Gradient zero, so that momentum and weight decay
-                # go on, as in the released code, where zero_grad() left zeros.
+                # No part in this step (RM's second head in a plain one). Gradient zero, so that
+                # momentum and weight decay go on, as in the released code, where zero_grad() left
+                # zeros.
                 parameter.grad = torch.zeros_like(parameter)
         if self.options.clip_norm:
             self.scaler.unscale_(self.optimizer)
@@ -131,11 +157,18 @@ class Run:
         self.scaler.update()
 
     def _count(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add to the epoch's sums on the device, read once an epoch: no step waits for the device."""
-        self.bad_step = torch.where(torch.isfinite(loss) | (self.bad_step >= 0), self.bad_step, self.step)
+        """Add to the epoch's sums on the device, read once an epoch: no step waits for the
+        device.
+        """
+        self.bad_step = torch.where(
+            torch.isfinite(loss) | (self.bad_step >= 0), self.bad_step, self.step
+        )
         values = {"train_loss": loss.double(), **self.method.observed}
         sums = {name: value * len(labels) for name, value in values.items()}
-        sums |= {"images": len(labels), "train_top1_error": 100 * (logits.argmax(1) != labels).sum()}
+        sums |= {
+            "images": len(labels),
+            "train_top1_error": 100 * (logits.argmax(1) != labels).sum(),
+        }
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, 0) + value
 
@@ -143,21 +176,34 @@ class Run:
         """(B,) -> (B, K) one-hot, smoothed by epsilon/(K-1) on the other classes."""
         targets = F.one_hot(labels, self.data.classes).float()
         smoothing, others = self.options.label_smoothing, self.data.classes - 1
-        return targets * (1 - smoothing - smoothing / others) + smoothing / others if smoothing else targets
+        return (
+            targets * (1 - smoothing - smoothing / others) + smoothing / others
+            if smoothing
+            else targets
+        )
 
     def _autocast(self) -> torch.autocast:
         precision = self.options.precision
-        return torch.autocast(self.device.type, _PRECISIONS[precision], enabled=precision != "fp32")
+        return torch.autocast(
+            self.device.type, _PRECISIONS[precision], enabled=precision != "fp32"
+        )
 
     def end_epoch(self) -> dict[str, Any]:
         """Evaluate, and move on to the next epoch; returns the metrics of the one that ended."""
         names = sorted(self.sums)
-        sums = dict(zip(names, self.processes.sums(float(self.sums[name]) for name in names), strict=True))
+        sums = dict(
+            zip(names, self.processes.sums(float(self.sums[name]) for name in names), strict=True)
+        )
         images = sums.pop("images")
-        metrics = {"epoch": self.epoch, "lr": self.lr} | {name: value / images for name, value in sums.items()}
+        metrics = {"epoch": self.epoch, "lr": self.lr} | {
+            name: value / images for name, value in sums.items()
+        }
         if self.epoch % self.options.evaluate_every == 0 or self.epoch == self.options.epochs:
             metrics |= self.evaluate()
-        timing = {"epoch_seconds": self.seconds, "images_per_second": images / max(self.seconds, 1e-9)}
+        timing = {
+            "epoch_seconds": self.seconds,
+            "images_per_second": images / max(self.seconds, 1e-9),
+        }
         metrics |= {name: round(value, 4) for name, value in timing.items()}
         if self.device.type == "cuda":
             metrics["peak_memory_mib"] = torch.cuda.max_memory_allocated(self.device) / 2**20
@@ -168,12 +214,16 @@ class Run:
 
     @torch.inference_mode()
     def evaluate(self) -> dict[str, float]:
-        """Loss, top-1 and top-5 error (%) on the whole test split, every image once, whoever evaluates it."""
+        """Loss, top-1 and top-5 error (%) on the whole test split, every image once, whoever
+        evaluates it.
+        """
         self.processes.share_buffers(self.model)
         model = self.model.eval()
         top = min(5, self.data.classes)
         mine = self.processes.share(0, len(self.test))
-        loss, top1, top5 = (torch.zeros((), dtype=torch.float64, device=self.device) for _ in range(3))
+        loss, top1, top5 = (
+            torch.zeros((), dtype=torch.float64, device=self.device) for _ in range(3)
+        )
         for images, labels in self.test.plain_batches(mine, EVALUATION_BATCH):
             with self._autocast():
                 logits = model(images).float()
@@ -197,12 +247,16 @@ class Run:
         self.test.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the training depends on. Called by every process; complete on the first one."""
+        """All that the rest of the training depends on. Called by every process; complete on the
+        first one.
+        """
         mine = {
             "method": self.method.state_dict(),
             "generator": json.dumps(self.generator.bit_generator.state),
             "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "cuda_rng": torch.cuda.get_rng_state(self.device)
+            if self.device.type == "cuda"
+            else None,
             "sums": self.sums,
             "buffers": dict(
                 self.model.named_buffers()
@@ -220,11 +274,18 @@ class Run:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; TrialError for another trial's, or that of another number of processes."""
+        """The inverse of `state_dict`; TrialError for another trial's, or that of another number
+        of processes.
+        """
         if state["trial"] != self.trial.id:
-            raise TrialError(f"the checkpoint is of trial {state['trial']}, not of {self.trial.id}")
+            raise TrialError(
+                f"the checkpoint is of trial {state['trial']}, not of {self.trial.id}"
+            )
         if len(state["processes"]) != self.processes.count:
-            raise TrialError(f"the checkpoint is of {len(state['processes'])} processes, not of {self.processes.count}")
+            raise TrialError(
+                f"the checkpoint is of {len(state['processes'])} processes, not of "
+                f"{self.processes.count}"
+            )
         mine = state["processes"][self.processes.rank]
         self.epoch, self.epochs = state["position"][0], state["epochs"]
         self.start_epoch()

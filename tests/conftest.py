@@ -1,4 +1,6 @@
-"""Small real trainings that the tests share: handwritten digits at 16 px, a ResNet of a few thousand parameters."""
+"""Small real trainings that the tests share: handwritten digits at 16 px, a ResNet of a few
+thousand parameters.
+"""
 
 import copy
 import json
@@ -26,9 +28,15 @@ LONGEST = ("tracking", "slurm", "ray", "backends")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first, so that the test processes (make test) end at about the same time."""
+    """What takes longest comes first, so that the test processes (make test) end at about the same
+    time.
+    """
     items.sort(
-        key=lambda item: LONGEST.index(item.path.parent.name) if item.path.parent.name in LONGEST else len(LONGEST)
+        key=lambda item: (
+            LONGEST.index(item.path.parent.name)
+            if item.path.parent.name in LONGEST
+            else len(LONGEST)
+        )
     )
 
 
@@ -60,8 +68,15 @@ def write_trial(folder: Path, trial: dict[str, Any]) -> Path:
 
 
 def deterministic(run_dir: Path) -> list[dict[str, Any]]:
-    """What must be equal, bit for bit, between two runs of a trial: every epoch's numbers but the timings."""
-    events = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    """What must be equal, bit for bit, between two runs of a trial: every epoch's numbers but the
+    timings.
+    """
+    events = [
+        json.loads(line)
+        for line in (run_dir / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     epochs = {event["epoch"]: event for event in events if event["event"] == "epoch"}
     timings = {"event", "time", "epoch_seconds", "images_per_second", "peak_memory_mib"}
-    return [{k: v for k, v in epochs[epoch].items() if k not in timings} for epoch in sorted(epochs)]
+    return [
+        {k: v for k, v in epochs[epoch].items() if k not in timings} for epoch in sorted(epochs)
+    ]

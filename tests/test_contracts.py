@@ -1,4 +1,6 @@
-"""Whatever is put into a folder keeps that folder's contract: methods, backbones, data sets, backends, specs, found by scanning."""
+"""Whatever is put into a folder keeps that folder's contract: methods, backbones, data sets,
+backends, specs, found by scanning.
+"""
 
 import importlib
 import inspect
@@ -27,8 +29,13 @@ def test_planner_and_trainer_see_the_same_choices_and_options(section):
     planned = catalog.entries(section)
     assert set(planned) == set(options.choices_of(section))
     for name, entry in planned.items():
-        required = {n: 1 for n, f in entry.options.model_fields.items() if f.is_required() and n != "name"}
-        given = {n: [1] if "list" in str(entry.options.model_fields[n].annotation) else v for n, v in required.items()}
+        required = {
+            n: 1 for n, f in entry.options.model_fields.items() if f.is_required() and n != "name"
+        }
+        given = {
+            n: [1] if "list" in str(entry.options.model_fields[n].annotation) else v
+            for n, v in required.items()
+        }
         trained = options._checked(section, options.find(section, name), given)
         assert trained == entry.options(name=name, **given).model_dump(exclude={"name"})
 
@@ -41,7 +48,9 @@ def test_planner_and_trainer_agree_on_the_loop_and_the_numerics():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_trains_a_network(name):
-    """Loss, logits and gradients at every step, whatever the batch; no tensor of the caller is changed."""
+    """Loss, logits and gradients at every step, whatever the batch; no tensor of the caller is
+    changed.
+    """
     torch.manual_seed(0)
     method = options.find("method", name)()
     assert isinstance(method, Method)
@@ -79,11 +88,15 @@ def test_a_data_set_is_uint8_images_and_labels(name):
 
 
 def assert_is_a_data_set(data, train_images, test_images):
-    """uint8 images of one shape with labels, however they are kept, and the same again as a run is shown them."""
+    """uint8 images of one shape with labels, however they are kept, and the same again as a run is
+    shown them.
+    """
     assert isinstance(data, Dataset)
     for split, count in ((data.train, train_images), (data.test, test_images)):
         images = (
-            split.images if isinstance(split, Split) else torch.stack([split.reader(int(i), 0) for i in split.index])
+            split.images
+            if isinstance(split, Split)
+            else torch.stack([split.reader(int(i), 0) for i in split.index])
         )
         assert images.dtype == torch.uint8
         assert images.shape[0] == count == len(split)
@@ -117,7 +130,9 @@ def test_a_spec_and_all_its_profiles_resolve(path):
         "the first line says what it is and how many trials it has"
     )
     trials = {trial.id for trial in spec.trials}
-    found = spec.search.samples + len(spec.seeds) if spec.search else 0  # a search's samples, and its winner's seeds
+    found = (
+        spec.search.samples + len(spec.seeds) if spec.search else 0
+    )  # a search's samples, and its winner's seeds
     assert f"{len(trials) + found} trials" in path.read_text(encoding="utf-8").splitlines()[0]
     for profile in spec.profiles:
         assert load_spec(path, profile).profile == profile

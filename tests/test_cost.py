@@ -1,4 +1,6 @@
-"""The GPU-hours in a spec's first line are those that `python -m benchmarks.cost` counts at 30 TFLOP/s."""
+"""The GPU-hours in a spec's first line are those that `python -m benchmarks.cost` counts at 30
+TFLOP/s.
+"""
 
 import re
 

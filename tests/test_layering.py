@@ -1,4 +1,6 @@
-"""The arrows between the packages, read off the imports of every file (DESIGN: rooms import only downward)."""
+"""The arrows between the packages, read off the imports of every file (DESIGN: rooms import only
+downward).
+"""
 
 import ast
 from pathlib import Path
@@ -52,7 +54,7 @@ def test_launch_leaves_the_libraries_to_their_owners(path):
         name
         for name in imports(path)
         for library, where in owners.items()
-        if is_under(name, {library}) and str(path.relative_to(ROOT / 'launch')) not in where
+        if is_under(name, {library}) and str(path.relative_to(ROOT / "launch")) not in where
     }
     assert wrong == set()
 

@@ -1,4 +1,6 @@
-"""Every published number in a spec is the paper's, cell by cell; tests/published.csv holds the paper's classification tables."""
+"""Every published number in a spec is the paper's, cell by cell; tests/published.csv holds the
+paper's classification tables.
+"""
 
 import csv
 from pathlib import Path
@@ -14,7 +16,8 @@ METRICS = {"top1_err": "top1_error", "top5_err": "top5_error"}
 NUMBERS = [row for row in csv.DictReader(COPY.open(encoding="utf-8")) if row["metric"] in METRICS]
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet-1k"}
 
-# How a table's cell is found in the paper's: the text that identifies it there, from the cell's labels.
+# How a table's cell is found in the paper's: the text that identifies it there, from the cell's
+# labels.
 NAMES = {
     "+ RM (ours)": "RM",
     "PyramidNet-164, α̃=270": "PyramidNet-164(a=270)",
@@ -35,7 +38,13 @@ def published(table, labels, dataset, metric):
     wanted = [name(label) for label in labels]
     found = []
     for row in NUMBERS:
-        texts = {row["row_label"].removeprefix("+"), row["dataset"], row["backbone"], row["method"], row["variant"]}
+        texts = {
+            row["row_label"].removeprefix("+"),
+            row["dataset"],
+            row["backbone"],
+            row["method"],
+            row["variant"],
+        }
         texts |= {row["row_label"].replace("+", " + ").strip().removeprefix("+ ")}
         of = (row["table"], row["dataset"], METRICS[row["metric"]])
         if of == (table, dataset, metric) and all(label in texts for label in wanted):
@@ -50,7 +59,8 @@ def dataset(cell):
 SPECS = [
     path
     for path in sorted((ROOT / "experiments").glob("*.yaml"))
-    if (spec := load_spec(path)).paper is not None and not spec.metric.is_measured  # those: test_published_measured.py
+    if (spec := load_spec(path)).paper is not None
+    and not spec.metric.is_measured  # those: test_published_measured.py
 ]
 
 
@@ -83,4 +93,6 @@ def test_the_copy_is_the_source():
     columns = next(csv.reader(COPY.open(encoding="utf-8")))
     source = [row for row in csv.DictReader(SOURCE.open(encoding="utf-8")) if row["paper"] == "RM"]
     tables = {row["table"] for row in csv.DictReader(COPY.open(encoding="utf-8"))}
-    assert rows == {tuple((c, row[c]) for c in columns) for row in source if row["table"] in tables}
+    assert rows == {
+        tuple((c, row[c]) for c in columns) for row in source if row["table"] in tables
+    }

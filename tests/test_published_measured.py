@@ -1,4 +1,6 @@
-"""What the specs of measurements hold beside their cells is the paper's: Fig. 7's number and Table 11's."""
+"""What the specs of measurements hold beside their cells is the paper's: Fig. 7's number and Table
+11's.
+"""
 
 import csv
 from pathlib import Path
@@ -14,7 +16,9 @@ ROWS = list(csv.DictReader((ROOT / "tests" / "published.csv").open(encoding="utf
 def test_fig7_is_the_middle_of_the_papers_four_to_five():
     spec = load_spec(ROOT / "experiments" / "fig7.yaml")
     low, high = (float(row["value"]) for row in ROWS if row["table"] == "Fig7")
-    numbers = {cell.labels[-1]: cell.published for cell in spec.cells if cell.published is not None}
+    numbers = {
+        cell.labels[-1]: cell.published for cell in spec.cells if cell.published is not None
+    }
     assert numbers == {"+ RM (ours)": (low + high) / 2}
     assert spec.margin == (high - low) / 2
     assert {cell.trials[0].values["probe"]["threshold"] for cell in spec.cells} == {1e-4}
@@ -32,9 +36,13 @@ QUANTITIES = {
 
 
 def test_table11_is_the_papers_in_percent_over_its_baseline():
-    """The spec's percentages follow from the paper's numbers, which its figure shows as they are."""
+    """The spec's percentages follow from the paper's numbers, which its figure shows as they
+    are.
+    """
     spec = load_spec(ROOT / "experiments" / "table11.yaml")
-    paper = {(row["metric"], row["method"]): float(row["value"]) for row in ROWS if row["table"] == "11"}
+    paper = {
+        (row["metric"], row["method"]): float(row["value"]) for row in ROWS if row["table"] == "11"
+    }
     shown = dict(spec.figures[0].options)["published"]
     methods = {
         label: label.removeprefix("+ ").removesuffix(" (ours)")

@@ -1,4 +1,6 @@
-"""A fair part of `make smoke`: small copies of the paper's tables really train, on real images, and end as a report."""
+"""A fair part of `make smoke`: small copies of the paper's tables really train, on real images,
+and end as a report.
+"""
 
 import json
 
@@ -33,7 +35,10 @@ def test_a_small_copy_of_a_table_trains_and_is_reported(part, results, capsys):
     assert trials
     assert {trial["state"] for trial in trials} == {"finished"}
     formats = ["--format", "html,md,latex,csv"]
-    assert report.main([*specs, "--profile", "smoke", "--output", str(results / "report"), *formats]) == 0
+    assert (
+        report.main([*specs, "--profile", "smoke", "--output", str(results / "report"), *formats])
+        == 0
+    )
     for name in names:
         written = {path.suffix for path in (results / "report").glob(f"{name}*")}
         assert {".md", ".tex", ".csv"} <= written

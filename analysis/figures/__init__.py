@@ -1,10 +1,10 @@
 """One file per figure, and the one style of all of them.
 
-A figure's file defines `data(spec, records, **options) -> DataFrame`, the numbers that are drawn, and
-`draw(spec, records, **options) -> Figure` with the same options, which a spec names under `figures:`. A figure that
-also takes `curves` is handed a function `curves(metric) -> DataFrame(run_id, epoch, value)`, one that takes `artifacts` a
-function `artifacts(run_id, name) -> bytes`. No pyplot, no global state,
-and the same input gives the same bytes.
+A figure's file defines `data(spec, records, **options) -> DataFrame`, the numbers that are drawn,
+and `draw(spec, records, **options) -> Figure` with the same options, which a spec names under
+`figures:`. A figure that also takes `curves` is handed a function `curves(metric) ->
+DataFrame(run_id, epoch, value)`, one that takes `artifacts` a function `artifacts(run_id, name) ->
+bytes`. No pyplot, no global state, and the same input gives the same bytes.
 """
 
 import importlib
@@ -28,7 +28,12 @@ Artifacts = Callable[[str, str], bytes | None]
 
 STYLE_FILE = Path(__file__).parents[1] / "recursivemix.mplstyle"
 STYLE = matplotlib.rc_params_from_file(STYLE_FILE, use_default_template=False)
-INK, MUTED, GRID, PAPER = str(STYLE["text.color"]), str(STYLE["axes.edgecolor"]), str(STYLE["grid.color"]), "#fefefe"
+INK, MUTED, GRID, PAPER = (
+    str(STYLE["text.color"]),
+    str(STYLE["axes.edgecolor"]),
+    str(STYLE["grid.color"]),
+    "#fefefe",
+)
 PALETTE = tuple(STYLE["axes.prop_cycle"].by_key()["color"])
 LINES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
@@ -41,7 +46,9 @@ _UNDATED: dict[str, dict[str, None]] = {
 
 
 class FigureError(Exception):
-    """A spec asks for a figure that cannot be drawn: the message names spec, figure, option and what would be valid."""
+    """A spec asks for a figure that cannot be drawn: the message names spec, figure, option and
+    what would be valid.
+    """
 
 
 def available() -> list[str]:
@@ -68,7 +75,11 @@ def render(
     module = load(draw)
     sources = {"curves": curves, "artifacts": artifacts}
     parameters = inspect.signature(module.draw).parameters
-    valid = [name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY and name not in sources]
+    valid = [
+        name
+        for name, one in parameters.items()
+        if one.kind is one.KEYWORD_ONLY and name not in sources
+    ]
     required = [name for name in valid if parameters[name].default is inspect.Parameter.empty]
     unknown = sorted(set(options) - set(valid))
     absent = [name for name in required if name not in options]
@@ -77,7 +88,9 @@ def render(
         raise FigureError(f"{draw}: {what}; valid: {', '.join(valid)}")
     extra = {name: source for name, source in sources.items() if name in parameters}
     with style():
-        return module.draw(spec, records, **options, **extra), module.data(spec, records, **options, **extra)
+        return module.draw(spec, records, **options, **extra), module.data(
+            spec, records, **options, **extra
+        )
 
 
 @contextmanager
@@ -109,9 +122,11 @@ def save(figure: Figure, data: pd.DataFrame, folder: Path, name: str) -> list[Pa
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> str:
-    """An SVG element to stand in a page: ids prefixed with the name, and colours as the page's variables.
+    """An SVG element to stand in a page: ids prefixed with the name, and colours as the page's
+    variables.
 
-    --ink, --muted, --grid, --paper and --c0 … --c7 recolour it for a dark page; without them it keeps its own colours.
+    --ink, --muted, --grid, --paper and --c0 … --c7 recolour it for a dark page; without them it
+    keeps its own colours.
     """
     text = to_bytes(figure, "svg", name).decode("utf-8")
     text = text[text.index("<svg") :]
@@ -119,7 +134,9 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     prefix = re.sub(r"\W", "-", name)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r'(href="#|url\(#)', rf"\1{prefix}-", text)
-    names = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {c: f"c{i}" for i, c in enumerate(PALETTE)}
+    names = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
+        c: f"c{i}" for i, c in enumerate(PALETTE)
+    }
     text = re.sub("|".join(names), lambda found: f"var(--{names[found[0]]}, {found[0]})", text)
     # The page's own font is set by CSS; what is left of the shorthand is the size.
     text = re.sub(r"font: (?:\w+ )*?([\d.]+px) '[^;\"]*", r"font-size: \1", text)

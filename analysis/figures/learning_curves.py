@@ -1,4 +1,6 @@
-"""Test error against epoch: each cell's mean over its seeds, every seed as a thin line; behind them the authors' released logs."""
+"""Test error against epoch: each cell's mean over its seeds, every seed as a thin line; behind
+them the authors' released logs.
+"""
 
 from typing import Any
 
@@ -15,14 +17,23 @@ from launch.spec.load import Spec
 METRIC = "test_top1_error"
 
 
-def data(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = METRIC) -> pd.DataFrame:
-    """Columns row, cell, seed, epoch, value; unfinished runs are in it as far as they have come."""
+def data(
+    spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = METRIC
+) -> pd.DataFrame:
+    """Columns row, cell, seed, epoch, value; unfinished runs are in it as far as they have
+    come.
+    """
     table = collect(spec, records)
     trials = dict(zip(records["run_id"], records["trial_id"], strict=True))
     points = curves(metric)
     points = points.assign(trial_id=points["run_id"].map(trials))
     places = [
-        {"row": cell.row * table.is_grid, "cell": cell.labels[-1], "seed": seed.seed, "trial_id": seed.trial_id}
+        {
+            "row": cell.row * table.is_grid,
+            "cell": cell.labels[-1],
+            "seed": seed.seed,
+            "trial_id": seed.trial_id,
+        }
         for cell in table.cells
         for seed in cell.seeds
     ]
@@ -31,7 +42,9 @@ def data(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = MET
 
 
 def official(spec: Spec, metric: str = METRIC) -> pd.DataFrame:
-    """Columns row, cell, log, epoch, value: the released logs of the cells of this spec; none for a smaller profile."""
+    """Columns row, cell, log, epoch, value: the released logs of the cells of this spec; none for
+    a smaller profile.
+    """
     table = collect(spec, pd.DataFrame(columns=["trial_id"]))
     logs = {} if spec.profile else by_trial(load_official(), [spec])
     rows = [
@@ -44,10 +57,11 @@ def official(spec: Spec, metric: str = METRIC) -> pd.DataFrame:
 
 
 def draw(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = METRIC) -> Figure:
-    """One panel per row of the table, one colour per column; a single panel where the table has one axis.
+    """One panel per row of the table, one colour per column; a single panel where the table has
+    one axis.
 
-    The axis ends below the first epochs' errors where they would dwarf the rest. The mean runs as far as all seeds that
-    have logged anything do, so that it never jumps where one of them ends.
+    The axis ends below the first epochs' errors where they would dwarf the rest. The mean runs as
+    far as all seeds that have logged anything do, so that it never jumps where one of them ends.
     """
     table = collect(spec, records)
     frame = data(spec, records, curves=curves, metric=metric)
@@ -69,9 +83,16 @@ def draw(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = MET
         axes.set_ylabel(metric_name(metric.removeprefix("test_")))
     handles: dict[str, Any] = {}
     for axes in grid.flat:
-        handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        handles |= {
+            label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
     if handles:
-        figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=min(len(handles), 4))
+        figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside upper left",
+            ncols=min(len(handles), 4),
+        )
     return figure
 
 
@@ -81,7 +102,15 @@ def _authors(axes: Axes, frame: pd.DataFrame) -> None:
     cells = ", ".join(dict.fromkeys(frame["cell"]))
     label = f"the authors' released log{'s' if len(logs) > 1 else ''} of {cells} ({len(logs)})"
     for _, line in logs:
-        axes.plot(line["epoch"], line["value"], color=MUTED, linewidth=0.7, alpha=0.65, zorder=1.5, label=label)
+        axes.plot(
+            line["epoch"],
+            line["value"],
+            color=MUTED,
+            linewidth=0.7,
+            alpha=0.65,
+            zorder=1.5,
+            label=label,
+        )
 
 
 def _panel(axes: Axes, frame: pd.DataFrame, columns: list[str]) -> None:
@@ -96,7 +125,9 @@ def _panel(axes: Axes, frame: pd.DataFrame, columns: list[str]) -> None:
         axes.plot(mean.index, mean, color=colour, linestyle=dash, label=column)
     reached = frame.groupby(["cell", "seed"])["value"].min()
     if len(reached) and frame["value"].max() > 2.5 * reached.max():
-        axes.set_ylim(top=2.5 * reached.max())  # the first epochs' errors would flatten all that is worth comparing
+        axes.set_ylim(
+            top=2.5 * reached.max()
+        )  # the first epochs' errors would flatten all that is worth comparing
 
 
 def _columns(table: Table) -> list[str]:

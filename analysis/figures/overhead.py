@@ -1,4 +1,6 @@
-"""What each method costs over the baseline, in percent: ours with the standard deviation of its runs, the paper's beside it."""
+"""What each method costs over the baseline, in percent: ours with the standard deviation of its
+runs, the paper's beside it.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,30 +19,47 @@ Units = Mapping[str, Sequence[str]]
 
 
 def data(
-    spec: Spec, records: pd.DataFrame, *, published: Published | None = None, units: Units | None = None
+    spec: Spec,
+    records: pd.DataFrame,
+    *,
+    published: Published | None = None,
+    units: Units | None = None,
 ) -> pd.DataFrame:
-    """A row for each cell of a grid of quantities by methods, with the absolute numbers behind the percentages.
+    """A row for each cell of a grid of quantities by methods, with the absolute numbers behind the
+    percentages.
 
     published   quantity -> the paper's own numbers, one for each method
     units       quantity -> [ours, the paper's], for the numbers beside the points
-    Columns: quantity, method, n, overhead (%), std, published_overhead, value, reference, published.
+    Columns: quantity, method, n, overhead (%), std, published_overhead, value, reference,
+    published.
     """
     table = collect(spec, records)
     if not table.is_grid:
-        raise FigureError(f"needs two axes, quantity by method; {spec.path.name} has {', '.join(spec.axes)}")
+        raise FigureError(
+            f"needs two axes, quantity by method; {spec.path.name} has {', '.join(spec.axes)}"
+        )
     for option, given in (("published", published), ("units", units)):
         if unknown := sorted(set(given or {}) - set(table.rows)):
-            raise FigureError(f"{option}: no quantity '{unknown[0]}'; valid: {', '.join(table.rows)}")
+            raise FigureError(
+                f"{option}: no quantity '{unknown[0]}'; valid: {', '.join(table.rows)}"
+            )
     rows = [_row(cell, records, table.columns, published or {}) for cell in table.cells]
     return pd.DataFrame(rows)
 
 
-def _row(cell: CellResult, records: pd.DataFrame, methods: Sequence[str], published: Published) -> dict[str, Any]:
+def _row(
+    cell: CellResult, records: pd.DataFrame, methods: Sequence[str], published: Published
+) -> dict[str, Any]:
     numbers = published.get(cell.row, [math.nan] * len(methods))
     if len(numbers) != len(methods):
-        raise FigureError(f"published: '{cell.row}' has {len(numbers)} numbers for {len(methods)} methods")
+        raise FigureError(
+            f"published: '{cell.row}' has {len(numbers)} numbers for {len(methods)} methods"
+        )
     mine = records[records["trial_id"].isin([seed.trial_id for seed in cell.finished])]
-    own = {key: mine.get(f"measured_{key}", pd.Series(dtype=float)).mean() for key in ("value", "reference")}
+    own = {
+        key: mine.get(f"measured_{key}", pd.Series(dtype=float)).mean()
+        for key in ("value", "reference")
+    }
     return {
         "quantity": cell.row,
         "method": cell.column,
@@ -54,9 +73,15 @@ def _row(cell: CellResult, records: pd.DataFrame, methods: Sequence[str], publis
 
 
 def draw(
-    spec: Spec, records: pd.DataFrame, *, published: Published | None = None, units: Units | None = None
+    spec: Spec,
+    records: pd.DataFrame,
+    *,
+    published: Published | None = None,
+    units: Units | None = None,
 ) -> Figure:
-    """A panel for each quantity, a line in it for each method: ours a dot, the paper's a diamond, the absolute numbers beside."""
+    """A panel for each quantity, a line in it for each method: ours a dot, the paper's a diamond,
+    the absolute numbers beside.
+    """
     frame = data(spec, records, published=published, units=units)
     quantities, methods = (list(dict.fromkeys(frame[key])) for key in ("quantity", "method"))
     figure = Figure(figsize=(7.2, 0.6 + len(quantities) * (0.55 + 0.2 * len(methods))))
@@ -64,17 +89,28 @@ def draw(
     for quantity, axes in zip(quantities, grid.flat, strict=True):
         ours, theirs = (units or {}).get(quantity, ("", ""))
         _panel(
-            axes, frame[frame["quantity"] == quantity].to_dict("records"), f" {ours}".rstrip(), f" {theirs}".rstrip()
+            axes,
+            frame[frame["quantity"] == quantity].to_dict("records"),
+            f" {ours}".rstrip(),
+            f" {theirs}".rstrip(),
         )
         axes.set_title(quantity)
     grid[-1, 0].set_xlabel("% over the baseline")
     missing = frame[frame["n"] == 0]
     if len(missing):
-        text = "; ".join(f"{row['quantity']}: {row['method']}" for row in missing.to_dict("records"))
-        whole = "nothing has been measured yet" if len(missing) == len(frame) else f"not measured yet: {text}"
+        text = "; ".join(
+            f"{row['quantity']}: {row['method']}" for row in missing.to_dict("records")
+        )
+        whole = (
+            "nothing has been measured yet"
+            if len(missing) == len(frame)
+            else f"not measured yet: {text}"
+        )
         figure.supxlabel(whole, fontsize=8, color=MUTED, wrap=True)
     handles = {
-        label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        label: handle
+        for axes in grid.flat
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     if handles:
         figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=2)
@@ -86,7 +122,15 @@ def _panel(axes: Axes, rows: list[dict[Any, Any]], ours: str, theirs: str) -> No
         if row["n"]:
             spread = 0.0 if math.isnan(row["std"]) else row["std"]
             label = "ours, mean ± standard deviation" if any(r["n"] > 1 for r in rows) else "ours"
-            axes.errorbar(row["overhead"], place, xerr=spread, fmt="o", color=PALETTE[0], label=label, zorder=4)
+            axes.errorbar(
+                row["overhead"],
+                place,
+                xerr=spread,
+                fmt="o",
+                color=PALETTE[0],
+                label=label,
+                zorder=4,
+            )
         if not math.isnan(row["published_overhead"]):
             style: dict[str, Any] = {
                 "marker": "D",
@@ -95,12 +139,24 @@ def _panel(axes: Axes, rows: list[dict[Any, Any]], ours: str, theirs: str) -> No
                 "linestyle": "none",
             }
             axes.plot(row["published_overhead"], place, label="published", zorder=3, **style)
-        texts = [f"{_short(row['value'])}{ours}"] if row["n"] and not math.isnan(row["value"]) else []
-        texts += [] if math.isnan(row["published"]) else [f"paper {_short(row['published'])}{theirs}"]
+        texts = (
+            [f"{_short(row['value'])}{ours}"] if row["n"] and not math.isnan(row["value"]) else []
+        )
+        texts += (
+            [] if math.isnan(row["published"]) else [f"paper {_short(row['published'])}{theirs}"]
+        )
         at: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
         place_of: Any = ("axes fraction", "data")
         text = "  ·  ".join(texts)
-        axes.annotate(text, (1.0, place), xycoords=place_of, fontsize=8, color=MUTED, annotation_clip=False, **at)
+        axes.annotate(
+            text,
+            (1.0, place),
+            xycoords=place_of,
+            fontsize=8,
+            color=MUTED,
+            annotation_clip=False,
+            **at,
+        )
     axes.axvline(0, color=MUTED, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)

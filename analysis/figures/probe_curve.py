@@ -1,4 +1,6 @@
-"""What a probe measured along its own axis, as in the paper's Fig. 7: means over runs, a band of their standard deviation."""
+"""What a probe measured along its own axis, as in the paper's Fig. 7: means over runs, a band of
+their standard deviation.
+"""
 
 from typing import Any
 
@@ -13,7 +15,14 @@ from launch.spec.load import Spec
 
 
 def data(
-    spec: Spec, records: pd.DataFrame, *, curves: Curves, x: str, y: str, at: float | None = None, log: bool = True
+    spec: Spec,
+    records: pd.DataFrame,
+    *,
+    curves: Curves,
+    x: str,
+    y: str,
+    at: float | None = None,
+    log: bool = True,
 ) -> pd.DataFrame:
     """Columns cell, x, n, mean, std: a row for each cell and point, in the order of the table.
 
@@ -35,9 +44,18 @@ def data(
 
 
 def draw(
-    spec: Spec, records: pd.DataFrame, *, curves: Curves, x: str, y: str, at: float | None = None, log: bool = True
+    spec: Spec,
+    records: pd.DataFrame,
+    *,
+    curves: Curves,
+    x: str,
+    y: str,
+    at: float | None = None,
+    log: bool = True,
 ) -> Figure:
-    """A line for each cell with finished runs; the others are named below the axis. The paper's number is a diamond at `at`."""
+    """A line for each cell with finished runs; the others are named below the axis. The paper's
+    number is a diamond at `at`.
+    """
     table = collect(spec, records)
     frame = data(spec, records, curves=curves, x=x, y=y, at=at, log=log)
     figure = Figure(figsize=(4.7, 3.4))
@@ -66,7 +84,14 @@ def _line(axes: Axes, line: pd.DataFrame, i: int, name: str) -> None:
     colour, dash = PALETTE[i % len(PALETTE)], LINES[i // len(PALETTE) % len(LINES)]
     axes.plot(line["x"], line["mean"], color=colour, linestyle=dash, label=name, zorder=3)
     spread = line["std"].fillna(0.0)
-    axes.fill_between(line["x"], line["mean"] - spread, line["mean"] + spread, color=colour, alpha=0.2, linewidth=0)
+    axes.fill_between(
+        line["x"],
+        line["mean"] - spread,
+        line["mean"] + spread,
+        color=colour,
+        alpha=0.2,
+        linewidth=0,
+    )
 
 
 def _published(axes: Axes, cells: Any, at: float, margin: float) -> None:
@@ -75,6 +100,13 @@ def _published(axes: Axes, cells: Any, at: float, margin: float) -> None:
     label = "published, with the margin"
     for cell in cells:
         if cell.published is not None:
-            style: dict[str, Any] = {"marker": "D", "markerfacecolor": PAPER, "markeredgecolor": INK, "ecolor": INK}
-            axes.errorbar(at, cell.published, margin, linestyle="none", label=label, zorder=4, **style)
+            style: dict[str, Any] = {
+                "marker": "D",
+                "markerfacecolor": PAPER,
+                "markeredgecolor": INK,
+                "ecolor": INK,
+            }
+            axes.errorbar(
+                at, cell.published, margin, linestyle="none", label=label, zorder=4, **style
+            )
             label = "_nolegend_"

@@ -1,4 +1,6 @@
-"""What each method shows the network, and how RecursiveMix nests the images of its iterations, with their labels."""
+"""What each method shows the network, and how RecursiveMix nests the images of its iterations,
+with their labels.
+"""
 
 import io
 from collections.abc import Sequence
@@ -26,21 +28,27 @@ def data(
     recursion: str,
     positions: Sequence[int] = (0, 3),
 ) -> pd.DataFrame:
-    """Columns cell, iteration, changed (% of the pixels), area (of the label that is of earlier images).
+    """Columns cell, iteration, changed (% of the pixels), area (of the label that is of earlier
+    images).
 
     recursion   the row whose iterations are drawn one by one
     positions   which images of the batch are followed there
     """
-    cells = {_run_id(cell, records): " · ".join(cell.labels) for cell in collect(spec, records).cells}
+    cells = {
+        _run_id(cell, records): " · ".join(cell.labels) for cell in collect(spec, records).cells
+    }
     changed, area = curves("changed"), curves("area")
     frame = changed.merge(area, on=["run_id", "epoch"], how="left", suffixes=("", "_area"))
     frame = frame.assign(cell=frame["run_id"].map(cells)).dropna(subset=["cell"])
     order = {label: place for place, label in enumerate(cells.values())}
     frame = frame.sort_values(
-        ["cell", "epoch"], key=lambda column: column.map(order) if column.name == "cell" else column
+        ["cell", "epoch"],
+        key=lambda column: column.map(order) if column.name == "cell" else column,
     )
     columns = {"epoch": "iteration", "value": "changed", "value_area": "area"}
-    return frame.rename(columns=columns)[["cell", "iteration", "changed", "area"]].reset_index(drop=True)
+    return frame.rename(columns=columns)[["cell", "iteration", "changed", "area"]].reset_index(
+        drop=True
+    )
 
 
 def draw(
@@ -52,11 +60,15 @@ def draw(
     recursion: str,
     positions: Sequence[int] = (0, 3),
 ) -> Figure:
-    """Above, a row of images for each method at the last iteration; below, the recursion with its labels."""
+    """Above, a row of images for each method at the last iteration; below, the recursion with its
+    labels.
+    """
     cells = {" · ".join(cell.labels): cell for cell in collect(spec, records).cells}
     if recursion not in cells:
         raise FigureError(f"recursion: no row '{recursion}'; valid: {', '.join(cells)}")
-    frame = data(spec, records, curves=curves, artifacts=artifacts, recursion=recursion, positions=positions)
+    frame = data(
+        spec, records, curves=curves, artifacts=artifacts, recursion=recursion, positions=positions
+    )
     steps = {label: _steps(cell, records, artifacts) for label, cell in cells.items()}
     done = [label for label in cells if steps[label]]
     missing = [label for label in cells if not steps[label]]
@@ -65,7 +77,9 @@ def draw(
     figure = Figure(figsize=(7.4, sum(heights) + (0.3 if missing else 0)))
     figure.get_layout_engine().set(w_pad=0.04, h_pad=0.02, hspace=0.0, wspace=0.0)  # type: ignore[union-attr, call-arg]
     ratios = heights[: 1 + bool(followed)]
-    parts: list[SubFigure] = list(figure.subfigures(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0])
+    parts: list[SubFigure] = list(
+        figure.subfigures(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
+    )
     _methods(parts[0], {label: steps[label][-1][1] for label in done})
     if followed:
         areas = frame[frame["cell"] == recursion]["area"].fillna(0.0).tolist()
@@ -76,7 +90,9 @@ def draw(
 
 
 def masses(areas: Sequence[float]) -> list[list[float]]:
-    """How much of the label of each iteration is of the image of each iteration so far (Eq. 2), from the pasted areas."""
+    """How much of the label of each iteration is of the image of each iteration so far (Eq. 2),
+    from the pasted areas.
+    """
     found: list[list[float]] = []
     for area in areas:
         earlier = [area * mass for mass in (found[-1] if found else [])]
@@ -87,18 +103,26 @@ def masses(areas: Sequence[float]) -> list[list[float]]:
 def _methods(figure: SubFigure, pictures: dict[str, Picture]) -> None:
     """A row of images for each method; the same places of the batch in every row."""
     figure.suptitle(
-        "One batch, as each method shows it to the network", x=0.012, ha="left", fontsize=9, fontweight="bold"
+        "One batch, as each method shows it to the network",
+        x=0.012,
+        ha="left",
+        fontsize=9,
+        fontweight="bold",
     )
     if not pictures:
         return
     columns = max(len(batch) for batch in pictures.values())
-    grid = figure.subplots(len(pictures), columns, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03})
+    grid = figure.subplots(
+        len(pictures), columns, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03}
+    )
     for (label, batch), row in zip(pictures.items(), grid, strict=True):
         for axes in row:
             axes.set_axis_off()
         for picture, axes in zip(batch, row, strict=False):
             _show(axes, picture)
-        row[0].text(-0.12, 0.5, label, transform=row[0].transAxes, ha="right", va="center", fontsize=8.5)
+        row[0].text(
+            -0.12, 0.5, label, transform=row[0].transAxes, ha="right", va="center", fontsize=8.5
+        )
 
 
 def _recursion(
@@ -108,11 +132,18 @@ def _recursion(
     positions: Sequence[int],
     shares: list[list[float]],
 ) -> None:
-    """For each followed place of the batch: the image that comes in, what the network sees, and the label as a bar."""
-    title = f"{name} over {len(steps)} iterations: what was shown is pasted, resized, into what comes next"
+    """For each followed place of the batch: the image that comes in, what the network sees, and
+    the label as a bar.
+    """
+    title = (
+        f"{name} over {len(steps)} iterations: what was shown is pasted, resized, into what "
+        "comes next"
+    )
     figure.suptitle(title, x=0.012, ha="left", fontsize=9, fontweight="bold")
     ratios = [0.62, 1.0, 0.13, 0.12] * len(positions)  # the last is a gap
-    grid = figure.subplots(len(ratios), len(steps), squeeze=False, gridspec_kw={"height_ratios": ratios})
+    grid = figure.subplots(
+        len(ratios), len(steps), squeeze=False, gridspec_kw={"height_ratios": ratios}
+    )
     for block, position in enumerate(positions):
         rows = grid[4 * block : 4 * block + 4]
         for axes in rows[3]:
@@ -122,10 +153,14 @@ def _recursion(
             _show(rows[1, step], seen[position])
             _bar(rows[2, step], shares[step] if step < len(shares) else [])
             if block == 0:
-                rows[0, step].set_title(f"iteration {step + 1}", loc="center", fontsize=8.5, fontweight="normal")
+                rows[0, step].set_title(
+                    f"iteration {step + 1}", loc="center", fontsize=8.5, fontweight="normal"
+                )
         for axes, text in zip(rows[:3, 0], ("new image", "network sees", "label"), strict=True):
             place = (-0.06, 0.5) if text == "label" else (-0.12, 0.5)
-            axes.text(*place, text, transform=axes.transAxes, ha="right", va="center", fontsize=8.5)
+            axes.text(
+                *place, text, transform=axes.transAxes, ha="right", va="center", fontsize=8.5
+            )
 
 
 def _show(axes: Axes, picture: Picture, frame: str | None = None) -> None:
@@ -145,7 +180,15 @@ def _bar(axes: Axes, shares: Sequence[float]) -> None:
     for step, share in reversed(list(enumerate(shares))):
         axes.barh(0, share, left=start, height=1, color=PALETTE[step % len(PALETTE)], linewidth=0)
         if share >= 0.12:
-            axes.text(start + share / 2, 0, f"{share:.0%}", ha="center", va="center", fontsize=7, color="white")
+            axes.text(
+                start + share / 2,
+                0,
+                f"{share:.0%}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white",
+            )
         start += share
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.5, 0.5)
@@ -159,8 +202,12 @@ def _run_id(cell: CellResult, records: pd.DataFrame) -> str | None:
     return str(records.loc[records["trial_id"] == cell.finished[0].trial_id, "run_id"].iloc[0])
 
 
-def _steps(cell: CellResult, records: pd.DataFrame, artifacts: Artifacts) -> list[tuple[Picture, Picture]]:
-    """(given, seen) of each iteration, each (N, H, W, 3) in [0, 1]; none where there is no finished run."""
+def _steps(
+    cell: CellResult, records: pd.DataFrame, artifacts: Artifacts
+) -> list[tuple[Picture, Picture]]:
+    """(given, seen) of each iteration, each (N, H, W, 3) in [0, 1]; none where there is no
+    finished run.
+    """
     run_id = _run_id(cell, records)
     found: list[tuple[Picture, Picture]] = []
     while run_id is not None:

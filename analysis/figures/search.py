@@ -1,4 +1,6 @@
-"""A search: where its samples lie, their validation error as colour, and how each of them learned until it was stopped."""
+"""A search: where its samples lie, their validation error as colour, and how each of them learned
+until it was stopped.
+"""
 
 from typing import Any
 
@@ -21,9 +23,15 @@ _STEPS = (1.0, 2.0, 5.0)
 
 
 def data(
-    spec: Spec, records: pd.DataFrame, *, curves: Curves, x: str | None = None, y: str | None = None
+    spec: Spec,
+    records: pd.DataFrame,
+    *,
+    curves: Curves,
+    x: str | None = None,
+    y: str | None = None,
 ) -> pd.DataFrame:
-    """A row for each sample and evaluated epoch: its place, its state, whether it won, and its error on held-out images.
+    """A row for each sample and evaluated epoch: its place, its state, whether it won, and its
+    error on held-out images.
 
     x, y   keys of the space; the first two where they are left out
     """
@@ -36,13 +44,27 @@ def data(
         mine = points[points["run_id"] == one.run_id]
         for epoch, value in zip(mine["epoch"], mine["value"], strict=True):
             place = {"x": one.sample.point[across.key], "y": one.sample.point[up.key]}
-            shown = {"state": one.state, "winner": one is best, "epoch": int(epoch), "value": float(value)}
+            shown = {
+                "state": one.state,
+                "winner": one is best,
+                "epoch": int(epoch),
+                "value": float(value),
+            }
             rows.append({"sample": one.sample.number, **place, **shown})
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"winner": bool, "value": float})
 
 
-def draw(spec: Spec, records: pd.DataFrame, *, curves: Curves, x: str | None = None, y: str | None = None) -> Figure:
-    """Left the plane of two keys, right the learning curves; a cross is where the scheduler stopped a sample."""
+def draw(
+    spec: Spec,
+    records: pd.DataFrame,
+    *,
+    curves: Curves,
+    x: str | None = None,
+    y: str | None = None,
+) -> Figure:
+    """Left the plane of two keys, right the learning curves; a cross is where the scheduler
+    stopped a sample.
+    """
     search = _search(spec)
     across, up = _axes(search, x, y)
     frame = data(spec, records, curves=curves, x=x, y=y)
@@ -54,7 +76,11 @@ def draw(spec: Spec, records: pd.DataFrame, *, curves: Curves, x: str | None = N
     name = METRIC_NAMES[search.metric]
     if len(last):
         bar = figure.colorbar(
-            ScalarMappable(norm, _COLOURS), ax=plane, pad=0.02, format="{x:g}", ticks=LogLocator(subs=_STEPS)
+            ScalarMappable(norm, _COLOURS),
+            ax=plane,
+            pad=0.02,
+            format="{x:g}",
+            ticks=LogLocator(subs=_STEPS),
         )
         bar.minorticks_off()
         bar.outline.set_visible(False)
@@ -79,26 +105,34 @@ def _search(spec: Spec) -> Search:
 
 def _axes(search: Search, x: str | None, y: str | None) -> tuple[Dimension, Dimension]:
     """The two dimensions of the plane, whose values are numbers."""
-    numeric = {d.key: d for d in search.space if all(type(bound) in (int, float) for bound in d.bounds)}
+    numeric = {
+        d.key: d for d in search.space if all(type(bound) in (int, float) for bound in d.bounds)
+    }
     free = [key for key in numeric if key not in (x, y)]
     chosen = []
     for option, key in (("x", x), ("y", y)):
         wanted = key if key is not None else free.pop(0) if free else None
         if wanted not in numeric:
-            raise FigureError(f"{option}: {wanted} is no numeric key of the space; valid: {', '.join(numeric)}")
+            raise FigureError(
+                f"{option}: {wanted} is no numeric key of the space; valid: {', '.join(numeric)}"
+            )
         chosen.append(numeric[wanted])
     return chosen[0], chosen[1]
 
 
 def _range(last: pd.DataFrame) -> Normalize:
-    """Colours over what all samples ended with; in powers of ten, as those stopped early would dwarf the others."""
+    """Colours over what all samples ended with; in powers of ten, as those stopped early would
+    dwarf the others.
+    """
     values = last["value"]
     low, high = (float(values.min()), float(values.max())) if len(values) else (1.0, 10.0)
     high = high if high > low else low + 1.0
     return LogNorm(low, high) if low > 0 else Normalize(low, high)
 
 
-def _plane(axes: Axes, last: pd.DataFrame, norm: Normalize, dimensions: tuple[Dimension, Dimension]) -> None:
+def _plane(
+    axes: Axes, last: pd.DataFrame, norm: Normalize, dimensions: tuple[Dimension, Dimension]
+) -> None:
     styles: dict[str, dict[str, Any]] = {
         "finished": {"marker": "o", "s": 46},
         "stopped": {"marker": "X", "s": 30},
@@ -107,13 +141,36 @@ def _plane(axes: Axes, last: pd.DataFrame, norm: Normalize, dimensions: tuple[Di
     }
     for state, style in styles.items():
         some = last[last["state"] == state]
-        axes.scatter(some["x"], some["y"], c=some["value"], norm=norm, cmap=_COLOURS, linewidths=0, zorder=3, **style)
+        axes.scatter(
+            some["x"],
+            some["y"],
+            c=some["value"],
+            norm=norm,
+            cmap=_COLOURS,
+            linewidths=0,
+            zorder=3,
+            **style,
+        )
     best = last[last["winner"]]
-    axes.scatter(best["x"], best["y"], s=150, facecolors="none", edgecolors=PALETTE[1], linewidths=1.8, zorder=4)
+    axes.scatter(
+        best["x"],
+        best["y"],
+        s=150,
+        facecolors="none",
+        edgecolors=PALETTE[1],
+        linewidths=1.8,
+        zorder=4,
+    )
     for row in best.to_dict("records"):
         text = f"{row['x']:g}, {row['y']:g}"
         axes.annotate(
-            text, (row["x"], row["y"]), (0, 10), textcoords="offset points", ha="center", fontsize=8, color=INK
+            text,
+            (row["x"], row["y"]),
+            (0, 10),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=INK,
         )
     for which, dimension in zip("xy", dimensions, strict=True):
         axes.set(**{f"{which}label": NAMES.get(dimension.key.rpartition(".")[2], dimension.key)})
@@ -138,10 +195,20 @@ def _lines(axes: Axes, frame: pd.DataFrame) -> None:
     for _, line in frame.groupby("sample"):
         end = line.iloc[-1]
         if end["winner"]:
-            axes.plot(line["epoch"], line["value"], color=PALETTE[1], zorder=5, label=label("the winner"))
+            axes.plot(
+                line["epoch"], line["value"], color=PALETTE[1], zorder=5, label=label("the winner")
+            )
             continue
         name = label("finished") if end["state"] == "finished" else "_"
-        axes.plot(line["epoch"], line["value"], color=MUTED, linewidth=0.8, alpha=0.7, zorder=3, label=name)
+        axes.plot(
+            line["epoch"],
+            line["value"],
+            color=MUTED,
+            linewidth=0.8,
+            alpha=0.7,
+            zorder=3,
+            label=name,
+        )
         if end["state"] == "stopped":
             cross: dict[str, Any] = {
                 "marker": "X",
@@ -150,7 +217,9 @@ def _lines(axes: Axes, frame: pd.DataFrame) -> None:
                 "linestyle": "none",
                 "zorder": 4,
             }
-            axes.plot([end["epoch"]], [end["value"]], label=label("stopped by the scheduler"), **cross)
+            axes.plot(
+                [end["epoch"]], [end["value"]], label=label("stopped by the scheduler"), **cross
+            )
     if len(frame) and frame["value"].min() > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=_STEPS))

@@ -1,4 +1,6 @@
-"""One setting against the error, as in the paper's Fig. 4 and 5: means over seeds with their standard deviations."""
+"""One setting against the error, as in the paper's Fig. 4 and 5: means over seeds with their
+standard deviations.
+"""
 
 import itertools
 from collections.abc import Mapping
@@ -15,7 +17,13 @@ from analysis.tables import metric_name
 from launch.spec.load import Cell, Spec
 from launch.spec.trial import Trial
 
-NAMES = {"alpha": "α", "omega": "ω", "lr": "learning rate", "weight_decay": "weight decay", "limit": "training images"}
+NAMES = {
+    "alpha": "α",
+    "omega": "ω",
+    "lr": "learning rate",
+    "weight_decay": "weight decay",
+    "limit": "training images",
+}
 
 
 def data(
@@ -27,31 +35,41 @@ def data(
     baseline: str | None = None,
     panels: str | None = None,
 ) -> pd.DataFrame:
-    """A row per point, ordered by x: panel, cell, how many of its seeds have finished, mean, std and the published number.
+    """A row per point, ordered by x: panel, cell, how many of its seeds have finished, mean, std
+    and the published number.
 
     x         dotted key of a number, such as method.alpha
-    where     dotted key -> value that a cell's trials must have; a section alone (method) compares its name
+    where     dotted key -> value that a cell's trials must have; a section alone (method) compares
+              its name
     baseline  the label of a cell that is drawn as a line; its row has no x
-    panels    an axis of the spec, with a panel for each of its values; without it there is one, and no such column
+    panels    an axis of the spec, with a panel for each of its values; without it there is one,
+              and no such column
     """
     if panels is not None and panels not in spec.axes:
         raise FigureError(f"panels: no axis '{panels}'; valid: {', '.join(spec.axes)}")
     results = {cell.labels: cell for cell in collect(spec, records).cells}
     place = None if panels is None else spec.axes.index(panels)
     frames = []
-    for panel in dict.fromkeys(cell.labels[place] if place is not None else "" for cell in spec.cells):
+    for panel in dict.fromkeys(
+        cell.labels[place] if place is not None else "" for cell in spec.cells
+    ):
         cells = [cell for cell in spec.cells if place is None or cell.labels[place] == panel]
         rows = _points(cells, results, x, where or {})
         if baseline is not None:
             mine = {cell.labels: results[cell.labels] for cell in cells}
             rows.append({"x": None, **_numbers(_labelled(mine, baseline))})
         frames.append(pd.DataFrame([{"panel": panel, **row} for row in rows]))
-    frame = pd.concat(frames, ignore_index=True).astype(dict.fromkeys(("x", "mean", "std", "published"), float))
+    frame = pd.concat(frames, ignore_index=True).astype(
+        dict.fromkeys(("x", "mean", "std", "published"), float)
+    )
     return frame.drop(columns="panel") if panels is None else frame
 
 
 def _points(
-    cells: list[Cell], results: Mapping[tuple[str, ...], CellResult], x: str, where: Mapping[str, Any]
+    cells: list[Cell],
+    results: Mapping[tuple[str, ...], CellResult],
+    x: str,
+    where: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     drawn: dict[float, str] = {}
@@ -60,13 +78,17 @@ def _points(
             continue
         at = _value(cell.trials[0], x)
         if isinstance(at, bool) or not isinstance(at, int | float):
-            raise FigureError(f"x: {x} is {at!r} in the cell '{' · '.join(cell.labels)}'; valid: the key of a number")
+            raise FigureError(
+                f"x: {x} is {at!r} in the cell '{' · '.join(cell.labels)}'; valid: the key of a "
+                "number"
+            )
         trials = " ".join(trial.id for trial in cell.trials)
         if drawn.get(at) == trials:  # one trial under two labels is one point
             continue
         if at in drawn:
             raise FigureError(
-                f"two different cells have {x} = {at}; name one more key in `where`, or an axis in `panels`"
+                f"two different cells have {x} = {at}; name one more key in `where`, or an axis "
+                "in `panels`"
             )
         drawn[at] = trials
         rows.append({"x": float(at), **_numbers(results[cell.labels])})
@@ -84,14 +106,22 @@ def draw(
     baseline: str | None = None,
     panels: str | None = None,
 ) -> Figure:
-    """The points of `data` with their error bars; points without a finished seed are named below the axis."""
+    """The points of `data` with their error bars; points without a finished seed are named below
+    the axis.
+    """
     frame = data(spec, records, x=x, where=where, baseline=baseline, panels=panels)
     parts = [("", frame)] if panels is None else list(frame.groupby("panel", sort=False))
-    figure = Figure(figsize=(4.7 if len(parts) == 1 else 3.6 * len(parts), 3.2 if len(parts) == 1 else 3.4))
+    figure = Figure(
+        figsize=(4.7 if len(parts) == 1 else 3.6 * len(parts), 3.2 if len(parts) == 1 else 3.4)
+    )
     grid = figure.subplots(1, len(parts), squeeze=False)[0]
     name = NAMES.get(x.rpartition(".")[2], x)
     done = frame[frame["x"].notna() & (frame["n"] > 0)]
-    label = f"ours, mean ± standard deviation ({_seeds(done)})" if (done["n"] > 1).any() else "ours, one seed"
+    label = (
+        f"ours, mean ± standard deviation ({_seeds(done)})"
+        if (done["n"] > 1).any()
+        else "ours, one seed"
+    )
     missing = []
     handles: dict[str, Any] = {}
     for (title, part), axes in zip(parts, grid, strict=True):
@@ -106,7 +136,10 @@ def draw(
         figure.supxlabel(text, fontsize=8, color=MUTED)
     if handles:
         figure.legend(
-            list(handles.values()), list(handles), loc="outside upper left", ncols=1 if len(parts) == 1 else 2
+            list(handles.values()),
+            list(handles),
+            loc="outside upper left",
+            ncols=1 if len(parts) == 1 else 2,
         )
     return figure
 
@@ -121,9 +154,16 @@ def _panel(axes: Axes, frame: pd.DataFrame, name: str, label: str) -> str:
     at = points["x"].map(places)
     if len(done):
         spread = done["std"].fillna(0.0)
-        axes.errorbar(at[done.index], done["mean"], spread, fmt="-o", color=PALETTE[0], label=label, zorder=3)
+        axes.errorbar(
+            at[done.index], done["mean"], spread, fmt="-o", color=PALETTE[0], label=label, zorder=3
+        )
     if points["published"].notna().any():
-        style: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": INK, "linestyle": "none", "zorder": 4}
+        style: dict[str, Any] = {
+            "markerfacecolor": PAPER,
+            "markeredgecolor": INK,
+            "linestyle": "none",
+            "zorder": 4,
+        }
         axes.plot(at, points["published"], label="published", marker="D", **style)
     axes.set_xticks(list(at), [f"{value:g}" for value in points["x"]])
     axes.update_datalim([(place, 0.0) for place in at], updatey=False)
@@ -136,7 +176,9 @@ def _panel(axes: Axes, frame: pd.DataFrame, name: str, label: str) -> str:
 
 
 def _places(values: list[float]) -> dict[float, float]:
-    """Where each value stands on the axis: at itself, or evenly spaced where some are too close to be told apart."""
+    """Where each value stands on the axis: at itself, or evenly spaced where some are too close to
+    be told apart.
+    """
     room = 0.055 * (max(values) - min(values))
     crowded = any(high - low < room for low, high in itertools.pairwise(values))
     return {value: float(place) if crowded else value for place, value in enumerate(values)}
@@ -147,7 +189,9 @@ def _baseline(axes: Axes, line: Mapping[Any, Any], named: str) -> None:
         spread = 0.0 if np.isnan(line["std"]) else line["std"]
         label = f"{named}, mean" + (" ± standard deviation" if spread else "")
         axes.axhline(line["mean"], color=MUTED, linestyle=(0, (4, 2)), linewidth=1.2, label=label)
-        axes.axhspan(line["mean"] - spread, line["mean"] + spread, color=GRID, alpha=0.6, linewidth=0)
+        axes.axhspan(
+            line["mean"] - spread, line["mean"] + spread, color=GRID, alpha=0.6, linewidth=0
+        )
     if not np.isnan(line["published"]):
         label = f"{named}, published"
         axes.axhline(line["published"], color=INK, linestyle=(0, (1, 2)), linewidth=1, label=label)
@@ -173,7 +217,9 @@ def _labelled(results: Mapping[tuple[str, ...], CellResult], label: str) -> Cell
     found = [cell for labels, cell in results.items() if label in (labels[-1], " · ".join(labels))]
     if len(found) != 1:
         valid = ", ".join(f"'{' · '.join(labels)}'" for labels in results)
-        raise FigureError(f"baseline: {len(found) or 'no'} cells are labelled '{label}'; valid: one of {valid}")
+        raise FigureError(
+            f"baseline: {len(found) or 'no'} cells are labelled '{label}'; valid: one of {valid}"
+        )
     return found[0]
 
 

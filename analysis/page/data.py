@@ -1,4 +1,6 @@
-"""What the page's script draws on demand: per-seed values, and learning curves thinned to what a screen can show."""
+"""What the page's script draws on demand: per-seed values, and learning curves thinned to what a
+screen can show.
+"""
 
 import math
 import os
@@ -25,8 +27,12 @@ Curves = Mapping[tuple[str, str], CellCurves]
 """By metric, as `top1_error`, and trial id."""
 
 
-def page_data(views: Iterable["View"], curves: Curves, folder: Path, results: Path) -> dict[str, Any]:
-    """Everything that page.js reads: cells by their id, panels of curves by table, machines once each."""
+def page_data(
+    views: Iterable["View"], curves: Curves, folder: Path, results: Path
+) -> dict[str, Any]:
+    """Everything that page.js reads: cells by their id, panels of curves by table, machines once
+    each.
+    """
     machines: dict[str, int] = {}
     server: str | None = None
     cells: dict[str, dict[str, Any]] = {}
@@ -42,8 +48,14 @@ def page_data(views: Iterable["View"], curves: Curves, folder: Path, results: Pa
                 cells[id]["heads"] = ["Measured"]
             cells[id] |= _lines(cell, metric, order, curves)
         rows = view.table.rows if view.table.is_grid else ("",)
-        panels[view.slug] = [(row, [id for id, cell in view.cells if not row or cell.row == row]) for row in rows]
-    names = [SELECTION_NAMES[name].replace(" epoch", "") for name in SELECTION_NAMES if name != "measured"]
+        panels[view.slug] = [
+            (row, [id for id, cell in view.cells if not row or cell.row == row]) for row in rows
+        ]
+    names = [
+        SELECTION_NAMES[name].replace(" epoch", "")
+        for name in SELECTION_NAMES
+        if name != "measured"
+    ]
     return {
         "cells": cells,
         "panels": panels,
@@ -57,49 +69,86 @@ def page_data(views: Iterable["View"], curves: Curves, folder: Path, results: Pa
 
 def thin(curve: Mapping[int, float], epochs: Sequence[int]) -> list[float | None]:
     """The curve at these epochs, to two decimals; None where it has no value."""
-    return [round(curve[epoch], 2) if epoch in curve and math.isfinite(curve[epoch]) else None for epoch in epochs]
+    return [
+        round(curve[epoch], 2) if epoch in curve and math.isfinite(curve[epoch]) else None
+        for epoch in epochs
+    ]
 
 
 def shown_epochs(curves: Iterable[Mapping[int, float]]) -> list[int]:
-    """At most MOST_POINTS epochs, evenly apart, the first and the last of all curves among them."""
+    """At most MOST_POINTS epochs, evenly apart, the first and the last of all curves among
+    them.
+    """
     every = sorted({epoch for curve in curves for epoch in curve})
     if len(every) <= MOST_POINTS:
         return every
-    return sorted({every[round(i * (len(every) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)})
+    return sorted(
+        {every[round(i * (len(every) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)}
+    )
 
 
 def _lines(cell: CellResult, metric: str, order: Sequence[str], curves: Curves) -> dict[str, Any]:
     """The cell's learning curves, ours and the authors', and what the authors' logs end with."""
     data: dict[str, Any] = {}
-    mine = [(seed.seed, curves[metric, seed.trial_id]) for seed in cell.seeds if curves.get((metric, seed.trial_id))]
+    mine = [
+        (seed.seed, curves[metric, seed.trial_id])
+        for seed in cell.seeds
+        if curves.get((metric, seed.trial_id))
+    ]
     theirs = [run.curves[metric] for run in cell.official if metric in run.curves]
     if mine:
         epochs = shown_epochs(curve for _, curve in mine)
-        data["curves"] = {"s": [seed for seed, _ in mine], "e": epochs, "v": [thin(curve, epochs) for _, curve in mine]}
+        data["curves"] = {
+            "s": [seed for seed, _ in mine],
+            "e": epochs,
+            "v": [thin(curve, epochs) for _, curve in mine],
+        }
     if theirs:
         epochs = shown_epochs(theirs)
         data["theirs"] = [{"e": epochs, "v": thin(curve, epochs)} for curve in theirs]
         finals = [(run.name, run.finals(metric)) for run in cell.official if metric in run.curves]
-        data["authors"] = [(name, [round(values[key], 2) for key in order if key in values]) for name, values in finals]
+        data["authors"] = [
+            (name, [round(values[key], 2) for key in order if key in values])
+            for name, values in finals
+        ]
     return data
 
 
-def _seed(seed: SeedResult, order: Sequence[str], machines: dict[str, int], results: Path) -> list[Any]:
-    """[seed, state, values or null, trial, run, folder, machine, origin], without what is empty at the end."""
-    values = [round(seed.values[name], 3) if name in seed.values else None for name in order] if seed.values else None
+def _seed(
+    seed: SeedResult, order: Sequence[str], machines: dict[str, int], results: Path
+) -> list[Any]:
+    """[seed, state, values or null, trial, run, folder, machine, origin], without what is empty at
+    the end.
+    """
+    values = (
+        [round(seed.values[name], 3) if name in seed.values else None for name in order]
+        if seed.values
+        else None
+    )
     run = f"{seed.experiment_id}/runs/{seed.run_id}" if seed.run_id and seed.experiment_id else 0
     machine = None
     if seed.host or seed.device:
         text = ", ".join(part for part in (seed.device, seed.host) if part)
         machine = machines.setdefault(text, len(machines))
-    parts = [seed.seed, seed.state, values, seed.trial_id, run, _folder(seed, results), machine, seed.origin]
+    parts = [
+        seed.seed,
+        seed.state,
+        values,
+        seed.trial_id,
+        run,
+        _folder(seed, results),
+        machine,
+        seed.origin,
+    ]
     while parts[-1] is None:
         parts.pop()
     return parts
 
 
 def _folder(seed: SeedResult, results: Path) -> str | int:
-    """1 for the run directory in its usual place, where a link moves with the page; else its path as text."""
+    """1 for the run directory in its usual place, where a link moves with the page; else its path
+    as text.
+    """
     if not seed.run_dir:
         return 0
     path = Path(seed.run_dir)
@@ -109,4 +158,8 @@ def _folder(seed: SeedResult, results: Path) -> str | int:
 
 def _server(link: str | None) -> str | None:
     """The part of a run's link that is common to all runs of the server."""
-    return link.split("#/experiments/")[0] + "#/experiments/" if link and "#/experiments/" in link else None
+    return (
+        link.split("#/experiments/")[0] + "#/experiments/"
+        if link and "#/experiments/" in link
+        else None
+    )

@@ -1,4 +1,6 @@
-"""The one self-contained page: `page.html.jinja` filled in, with its style and script in it. It needs no network."""
+"""The one self-contained page: `page.html.jinja` filled in, with its style and script in it. It
+needs no network.
+"""
 
 import html
 import json
@@ -21,7 +23,8 @@ from analysis.results import SELECTION_NAMES, VERDICTS, CellResult, Table
 
 HERE = Path(__file__).parent
 MEANINGS = {
-    "reproduced": "equivalent to the paper’s number: the 90 % interval lies within the margin (two one-sided tests at 5 %)",
+    "reproduced": "equivalent to the paper’s number: the 90 % interval lies within the margin "
+    "(two one-sided tests at 5 %)",
     "consistent": "not shown to be equivalent, but the 95 % interval overlaps the margin",
     "differs": "the 95 % interval lies outside the margin",
     "missing": "too few finished seeds to say anything",
@@ -31,7 +34,9 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure on the page: its name, a sentence on what it shows, the inline SVG and its files relative to the page."""
+    """A figure on the page: its name, a sentence on what it shows, the inline SVG and its files
+    relative to the page.
+    """
 
     name: str
     caption: str
@@ -41,7 +46,9 @@ class Drawing:
 
 @dataclass(frozen=True)
 class View:
-    """A table as the page shows it, with its figures and the sentence on its learning curves (empty: it has none)."""
+    """A table as the page shows it, with its figures and the sentence on its learning curves
+    (empty: it has none).
+    """
 
     table: Table
     figures: Sequence[Drawing] = ()
@@ -54,7 +61,9 @@ class View:
     @property
     def heading(self) -> str:
         metric = tables.metric_name(self.table.spec.metric.name)
-        return f"{self.table.spec.title}, {metric}" if self.table.further else self.table.spec.title
+        return (
+            f"{self.table.spec.title}, {metric}" if self.table.further else self.table.spec.title
+        )
 
     @property
     def reduced(self) -> bool:
@@ -69,7 +78,11 @@ class View:
     def others(self) -> list[str]:
         """The selections that stand beside the spec's own."""
         select = self.table.spec.metric.select
-        return [] if self.measured else [name for name in SELECTION_NAMES if name not in (select, "measured")]
+        return (
+            []
+            if self.measured
+            else [name for name in SELECTION_NAMES if name not in (select, "measured")]
+        )
 
     @property
     def cells(self) -> list[tuple[str, CellResult]]:
@@ -78,12 +91,18 @@ class View:
     @property
     def words(self) -> dict[str, str]:
         """What the filter knows a cell by: its verdict and the states of its trials."""
-        return {id: "|".join(dict.fromkeys([cell.verdict.word, *_states(cell)])) for id, cell in self.cells}
+        return {
+            id: "|".join(dict.fromkeys([cell.verdict.word, *_states(cell)]))
+            for id, cell in self.cells
+        }
 
     @property
     def origins(self) -> dict[str, list[str]]:
         """Where a cell's runs come from, other than from here."""
-        return {id: sorted({seed.origin for seed in cell.seeds if seed.origin}) for id, cell in self.cells}
+        return {
+            id: sorted({seed.origin for seed in cell.seeds if seed.origin})
+            for id, cell in self.cells
+        }
 
     @property
     def states(self) -> list[tuple[str, int]]:
@@ -100,7 +119,11 @@ class View:
     @property
     def verdicts(self) -> list[tuple[str, int]]:
         found = self.table.verdicts
-        return [(word, found[word]) for word in VERDICTS if found[word]] if self.table.has_published else []
+        return (
+            [(word, found[word]) for word in VERDICTS if found[word]]
+            if self.table.has_published
+            else []
+        )
 
     @property
     def claims(self) -> list[tuple[str, int]]:
@@ -118,7 +141,8 @@ def to_html(
     notes: str = "",
     reload: float | None = None,
 ) -> str:
-    """The page that will be written into `folder`; run directories below `results` become relative links.
+    """The page that will be written into `folder`; run directories below `results` become relative
+    links.
 
     curves  metric and trial id -> its learning curve, of those that are to be on the page
     notes   Markdown: headings, paragraphs and lists
@@ -131,7 +155,13 @@ def to_html(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    for function in (tables.number, tables.signed, tables.mean_std, tables.p_value, tables.seed_count):
+    for function in (
+        tables.number,
+        tables.signed,
+        tables.mean_std,
+        tables.p_value,
+        tables.seed_count,
+    ):
         environment.globals[function.__name__] = function
     states = _all_states(views)
     present = {word for view in views for word, _ in view.verdicts}
@@ -168,7 +198,10 @@ def _shown(view: View) -> dict[str, Any]:
         "words",
         "origins",
     )
-    known = {name: getattr(view, name) for name in (*names, "states", "done", "total", "verdicts", "claims")}
+    known = {
+        name: getattr(view, name)
+        for name in (*names, "states", "done", "total", "verdicts", "claims")
+    }
     table = view.table
     return known | {
         "summary": summary(table),
@@ -191,15 +224,24 @@ def lead(views: Sequence[View]) -> list[str]:
         f"{len(views)} tables and figures",
         f"{states['finished']} of {sum(states.values())} distinct trials finished",
     )
-    return [f"{tables_}; {trials}."] + ([f"Cells with a published number at full scale: {told}."] if told else [])
+    return [f"{tables_}; {trials}."] + (
+        [f"Cells with a published number at full scale: {told}."] if told else []
+    )
 
 
 def provenance(shown: Sequence[Table]) -> dict[str, Any]:
-    """Where the records come from: commits, machines, versions with their number of runs, hours, the latest end."""
-    records = pd.concat([table.records for table in shown]).drop_duplicates("trial_id") if shown else pd.DataFrame()
+    """Where the records come from: commits, machines, versions with their number of runs, hours,
+    the latest end.
+    """
+    records = (
+        pd.concat([table.records for table in shown]).drop_duplicates("trial_id")
+        if shown
+        else pd.DataFrame()
+    )
     keys = ("git_commit", "host", "device", "versions", "origin")
     counted: dict[str, Any] = {
-        key: Counter(map(str, records[key].dropna())).most_common() if key in records else [] for key in keys
+        key: Counter(map(str, records[key].dropna())).most_common() if key in records else []
+        for key in keys
     }
     ended = sorted(records["ended"].dropna())
     seconds = {"GPU time": 0.0, "CPU time": 0.0}
@@ -208,11 +250,16 @@ def provenance(shown: Sequence[Table]) -> dict[str, Any]:
             kind, devices = _kind(device)
             seconds[kind] += spent * devices
     hours = [(kind, hours_of(spent)) for kind, spent in seconds.items() if spent]
-    return counted | {"hours": hours, "latest": str(ended[-1]).replace("T", " ")[:16] if ended else None}
+    return counted | {
+        "hours": hours,
+        "latest": str(ended[-1]).replace("T", " ")[:16] if ended else None,
+    }
 
 
 def _kind(device: Any) -> tuple[str, int]:
-    """What a run's time is counted as, and on how many devices it was spent: "2 x NVIDIA H200" has two."""
+    """What a run's time is counted as, and on how many devices it was spent: "2 x NVIDIA H200" has
+    two.
+    """
     text = str(device or "cpu")
     several = re.match(r"(\d+)\s*[x×]\s", text)
     if re.search(r"cpu|intel|amd|xeon|epyc", text, re.IGNORECASE):
@@ -221,7 +268,9 @@ def _kind(device: Any) -> tuple[str, int]:
 
 
 def render_notes(text: str) -> dict[str, Any]:
-    """Markdown of the simple kind, a title, headings, paragraphs and lists, as the page's own elements."""
+    """Markdown of the simple kind, a title, headings, paragraphs and lists, as the page's own
+    elements.
+    """
     title, parts = "Notes", []
     for block in re.split(r"\n\s*\n", text.strip()):
         if block.startswith("# "):
@@ -229,7 +278,11 @@ def render_notes(text: str) -> dict[str, Any]:
         elif block.startswith("## "):
             parts.append(f"<h3>{_inline(block[3:])}</h3>")
         elif block.startswith("* "):
-            items = "".join(f"<li>{_inline(item)}</li>" for item in re.split(r"(?:^|\n)\* ", block) if item.strip())
+            items = "".join(
+                f"<li>{_inline(item)}</li>"
+                for item in re.split(r"(?:^|\n)\* ", block)
+                if item.strip()
+            )
             parts.append(f"<ul>{items}</ul>")
         else:
             kind = ' class="source"' if block.startswith("Source:") else ""
@@ -238,7 +291,9 @@ def render_notes(text: str) -> dict[str, Any]:
 
 
 def _inline(text: str) -> str:
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(" ".join(text.split()), quote=False))
+    return re.sub(
+        r"`([^`]+)`", r"<code>\1</code>", html.escape(" ".join(text.split()), quote=False)
+    )
 
 
 def _states(cell: CellResult) -> list[str]:
@@ -246,15 +301,27 @@ def _states(cell: CellResult) -> list[str]:
 
 
 def _all_states(views: Sequence[View]) -> Counter[str]:
-    found = {seed.trial_id: seed.state for view in views for cell in view.table.cells for seed in cell.seeds}
+    found = {
+        seed.trial_id: seed.state
+        for view in views
+        for cell in view.table.cells
+        for seed in cell.seeds
+    }
     return Counter(found.values())
 
 
 def _filter_words(views: Sequence[View]) -> list[tuple[str, int]]:
-    """Every word that some cell can be filtered by, with the number of such cells: verdicts first."""
-    found = Counter(word for view in views for words in view.words.values() for word in words.split("|"))
+    """Every word that some cell can be filtered by, with the number of such cells: verdicts
+    first.
+    """
+    found = Counter(
+        word for view in views for words in view.words.values() for word in words.split("|")
+    )
     order = [*VERDICTS, "finished", "running", "scheduled", "failed", "killed", "no record"]
-    return [(word, found[word]) for word in sorted(found, key=lambda w: order.index(w) if w in order else 99)]
+    return [
+        (word, found[word])
+        for word in sorted(found, key=lambda w: order.index(w) if w in order else 99)
+    ]
 
 
 def _json(data: Any) -> str:

@@ -1,4 +1,6 @@
-"""Small strips that show a cell's interval at a glance: an inline SVG in each line of the page's table."""
+"""Small strips that show a cell's interval at a glance: an inline SVG in each line of the page's
+table.
+"""
 
 from collections.abc import Iterable
 
@@ -11,26 +13,39 @@ HEIGHT, EDGE = 22, 6
 
 
 class Scale:
-    """The common scale of a table's strips, in points around each cell's published number, or in percent without any.
+    """The common scale of a table's strips, in points around each cell's published number, or in
+    percent without any.
 
-    Wide intervals of few seeds must not press everything else together: an interval that leaves the scale ends in an arrow.
+    Wide intervals of few seeds must not press everything else together: an interval that leaves
+    the scale ends in an arrow.
     """
 
     def __init__(self, table: Table):
         self.relative = table.has_published
         self.margin = table.spec.margin
-        self.width = 120 if self.relative else 240  # a table without published numbers has the room
+        self.width = (
+            120 if self.relative else 240
+        )  # a table without published numbers has the room
         ours = [
-            (cell, cell.ours) for cell in table.cells if cell.ours and (not self.relative or cell.published is not None)
+            (cell, cell.ours)
+            for cell in table.cells
+            if cell.ours and (not self.relative or cell.published is not None)
         ]
-        ends = [end - self._origin(cell) for cell, found in ours for end in (found.low, found.high) if end is not None]
+        ends = [
+            end - self._origin(cell)
+            for cell, found in ours
+            for end in (found.low, found.high)
+            if end is not None
+        ]
         if self.relative:
             means = [found.mean - self._origin(cell) for cell, found in ours]
             reach = max([2 * self.margin, *map(abs, means)])
             reach = min(max([reach, *map(abs, ends)]), max(reach, 4 * self.margin)) * 1.08 or 1.0
             self.low, self.high = -reach, reach
         else:
-            seeds = [seed.values[cell.select] for cell, _ in ours for seed in cell.finished] or [0.0]
+            seeds = [seed.values[cell.select] for cell, _ in ours for seed in cell.finished] or [
+                0.0
+            ]
             pad = 0.25 * (max(seeds) - min(seeds)) or 1.0
             self.low = max(min([*seeds, *ends]), min(seeds) - pad) - 0.04 * pad
             self.high = min(max([*seeds, *ends]), max(seeds) + pad) + 0.04 * pad
@@ -48,14 +63,18 @@ class Scale:
                 f'<rect class="band" x="{left:.1f}" y="1" width="{right - left:.1f}" height="{HEIGHT - 2}" rx="2"/>'
             )
             zero = self._x(0.0)
-            parts.append(f'<line class="zero" x1="{zero:.1f}" x2="{zero:.1f}" y1="1" y2="{HEIGHT - 1}"/>')
+            parts.append(
+                f'<line class="zero" x1="{zero:.1f}" x2="{zero:.1f}" y1="1" y2="{HEIGHT - 1}"/>'
+            )
         if ours.low is not None and ours.high is not None:
             parts += self._interval(ours.low - origin, ours.high - origin)
         for seed in cell.finished:
             x = self._x(seed.values[cell.select] - origin)
             parts.append(f'<circle class="seed" cx="{x:.1f}" cy="{middle:g}" r="2.2"/>')
         mean = self._x(ours.mean - origin)
-        parts.append(f'<line class="mean" x1="{mean:.1f}" x2="{mean:.1f}" y1="{middle - 6:g}" y2="{middle + 6:g}"/>')
+        parts.append(
+            f'<line class="mean" x1="{mean:.1f}" x2="{mean:.1f}" y1="{middle - 6:g}" y2="{middle + 6:g}"/>'
+        )
         return _svg(parts, self._words(cell), self.width)
 
     def _origin(self, cell: CellResult) -> float:
@@ -68,10 +87,15 @@ class Scale:
     def _interval(self, low: float, high: float) -> list[str]:
         middle = HEIGHT / 2
         left, right = self._x(low), self._x(high)
-        parts = [f'<line class="interval" x1="{left:.1f}" x2="{right:.1f}" y1="{middle:g}" y2="{middle:g}"/>']
+        parts = [
+            f'<line class="interval" x1="{left:.1f}" x2="{right:.1f}" y1="{middle:g}" y2="{middle:g}"/>'
+        ]
         for x, outside, way in ((left, low < self.low, -1), (right, high > self.high, 1)):
             if outside:
-                path = f"M{x - 3 * way:.1f} {middle - 3:g}L{x + way:.1f} {middle:g}L{x - 3 * way:.1f} {middle + 3:g}"
+                path = (
+                    f"M{x - 3 * way:.1f} {middle - 3:g}L{x + way:.1f} "
+                    f"{middle:g}L{x - 3 * way:.1f} {middle + 3:g}"
+                )
             else:
                 path = f"M{x:.1f} {middle - 3:g}V{middle + 3:g}"
             parts.append(f'<path class="interval" d="{path}"/>')

@@ -1,4 +1,6 @@
-"""What the page says of a table in words: counts as sentences, assumed values with the cells that they are in."""
+"""What the page says of a table in words: counts as sentences, assumed values with the cells that
+they are in.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,18 +22,32 @@ class Assumption:
 def summary(table: Table) -> list[str]:
     """What the page says, in two or three sentences."""
     total, done = sum(table.states.values()), table.states["finished"]
-    others = [_state_words(state, table.states[state]) for state in ordered_states(table.states) if state != "finished"]
+    others = [
+        _state_words(state, table.states[state])
+        for state in ordered_states(table.states)
+        if state != "finished"
+    ]
     sentences = [f"{_all_of(done, total)} finished" + (f"; {_listed(others)}." if others else ".")]
     if table.has_published and not table.spec.profile:
-        phrases = {"reproduced": "{} {is} reproduced", "consistent": "{} {is} consistent with the paper"}
+        phrases = {
+            "reproduced": "{} {is} reproduced",
+            "consistent": "{} {is} consistent with the paper",
+        }
         phrases |= {"differs": "{} {differ}", "missing": "{} {is} missing"}
         phrases |= {"not comparable": "{} {has} no published number"}
         sentences.append(_tally(len(table.cells), "cell", table.verdicts, phrases))
     elif not table.has_published:
-        sentences.append("There are no published numbers for this table, so it shows estimates and tests claims.")
+        sentences.append(
+            "There are no published numbers for this table, so it shows estimates and tests "
+            "claims."
+        )
     if table.claims:
         words = Counter(claim.result.word for claim in table.claims)
-        phrases = {"holds": "{} {hold}", "reversed": "{} {turn} out reversed", "undecided": "{} {stay} undecided"}
+        phrases = {
+            "holds": "{} {hold}",
+            "reversed": "{} {turn} out reversed",
+            "undecided": "{} {stay} undecided",
+        }
         phrases |= {"missing": "{} cannot be tested yet"}
         sentences.append(_tally(len(table.claims), "claimed comparison", words, phrases))
     return sentences
@@ -57,7 +73,15 @@ def _covered(table: Table, where: list[tuple[str, ...]]) -> str:
     return ", ".join(" · ".join(labels) for labels in where)
 
 
-_VERBS = {"is": "are", "has": "have", "was": "were", "differ": "differ", "hold": "hold", "turn": "turn", "stay": "stay"}
+_VERBS = {
+    "is": "are",
+    "has": "have",
+    "was": "were",
+    "differ": "differ",
+    "hold": "hold",
+    "turn": "turn",
+    "stay": "stay",
+}
 _SINGULAR = {"differ": "differs", "hold": "holds", "turn": "turns", "stay": "stays"}
 
 
@@ -66,11 +90,16 @@ def _tally(total: int, noun: str, counts: Mapping[str, int], phrases: Mapping[st
     if total == 1:
         word = next(word for word in phrases if counts[word])
         return f"The only {noun} {_said(phrases[word], 1).removeprefix('1 ')}."
-    return f"Of {total} {noun}s, {_listed([_said(phrases[word], counts[word]) for word in phrases if counts[word]])}."
+    return (
+        f"Of {total} {noun}s, "
+        f"{_listed([_said(phrases[word], counts[word]) for word in phrases if counts[word]])}."
+    )
 
 
 def _said(phrase: str, n: int) -> str:
-    verbs = {verb: _SINGULAR.get(verb, verb) if n == 1 else plural for verb, plural in _VERBS.items()}
+    verbs = {
+        verb: _SINGULAR.get(verb, verb) if n == 1 else plural for verb, plural in _VERBS.items()
+    }
     return phrase.format(n, **verbs)
 
 
@@ -80,18 +109,27 @@ def ordered_states(states: Mapping[str, int]) -> list[str]:
 
 
 def _state_words(state: str, n: int) -> str:
-    words = {"missing": "{} {has} no record yet", "failed": "{} failed", "killed": "{} {was} stopped"}
+    words = {
+        "missing": "{} {has} no record yet",
+        "failed": "{} failed",
+        "killed": "{} {was} stopped",
+    }
     return _said(words.get(state, "{} {is} " + state), n)
 
 
 def _all_of(done: int, total: int) -> str:
     if done == total:
         return "The only trial has" if total == 1 else f"All {total} trials have"
-    return f"{done or 'None'} of {total} trial{'' if total == 1 else 's'} {'has' if done == 1 else 'have'}"
+    return (
+        f"{done or 'None'} of {total} trial{'' if total == 1 else 's'} "
+        f"{'has' if done == 1 else 'have'}"
+    )
 
 
 def _listed(items: list[str]) -> str:
-    return " and ".join(part for part in (", ".join(items[:-1]), items[-1]) if part) if items else ""
+    return (
+        " and ".join(part for part in (", ".join(items[:-1]), items[-1]) if part) if items else ""
+    )
 
 
 def hours_of(seconds: float) -> str | None:

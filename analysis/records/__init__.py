@@ -1,1 +1,3 @@
-"""What is known of finished and running trials: MLflow's records, committed ones, and the authors' released runs."""
+"""What is known of finished and running trials: MLflow's records, committed ones, and the authors'
+released runs.
+"""

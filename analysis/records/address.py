@@ -1,4 +1,6 @@
-"""The address of a tracking store: whether a store is there, when it has changed, how it is named to people."""
+"""The address of a tracking store: whether a store is there, when it has changed, how it is named
+to people.
+"""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,7 +19,9 @@ def exists(uri: str) -> bool:
 
 
 def stamp(uri: str) -> list[int] | None:
-    """What changes with every write to a database file; None where that cannot be told from outside."""
+    """What changes with every write to a database file; None where that cannot be told from
+    outside.
+    """
     if not urlsplit(uri).scheme.startswith("sqlite"):
         return None
     looks = []
@@ -44,7 +48,8 @@ def explain(uri: str, error: Exception) -> str:
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return (
         f"{without_secrets(uri)}: the records cannot be read: {without_secrets(uri, first_line)}\n"
-        "valid: the address of a running MLflow server (http://host:port) or sqlite:///path/to/mlflow.db"
+        "valid: the address of a running MLflow server (http://host:port) or "
+        "sqlite:///path/to/mlflow.db"
     )
 
 

@@ -1,4 +1,6 @@
-"""What was read of a tracking store, kept as files, so that the next report reads only what has changed."""
+"""What was read of a tracking store, kept as files, so that the next report reads only what has
+changed.
+"""
 
 import hashlib
 import json
@@ -18,8 +20,8 @@ Rows = dict[str, dict[str, Any]]
 class Kept:
     """All runs of a store as they were last seen.
 
-    stamp is that of the database file (None for a server); complete is when all was read, in seconds since 1970, and seconds
-    how long that took.
+    stamp is that of the database file (None for a server); complete is when all was read, in
+    seconds since 1970, and seconds how long that took.
     """
 
     stamp: list[int] | None
@@ -49,11 +51,16 @@ class Cache:
         """The kept learning curves of finished runs, by run id, as (epoch, value)."""
         return self._load(uri, f"curves-{metric}") or {}
 
-    def keep_curves(self, uri: str, metric: str, curves: dict[str, list[tuple[int, float]]]) -> None:
+    def keep_curves(
+        self, uri: str, metric: str, curves: dict[str, list[tuple[int, float]]]
+    ) -> None:
         self._store(uri, f"curves-{metric}", curves)
 
     def _path(self, uri: str, what: str) -> Path:
-        return self.folder / f"{what}-{hashlib.sha256(f'{FORMAT} {uri}'.encode()).hexdigest()[:12]}.json"
+        return (
+            self.folder
+            / f"{what}-{hashlib.sha256(f'{FORMAT} {uri}'.encode()).hexdigest()[:12]}.json"
+        )
 
     def _load(self, uri: str, what: str) -> dict[str, Any] | None:
         try:

@@ -1,6 +1,8 @@
-"""The committed records, `results/reproduced/*.jsonl`, as rows and curves like those that the tracking store gives.
+"""The committed records, `results/reproduced/*.jsonl`, as rows and curves like those that the
+tracking store gives.
 
-So a fresh clone shows what it came with, before anything was mirrored, and so does a report from somebody else's store.
+So a fresh clone shows what it came with, before anything was mirrored, and so does a report from
+somebody else's store.
 """
 
 import json
@@ -24,14 +26,18 @@ def rows(trial_ids: Collection[str], folder: Path | None = None) -> dict[str, Re
     return {record["id"]: _row(record) for record in read(trial_ids, folder)}
 
 
-def curves(run_ids: Iterable[str], metric: str, folder: Path | None = None) -> dict[str, list[tuple[int, float]]]:
+def curves(
+    run_ids: Iterable[str], metric: str, folder: Path | None = None
+) -> dict[str, list[tuple[int, float]]]:
     """(epoch, value) of each of these runs that is a committed record."""
     wanted = {run_id.removeprefix(PREFIX) for run_id in run_ids if run_id.startswith(PREFIX)}
     found = {}
     for record in read(wanted, folder):
         columns = record["epochs"]
         points = zip(columns["epoch"], columns.get(metric, ()), strict=False)
-        found[f"{PREFIX}{record['id']}"] = [(int(epoch), float(value)) for epoch, value in points if value is not None]
+        found[f"{PREFIX}{record['id']}"] = [
+            (int(epoch), float(value)) for epoch, value in points if value is not None
+        ]
     return found
 
 
@@ -50,7 +56,9 @@ def _row(record: Record) -> Record:
     last, result = record["attempts"][-1], record["result"]
     end = record["epochs"]["time"][-1]
     commit = last.get("git_commit")
-    versions = ", ".join(f"{name} {version}" for name, version in (last.get("packages") or {}).items())
+    versions = ", ".join(
+        f"{name} {version}" for name, version in (last.get("packages") or {}).items()
+    )
     return {
         "trial_id": record["id"],
         "seed": result["seed"],
@@ -59,7 +67,9 @@ def _row(record: Record) -> Record:
         "origin": "reproduced",
         "host": last.get("host"),
         "device": last.get("device"),
-        "git_commit": f"{commit}{'+changes' if last.get('git_diff') else ''}" if commit else "unknown",
+        "git_commit": f"{commit}{'+changes' if last.get('git_diff') else ''}"
+        if commit
+        else "unknown",
         "versions": versions,
         **result["metrics"],
         "train_seconds": result["train_seconds"],

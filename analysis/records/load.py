@@ -1,7 +1,9 @@
-"""What MLflow knows about trials, and what is committed of them, as data frames. The only importer of mlflow in this package.
+"""What MLflow knows about trials, and what is committed of them, as data frames. The only importer
+of mlflow in this package.
 
-Reading never writes to the store: one that does not exist yet is an empty frame, and no database file appears. With a
-`Cache`, what was read is kept beside the reports, and only what has changed since is read again.
+Reading never writes to the store: one that does not exist yet is an empty frame, and no database
+file appears. With a `Cache`, what was read is kept beside the reports, and only what has changed
+since is read again.
 """
 
 import gc
@@ -31,14 +33,18 @@ SELECTIONS = ("best", "last", "median_last_10")
 FINALS = tuple(f"{selection}_{metric}" for metric in METRICS for selection in SELECTIONS)
 TAGS = ("run_dir", "host", "device", "git_commit", "origin", "versions")
 MEASURED = "measured_"
-"""What probes measured: a column for each such number that any of the records has, after COLUMNS."""
+"""What probes measured: a column for each such number that any of the records has, after
+COLUMNS.
+"""
 COLUMNS = (
     "trial_id", "seed", "status", "run_id", "experiment_id", *TAGS, *FINALS, "best_epoch", "train_seconds", "ended", "link",
 )  # fmt: skip
 
 _PAGE = 1000
 _QUICK = 2.0
-"""Seconds within which a store is read whole each time, so that nothing in it can be overlooked."""
+"""Seconds within which a store is read whole each time, so that nothing in it can be
+overlooked.
+"""
 _COMPLETE_AFTER = 3600.0
 """A larger store is read whole once an hour, in between only where something can have changed."""
 _SINGLE = 100
@@ -50,14 +56,19 @@ class RecordsError(Exception):
 
 
 def load_records(
-    trial_ids: Iterable[str], tracking_uri: str | None = None, cache: Cache | None = None, *, fresh: bool = False
+    trial_ids: Iterable[str],
+    tracking_uri: str | None = None,
+    cache: Cache | None = None,
+    *,
+    fresh: bool = False,
 ) -> pd.DataFrame:
     """One row per trial that has a record, with the columns COLUMNS, sorted by trial id.
 
-    Of several runs of one trial a finished one is preferred, then the latest; a committed record counts where the store has
-    nothing finished. status is MLflow's (FINISHED, RUNNING…),
-    ended an ISO time in UTC or None, link the run's page where the tracking server has one, errors are in percent.
-    fresh reads the whole store, whatever the cache says. Raises RecordsError for a store that exists and cannot be read.
+    Of several runs of one trial a finished one is preferred, then the latest; a committed record
+    counts where the store has nothing finished. status is MLflow's (FINISHED, RUNNING…),
+    ended an ISO time in UTC or None, link the run's page where the tracking server has one, errors
+    are in percent. fresh reads the whole store, whatever the cache says. Raises RecordsError for a
+    store that exists and cannot be read.
     """
     wanted = set(trial_ids)
     uri = default_tracking_uri(tracking_uri)
@@ -71,7 +82,9 @@ def load_records(
             trial = row["trial_id"]
             if trial in wanted and (trial not in best or _rank(row) > _rank(best[trial])):
                 best[trial] = row
-    unfinished = {trial for trial in wanted if trial not in best or best[trial]["status"] != "FINISHED"}
+    unfinished = {
+        trial for trial in wanted if trial not in best or best[trial]["status"] != "FINISHED"
+    }
     best |= committed.rows(unfinished)
     found = [best[trial] for trial in sorted(best)]
     measured = sorted({name for row in found for name in row if name.startswith(MEASURED)})
@@ -96,9 +109,11 @@ def _rows(uri: str, wanted: set[str], cache: Cache | None, fresh: bool) -> Rows:
 
 
 def _refreshed(client: "MlflowClient", uri: str, rows: Rows, wanted: set[str]) -> Rows:
-    """Read again what can have changed: runs begun or ended since, unfinished ones, trials without any.
+    """Read again what can have changed: runs begun or ended since, unfinished ones, trials without
+    any.
 
-    What this cannot see, a run that was mirrored long after it ended or one that was deleted, the next complete reading does.
+    What this cannot see, a run that was mirrored long after it ended or one that was deleted, the
+    next complete reading does.
     """
 
     def found(condition: str) -> Rows:
@@ -113,7 +128,9 @@ def _refreshed(client: "MlflowClient", uri: str, rows: Rows, wanted: set[str]) -
         rows |= found(f"tags.trial_id = '{trial}'")
     again = {row["trial_id"] for row in new.values()}
     doubtful = [
-        run for run, row in rows.items() if run not in new and (row["status"] != "FINISHED" or row["trial_id"] in again)
+        run
+        for run, row in rows.items()
+        if run not in new and (row["status"] != "FINISHED" or row["trial_id"] in again)
     ]
     for start in range(0, len(doubtful), _PAGE // 4):
         some = doubtful[start : start + _PAGE // 4]
@@ -129,37 +146,55 @@ def load_curves(
     cache: Cache | None = None,
     finished: Callable[[str], bool] = lambda run_id: False,
 ) -> pd.DataFrame:
-    """One metric of some runs over their epochs: columns run_id, epoch, value, sorted by the first two.
+    """One metric of some runs over their epochs: columns run_id, epoch, value, sorted by the first
+    two.
 
-    An epoch logged twice, as after a resumption, keeps its latest value. The curve of a finished run is read once and kept.
+    An epoch logged twice, as after a resumption, keeps its latest value. The curve of a finished
+    run is read once and kept.
     """
     uri = default_tracking_uri(tracking_uri)
     points: list[tuple[str, int, float]] = []
     if run_ids and address.exists(uri):
         kept = cache.curves(uri, metric) if cache else {}
-        unknown = [run_id for run_id in run_ids if run_id not in kept and not run_id.startswith(committed.PREFIX)]
+        unknown = [
+            run_id
+            for run_id in run_ids
+            if run_id not in kept and not run_id.startswith(committed.PREFIX)
+        ]
         try:
             read = _histories(uri, unknown, metric)
         except Exception as error:  # as above
             raise RecordsError(address.explain(uri, error)) from error
         if cache and any(finished(run_id) for run_id in unknown):
-            cache.keep_curves(uri, metric, kept | {run: curve for run, curve in read.items() if finished(run)})
+            cache.keep_curves(
+                uri, metric, kept | {run: curve for run, curve in read.items() if finished(run)}
+            )
         found = kept | read
-        points = [(run, int(epoch), value) for run in set(run_ids) & found.keys() for epoch, value in found[run]]
+        points = [
+            (run, int(epoch), value)
+            for run in set(run_ids) & found.keys()
+            for epoch, value in found[run]
+        ]
     points += [
-        (run, epoch, value) for run, curve in committed.curves(run_ids, metric).items() for epoch, value in curve
+        (run, epoch, value)
+        for run, curve in committed.curves(run_ids, metric).items()
+        for epoch, value in curve
     ]
     points.sort(key=lambda point: point[:2])
     return pd.DataFrame(points, columns=["run_id", "epoch", "value"])
 
 
-def _histories(uri: str, run_ids: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
+def _histories(
+    uri: str, run_ids: Sequence[str], metric: str
+) -> dict[str, list[tuple[int, float]]]:
     if not run_ids:
         return {}
     client = _client(uri)
     histories = {}
     for run_id in run_ids:
-        points = sorted(client.get_metric_history(run_id, metric), key=lambda point: point.timestamp)
+        points = sorted(
+            client.get_metric_history(run_id, metric), key=lambda point: point.timestamp
+        )
         histories[run_id] = sorted({point.step: point.value for point in points}.items())
     return histories
 
@@ -201,7 +236,9 @@ def _runs(client: "MlflowClient", condition: str = "") -> "Iterator[Run]":
     token = None
     while True:
         with _no_collections():
-            page = client.search_runs([experiment.experiment_id], condition, max_results=_PAGE, page_token=token)
+            page = client.search_runs(
+                [experiment.experiment_id], condition, max_results=_PAGE, page_token=token
+            )
         yield from page
         token = page.token
         if not token:
@@ -210,7 +247,9 @@ def _runs(client: "MlflowClient", condition: str = "") -> "Iterator[Run]":
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """A page's runs, tags and params are tens of thousands of objects that all live: looking for garbage took most of the time."""
+    """A page's runs, tags and params are tens of thousands of objects that all live: looking for
+    garbage took most of the time.
+    """
     were_on = gc.isenabled()
     gc.disable()
     try:
@@ -233,7 +272,9 @@ def _row(run: "Run", uri: str) -> dict[str, Any]:
         **{tag: tags.get(tag) for tag in TAGS},
         **{name: metrics.get(name) for name in (*FINALS, "best_epoch", "train_seconds")},
         **{name: value for name, value in metrics.items() if name.startswith(MEASURED)},
-        "ended": datetime.fromtimestamp(end / 1000, UTC).isoformat(timespec="seconds") if end else None,
+        "ended": datetime.fromtimestamp(end / 1000, UTC).isoformat(timespec="seconds")
+        if end
+        else None,
         "link": address.link(uri, run.info.experiment_id, run.info.run_id),
         "started": run.info.start_time or 0,
         "end": end,
@@ -245,7 +286,8 @@ def _rank(row: dict[str, Any]) -> tuple[bool, int]:
 
 
 def load_rows(tag: str, row: str, tracking_uri: str | None = None) -> list[dict[str, Any]]:
-    """Every record whose rows in a spec begin with `row`, oldest first: trial_id, rows, run_id, status, params, metrics.
+    """Every record whose rows in a spec begin with `row`, oldest first: trial_id, rows, run_id,
+    status, params, metrics.
 
     tag   spec.<name>, or spec.<name>.<profile>
     """

@@ -1,8 +1,10 @@
-"""The authors' own runs: learning curves of their released logs, which stand in the report beside ours, labelled as theirs.
+"""The authors' own runs: learning curves of their released logs, which stand in the report beside
+ours, labelled as theirs.
 
-A log speaks for one cell of one spec, and so for every cell of any spec that has the same trial. The four that the authors
-released with the paper are in `official_curves.csv` (columns log, split, step_unit, step, metric, value; errors in percent);
-`python -m analysis.import_official` adds others.
+A log speaks for one cell of one spec, and so for every cell of any spec that has the same trial.
+The four that the authors released with the paper are in `official_curves.csv` (columns log, split,
+step_unit, step, metric, value; errors in percent); `python -m analysis.import_official` adds
+others.
 """
 
 import csv
@@ -22,9 +24,13 @@ PLACES = {
     "cifar10_300epoch_pyramidnet_rm": ("table1", "RM"),
     "imagenet_300epoch_r50_rm": ("table5", "ResNet-50 · + RM (ours)"),
 }
-"""How a released log's name begins -> the spec and the cell, by its labels, that the log speaks for."""
+"""How a released log's name begins -> the spec and the cell, by its labels, that the log speaks
+for.
+"""
 
-_LINE = re.compile(r"Epoch\(val\)\s*\[(\d+)\].*?Test Acc@1:?\s*([\d.]+)(?:.*?(?:Test )?Acc@5:?\s*([\d.]+))?")
+_LINE = re.compile(
+    r"Epoch\(val\)\s*\[(\d+)\].*?Test Acc@1:?\s*([\d.]+)(?:.*?(?:Test )?Acc@5:?\s*([\d.]+))?"
+)
 
 
 class LogError(ValueError):
@@ -33,7 +39,9 @@ class LogError(ValueError):
 
 @dataclass(frozen=True)
 class OfficialRun:
-    """One log: where its curves belong. curves is metric -> epoch -> value, of the test set, in percent."""
+    """One log: where its curves belong. curves is metric -> epoch -> value, of the test set, in
+    percent.
+    """
 
     name: str
     spec: str
@@ -50,37 +58,48 @@ class OfficialRun:
 
 
 def load_official(folder: Path | None = None) -> list[OfficialRun]:
-    """The committed logs, and those that were imported into this folder; of two with one name the imported one."""
+    """The committed logs, and those that were imported into this folder; of two with one name the
+    imported one.
+    """
     files = [COMMITTED, *(sorted(folder.glob("*.csv")) if folder and folder.is_dir() else [])]
     found = {run.name: run for file in files for run in read_curves(file)}
     return [found[name] for name in sorted(found)]
 
 
 def read_curves(path: Path, place: tuple[str, str] | None = None) -> list[OfficialRun]:
-    """The runs of a CSV of learning curves. Those without a place, and curves by iteration, are left out.
+    """The runs of a CSV of learning curves. Those without a place, and curves by iteration, are
+    left out.
 
-    place  spec and cell for all of them; else `PLACES`, or the columns spec and cell that an imported file has
+    place  spec and cell for all of them; else `PLACES`, or the columns spec and cell that an
+           imported file has
     """
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if not set(COLUMNS) <= set(reader.fieldnames or ()):
-            raise LogError(f"{path}: not a CSV of learning curves; valid: the columns {', '.join(COLUMNS)}")
+            raise LogError(
+                f"{path}: not a CSV of learning curves; valid: the columns {', '.join(COLUMNS)}"
+            )
         curves: dict[str, dict[str, dict[int, float]]] = {}
         places: dict[str, tuple[str, str]] = {}
         for line in reader:
-            where = place or ((line["spec"], line["cell"]) if line.get("cell") else place_of(line["log"]))
+            where = place or (
+                (line["spec"], line["cell"]) if line.get("cell") else place_of(line["log"])
+            )
             if where and line["split"] == "test" and line["step_unit"] == "epoch":
                 places[line["log"]] = where
                 try:
                     point = {int(line["step"]): float(line["value"])}
                 except ValueError:
-                    raise LogError(f"{path}:{reader.line_num}: step and value are numbers, found {line}") from None
+                    raise LogError(
+                        f"{path}:{reader.line_num}: step and value are numbers, found {line}"
+                    ) from None
                 curves.setdefault(line["log"], {}).setdefault(line["metric"], {}).update(point)
     return [OfficialRun(name, *places[name], curves[name]) for name in curves]
 
 
 def read_log(path: Path, place: tuple[str, str]) -> OfficialRun:
-    """A training log of the authors' code: lines `Epoch(val) [e] Test Acc@1: … Test Acc@5: …`, accuracies in percent.
+    """A training log of the authors' code: lines `Epoch(val) [e] Test Acc@1: … Test Acc@5: …`,
+    accuracies in percent.
 
     An epoch that is there twice, as after a resumption, counts as last written.
     """
@@ -94,7 +113,10 @@ def read_log(path: Path, place: tuple[str, str]) -> OfficialRun:
             if found[3]:
                 top5[epoch] = _error(path, found[3])
     if not top1:
-        raise LogError(f"{path}: no line 'Epoch(val) [e] Test Acc@1 …'; valid: a training log of the authors' code")
+        raise LogError(
+            f"{path}: no line 'Epoch(val) [e] Test Acc@1 …'; valid: a training log of the "
+            "authors' code"
+        )
     curves = {"top1_error": top1, "top5_error": top5} if top5 else {"top1_error": top1}
     return OfficialRun(path.stem, *place, curves)
 
@@ -112,12 +134,24 @@ def to_csv(runs: Iterable[OfficialRun]) -> str:
     for run in runs:
         for metric, curve in run.curves.items():
             for epoch in sorted(curve):
-                writer.writerow((run.name, "test", "epoch", epoch, metric, f"{curve[epoch]:.4g}", run.spec, run.cell))
+                writer.writerow(
+                    (
+                        run.name,
+                        "test",
+                        "epoch",
+                        epoch,
+                        metric,
+                        f"{curve[epoch]:.4g}",
+                        run.spec,
+                        run.cell,
+                    )
+                )
     return text.getvalue()
 
 
 def by_trial(runs: Iterable[OfficialRun], specs: Iterable[Spec]) -> dict[str, list[OfficialRun]]:
-    """The logs by the first trial of the cell that each speaks for; the cell's spec is one of these, or in `experiments/`.
+    """The logs by the first trial of the cell that each speaks for; the cell's spec is one of
+    these, or in `experiments/`.
 
     A log whose spec or cell is not there any more speaks for nothing.
     """
@@ -129,7 +163,11 @@ def by_trial(runs: Iterable[OfficialRun], specs: Iterable[Spec]) -> dict[str, li
                 known[run.spec] = load_spec(ROOT / "experiments" / f"{run.spec}.yaml")
             except SpecError:
                 continue
-        trials = [cell.trials[0].id for cell in known[run.spec].cells if " · ".join(cell.labels) == run.cell]
+        trials = [
+            cell.trials[0].id
+            for cell in known[run.spec].cells
+            if " · ".join(cell.labels) == run.cell
+        ]
         for trial in trials:
             found.setdefault(trial, []).append(run)
     return found

@@ -1,19 +1,23 @@
-"""Backends: each module here runs the same worker on the same run directories and alone imports its library.
+"""Backends: each module here runs the same worker on the same run directories and alone imports
+its library.
 
 A backend's module defines
 
     run(run_dirs, watcher, *, workers, trials_per_gpu, **settings) -> dict[Path, Ended]
 
-and, where it has options of its own, `add_arguments(group)` (argparse) and `settings(given) -> dict` (checked; UsageError for
-what is wrong). One whose scheduler works on after the command has ended also defines
+and, where it has options of its own, `add_arguments(group)` (argparse) and `settings(given) ->
+dict` (checked; UsageError for what is wrong). One whose scheduler works on after the command has
+ended also defines
 
-    jobs(run_dirs, last) -> dict[Path, Job]  what the scheduler says of them, in one question; `last`: what jobs.jsonl ends with
+    jobs(run_dirs, last) -> dict[Path, Job]  what the scheduler says of them, in one question;
+    `last`: what jobs.jsonl ends with
     withdraw(run_dirs)                       take jobs that have not started out of its queue
-    examine(*, submit, **settings)           yields a launch.checks.Check for each thing that `doctor` looks at
+    examine(*, submit, **settings)           yields a launch.checks.Check for each thing that
+                                             `doctor` looks at
 
-and writes `{"backend": name, "id": ..., "time": ...}` as a line of `jobs.jsonl` in each run directory it submits. It keeps no
-other state: what is finished, failed or running is read from the run directories. Libraries are imported inside functions, so
-that `--help` does not wait for them.
+and writes `{"backend": name, "id": ..., "time": ...}` as a line of `jobs.jsonl` in each run
+directory it submits. It keeps no other state: what is finished, failed or running is read from the
+run directories. Libraries are imported inside functions, so that `--help` does not wait for them.
 """
 
 from pathlib import Path

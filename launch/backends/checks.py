@@ -1,4 +1,6 @@
-"""Whether this machine can do what the launcher needs: one line for each thing looked at, with what to do where it cannot."""
+"""Whether this machine can do what the launcher needs: one line for each thing looked at, with
+what to do where it cannot.
+"""
 
 import fcntl
 import json
@@ -40,7 +42,9 @@ try:
 except DataError as error:
     print(json.dumps({"error": str(error)}))
 """
-_NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+_NO_NETWORK = dict.fromkeys(
+    ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"
+)
 """A doctor looks and does not download."""
 
 
@@ -53,7 +57,9 @@ class Check(NamedTuple):
 
 
 def here(data: Mapping[str, Mapping[str, Any]], wanted: bool) -> Iterator[Check]:
-    """Everything about this machine. `data`: the data sets to look for, with options; not `wanted`: only to tell."""
+    """Everything about this machine. `data`: the data sets to look for, with options; not
+    `wanted`: only to tell.
+    """
     yield python(run_python(PYTHON), visible_gpus())
     yield git()
     yield from results()
@@ -63,30 +69,58 @@ def here(data: Mapping[str, Mapping[str, Any]], wanted: bool) -> Iterator[Check]
 
 
 def run_python(code: str, *words: str, **environment: str) -> dict[str, Any]:
-    """What a Python of its own prints as JSON, with the repository on its path; {"error": ...} where it fails."""
+    """What a Python of its own prints as JSON, with the repository on its path; {"error": ...}
+    where it fails.
+    """
     have = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=600, env=have, check=True
+            [sys.executable, "-c", code, *words],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            env=have,
+            check=True,
         )
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except subprocess.CalledProcessError as error:
-        return {"error": (str(error.stderr).strip().splitlines() or [f"exit status {error.returncode}"])[-1]}
+        return {
+            "error": (
+                str(error.stderr).strip().splitlines() or [f"exit status {error.returncode}"]
+            )[-1]
+        }
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
     return found
 
 
 def python(found: Mapping[str, Any], drivers: Sequence[str]) -> Check:
-    """The environment that trains, and whether it sees the GPUs that the driver (`nvidia-smi`) shows."""
+    """The environment that trains, and whether it sees the GPUs that the driver (`nvidia-smi`)
+    shows.
+    """
     if "error" in found:
-        return Check("wrong", "Python", f"{sys.executable}: {found['error']}; `make quickstart` sets up .venv")
+        return Check(
+            "wrong",
+            "Python",
+            f"{sys.executable}: {found['error']}; `make quickstart` sets up .venv",
+        )
     said = f"{found['python']}, torch {found['torch']}, imported in {found['seconds']} s; "
     if found["gpus"]:
-        return Check("ok", "Python", said + f"{len(found['gpus'])} GPUs: {', '.join(sorted(set(found['gpus'])))}")
+        return Check(
+            "ok",
+            "Python",
+            said + f"{len(found['gpus'])} GPUs: {', '.join(sorted(set(found['gpus'])))}",
+        )
     if drivers:
-        why = "a CPU build, or one too new for the driver; install the build that `nvidia-smi` can serve"
-        return Check("wrong", "Python", f"{said}{len(drivers)} GPUs here that torch does not see: it is {why}")
+        why = (
+            "a CPU build, or one too new for the driver; install the build that `nvidia-smi` "
+            "can serve"
+        )
+        return Check(
+            "wrong",
+            "Python",
+            f"{said}{len(drivers)} GPUs here that torch does not see: it is {why}",
+        )
     return Check("ok", "Python", said + "no GPU: trains on CPU cores")
 
 
@@ -97,7 +131,9 @@ def git() -> Check:
 
 
 def results() -> Iterator[Check]:
-    """The folder of results: can be written, has room, locks files, and its clock agrees with ours."""
+    """The folder of results: can be written, has room, locks files, and its clock agrees with
+    ours.
+    """
     folder = results_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,18 +144,26 @@ def results() -> Iterator[Check]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             locked = _is_locked(Path(file.name))
     except OSError as error:
-        yield Check("wrong", "results", f"{folder}: {error}; set RM_RESULTS_DIR to a folder that can be written")
+        yield Check(
+            "wrong",
+            "results",
+            f"{folder}: {error}; set RM_RESULTS_DIR to a folder that can be written",
+        )
         return
     free = shutil.disk_usage(folder).free / 2**30
     level: Literal["ok", "note", "wrong"]
     level = "ok" if free >= COMFORTABLE_GIB else "note" if free >= LEAST_FREE_GIB else "wrong"
     advice = (
-        "" if level == "ok" else "; a ResNet-18 keeps 0.2 GB a trial while it trains: free some, or set RM_RESULTS_DIR"
+        ""
+        if level == "ok"
+        else "; a ResNet-18 keeps 0.2 GB a trial while it trains: free some, or set RM_RESULTS_DIR"
     )
     yield Check(level, "results", f"{folder}: {free:.0f} GiB free{advice}")
     if not locked:
         yield Check(
-            "wrong", "locks", f"{folder} does not lock files (flock); mount it with locks, or set RM_RESULTS_DIR"
+            "wrong",
+            "locks",
+            f"{folder} does not lock files (flock); mount it with locks, or set RM_RESULTS_DIR",
         )
     else:
         yield Check("ok", "locks", "files are locked between processes")
@@ -144,7 +188,9 @@ def clock_skew(just_written: Path) -> float:
 def clock(what: str, who: str, skew: float) -> Check:
     said = f"{who} and the file system differ by {abs(skew):.1f} s"
     if abs(skew) > SKEW_SECONDS:
-        return Check("wrong", what, f"{said}; heartbeats will look old: let NTP (chrony) set the clocks")
+        return Check(
+            "wrong", what, f"{said}; heartbeats will look old: let NTP (chrony) set the clocks"
+        )
     return Check("ok", what, said)
 
 
@@ -159,17 +205,26 @@ def data_set(name: str, options: Mapping[str, Any], wanted: bool) -> Check:
 
 def all_data_sets() -> dict[str, dict[str, Any]]:
     """Every data set that there is, with its defaults."""
-    return {name: _own(entry.options(name=name).model_dump()) for name, entry in catalog.entries("dataset").items()}
+    return {
+        name: _own(entry.options(name=name).model_dump())
+        for name, entry in catalog.entries("dataset").items()
+    }
 
 
 def data_sets_of(trials: Iterable[Trial]) -> dict[str, dict[str, Any]]:
     """The data sets that trials need, with the options of the last trial that has each."""
-    return {str(trial.values["dataset"]["name"]): _own(trial.values["dataset"]) for trial in trials}
+    return {
+        str(trial.values["dataset"]["name"]): _own(trial.values["dataset"]) for trial in trials
+    }
 
 
 def _own(options: Mapping[str, Any]) -> dict[str, Any]:
     """A data set's own options, without those that every one has."""
-    return {key: value for key, value in options.items() if key not in ("name", "limit", "test_limit", "held_out")}
+    return {
+        key: value
+        for key, value in options.items()
+        if key not in ("name", "limit", "test_limit", "held_out")
+    }
 
 
 def tracking() -> Check:
@@ -180,7 +235,9 @@ def tracking() -> Check:
         place = Path(uri.removeprefix("sqlite:///")).parent
         if os.access(place if place.exists() else folder, os.W_OK):
             return Check("ok", "tracking", uri)
-        return Check("wrong", "tracking", f"{place} cannot be written; set MLFLOW_TRACKING_URI ({later})")
+        return Check(
+            "wrong", "tracking", f"{place} cannot be written; set MLFLOW_TRACKING_URI ({later})"
+        )
     error = reach(uri)
     if error is None:
         return Check("ok", "tracking", f"{uri} answers")
@@ -201,7 +258,9 @@ def reach(uri: str) -> str | None:
         if parts.hostname:
             socket.create_connection((parts.hostname, parts.port or 5432), timeout=10).close()
     except urllib.error.HTTPError as error:
-        return None if error.code in (401, 403, 404) else f"HTTP {error.code}"  # it is there, and wants a password
+        return (
+            None if error.code in (401, 403, 404) else f"HTTP {error.code}"
+        )  # it is there, and wants a password
     except (OSError, ValueError) as error:
         return str(error)
     return None

@@ -1,4 +1,6 @@
-"""Before several trials are packed onto one GPU: whether they fit, by what such trials were seen to need, not by hope."""
+"""Before several trials are packed onto one GPU: whether they fit, by what such trials were seen
+to need, not by hope.
+"""
 
 import json
 import os
@@ -19,7 +21,10 @@ SLACK = 1.1
 """The caching allocator holds somewhat more than its peak of live tensors."""
 _PROBE_BATCHES = 3
 _PROBE_TEST_IMAGES = 500
-_NOT_FOOTPRINT = {"train": ("epochs", "evaluate_every"), "dataset": ("limit", "test_limit", "held_out")}
+_NOT_FOOTPRINT = {
+    "train": ("epochs", "evaluate_every"),
+    "dataset": ("limit", "test_limit", "held_out"),
+}
 
 
 def check(
@@ -28,10 +33,11 @@ def check(
     least_free: Callable[[], tuple[float, str]],
     run_alone: Callable[[Path], str | None],
 ) -> None:
-    """UsageError where `per_gpu` of these trials side by side would need more memory than a GPU has free.
+    """UsageError where `per_gpu` of these trials side by side would need more memory than a GPU
+    has free.
 
-    The peak is read from the journals of such trials (another seed, more epochs), where there are any, else measured: three
-    batches of the trial are run in `results/probes/`.
+    The peak is read from the journals of such trials (another seed, more epochs), where there are
+    any, else measured: three batches of the trial are run in `results/probes/`.
 
     least_free   (MiB, which GPU) of the GPU with the least memory free
     run_alone    runs a run directory on a GPU; returns the error that it ended with
@@ -57,26 +63,36 @@ def refuse_if_too_much(peak: float, free: float, per_gpu: int, where: str) -> No
         return
     fit = int(free // each)
     raise UsageError(
-        f"{per_gpu} trials do not fit on {where}: each needs {each:.0f} MiB ({peak:.0f} at its peak, and CUDA's own), "
-        f"{free:.0f} MiB are free; " + (f"--trials-per-gpu {fit} would fit" if fit else "not even one would fit")
+        f"{per_gpu} trials do not fit on {where}: each needs {each:.0f} MiB ({peak:.0f} at its "
+        "peak, and CUDA's own), "
+        f"{free:.0f} MiB are free; "
+        + (f"--trials-per-gpu {fit} would fit" if fit else "not even one would fit")
     )
 
 
 def footprint(values: dict[str, Any]) -> str:
-    """What the memory of a trial depends on: not its seed, its length, its learning rate or how many images there are."""
+    """What the memory of a trial depends on: not its seed, its length, its learning rate or how
+    many images there are.
+    """
     kept = {section: values[section] for section in ("dataset", "backbone", "method", "train")}
     for section, options in _NOT_FOOTPRINT.items():
-        kept[section] = {name: value for name, value in kept[section].items() if name not in options}
+        kept[section] = {
+            name: value for name, value in kept[section].items() if name not in options
+        }
     return canonical({**kept, "optimizer": values["optimizer"]["name"]})
 
 
 def free_memory(gpus: str | None = None) -> dict[str, Any]:
-    """Of each GPU of this machine, or of those (`0,2`), in MiB, as nvidia-smi says; or why it cannot be told."""
+    """Of each GPU of this machine, or of those (`0,2`), in MiB, as nvidia-smi says; or why it
+    cannot be told.
+    """
     words = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     answer: dict[str, Any] = {"host": platform.node(), "free": [], "problem": None}
     try:
         which = [f"--id={gpus}"] if gpus else []
-        said = subprocess.run([*words, *which], capture_output=True, text=True, timeout=60, check=True).stdout
+        said = subprocess.run(
+            [*words, *which], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
         answer["free"] = [float(line) for line in said.split()]
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         answer["problem"] = f"nvidia-smi: {error}"
@@ -84,14 +100,20 @@ def free_memory(gpus: str | None = None) -> dict[str, Any]:
 
 
 def least(answers: Sequence[dict[str, Any]]) -> tuple[float, str]:
-    """(MiB, which GPU) of the GPU with the least memory free, among what `free_memory` told of some machines."""
+    """(MiB, which GPU) of the GPU with the least memory free, among what `free_memory` told of
+    some machines.
+    """
     for answer in answers:
         if answer["problem"] or not answer["free"]:
             raise UsageError(
                 f"whether several trials fit on one GPU cannot be told on node {answer['host']} "
                 f"({answer['problem'] or 'nvidia-smi lists none'}); leave --trials-per-gpu out"
             )
-    return min((free, f"GPU {i} of {answer['host']}") for answer in answers for i, free in enumerate(answer["free"]))
+    return min(
+        (free, f"GPU {i} of {answer['host']}")
+        for answer in answers
+        for i, free in enumerate(answer["free"])
+    )
 
 
 def least_of_this_job() -> tuple[float, str]:
@@ -114,7 +136,11 @@ def _peaks(run_dir: Path) -> list[float]:
     events, _ = rundir.read_events(run_dir)
     if any(event.get("processes", 1) > 1 for event in events):
         return []
-    return [event["peak_memory_mib"] for event in events if event["event"] == "epoch" and "peak_memory_mib" in event]
+    return [
+        event["peak_memory_mib"]
+        for event in events
+        if event["event"] == "epoch" and "peak_memory_mib" in event
+    ]
 
 
 def _values(run_dir: Path) -> dict[str, Any]:
@@ -122,7 +148,9 @@ def _values(run_dir: Path) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in ("id", "numerics")}
 
 
-def _probe(run_dir: Path, values: dict[str, Any], run_alone: Callable[[Path], str | None]) -> float:
+def _probe(
+    run_dir: Path, values: dict[str, Any], run_alone: Callable[[Path], str | None]
+) -> float:
     """Train a few batches of the trial alone; returns its peak in MiB."""
     say(f"no trial like {run_dir.name} has run on a GPU yet: trying how much memory it takes")
     shorter = {**values, "train": {**values["train"], "epochs": 1}}
@@ -136,7 +164,8 @@ def _probe(run_dir: Path, values: dict[str, Any], run_alone: Callable[[Path], st
     peaks = _peaks(folder)
     if not peaks:
         raise UsageError(
-            f"how much memory trial {run_dir.name} takes cannot be told: {error or 'it did not run on a GPU'}; "
+            f"how much memory trial {run_dir.name} takes cannot be told: "
+            f"{error or 'it did not run on a GPU'}; "
             "leave --trials-per-gpu out"
         )
     return max(peaks)

@@ -1,4 +1,6 @@
-"""This machine: a queue of run directories over warm worker processes, one a GPU slot, or a share of the CPU's threads each."""
+"""This machine: a queue of run directories over warm worker processes, one a GPU slot, or a share
+of the CPU's threads each.
+"""
 
 import json
 import os
@@ -23,10 +25,13 @@ from launch.runs.job import Ended
 def slots(workers: int | None, trials_per_gpu: int, trials: int) -> list[dict[str, str]]:
     """The environment of each worker: its GPU, or its share of the CPU's threads.
 
-    The share does not depend on how many trials are left: sums on a CPU depend on the number of threads, so a trial's bits would.
+    The share does not depend on how many trials are left: sums on a CPU depend on the number of
+    threads, so a trial's bits would.
     """
     gpus = visible_gpus()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     wanted = workers or (len(gpus) * trials_per_gpu or cores)
     count = max(1, min(wanted, trials))
     threads = str(max(1, cores // wanted))
@@ -37,17 +42,21 @@ def slots(workers: int | None, trials_per_gpu: int, trials: int) -> list[dict[st
 
 
 def team_slots(processes: int, workers: int | None, trials: int) -> list[dict[str, str]]:
-    """The same of trials that so many processes train together: each has so many GPUs, or its share of the threads.
+    """The same of trials that so many processes train together: each has so many GPUs, or its
+    share of the threads.
 
     UsageError where this machine has fewer GPUs.
     """
     gpus = visible_gpus()
     if 0 < len(gpus) < processes:
         raise UsageError(
-            f"there are trials that take {processes} GPUs each, and this machine has {len(gpus)}; --gpus N trains each on fewer, "
+            f"there are trials that take {processes} GPUs each, and this machine has {len(gpus)}; "
+            "--gpus N trains each on fewer, "
             "--backend slurm where there are more"
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     fit = len(gpus) // processes or max(1, cores // processes)
     wanted = min(workers or fit, fit) if gpus else workers or fit
     threads = str(max(1, cores // (wanted * processes)))
@@ -59,9 +68,14 @@ def team_slots(processes: int, workers: int | None, trials: int) -> list[dict[st
 
 
 def run(
-    run_dirs: Sequence[Path], watcher: Watcher, *, workers: int | None = None, trials_per_gpu: int = 1
+    run_dirs: Sequence[Path],
+    watcher: Watcher,
+    *,
+    workers: int | None = None,
+    trials_per_gpu: int = 1,
 ) -> dict[Path, Ended]:
-    """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and stop; twice: kill.
+    """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and
+    stop; twice: kill.
 
     Those that take several GPUs come first, and have them to themselves.
     """
@@ -69,7 +83,9 @@ def run(
         Pool(
             group,
             watcher,
-            slots(workers, trials_per_gpu, len(group)) if count == 1 else team_slots(count, workers, len(group)),
+            slots(workers, trials_per_gpu, len(group))
+            if count == 1
+            else team_slots(count, workers, len(group)),
         )
         for count, group in by_processes(run_dirs)
     ]
@@ -83,7 +99,9 @@ def run(
 
 
 class _Worker:
-    """One worker process in a session of its own (the terminal's Ctrl-C reaches the launcher only)."""
+    """One worker process in a session of its own (the terminal's Ctrl-C reaches the launcher
+    only).
+    """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
@@ -133,7 +151,9 @@ class _Worker:
 
 
 class Pool:
-    def __init__(self, run_dirs: Sequence[Path], watcher: Watcher, environments: Sequence[Mapping[str, str]]) -> None:
+    def __init__(
+        self, run_dirs: Sequence[Path], watcher: Watcher, environments: Sequence[Mapping[str, str]]
+    ) -> None:
         self.trials = Trials(run_dirs, watcher)
         self.environments = environments
         self.workers: list[_Worker] = []
@@ -141,7 +161,9 @@ class Pool:
         self.stops = 0
 
     def stop(self) -> None:
-        """Called from a signal handler: ask the workers to checkpoint; the second time, kill them."""
+        """Called from a signal handler: ask the workers to checkpoint; the second time, kill
+        them.
+        """
         self.stops += 1
         for worker in self.workers:
             if worker.process.poll() is None:

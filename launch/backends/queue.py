@@ -1,4 +1,6 @@
-"""What the backends that keep workers have in common: which trials are left, which another launcher has, and how they ended."""
+"""What the backends that keep workers have in common: which trials are left, which another
+launcher has, and how they ended.
+"""
 
 import signal
 from collections import deque
@@ -13,7 +15,9 @@ from launch.runs.job import Ended
 from launch.runs.resources import wanted
 
 MOST_DEATHS = 3
-"""A trial whose worker dies this often without an answer is failed instead of being given to another worker."""
+"""A trial whose worker dies this often without an answer is failed instead of being given to
+another worker.
+"""
 
 
 class Trials:
@@ -40,7 +44,8 @@ class Trials:
             self.end(run_dir, Ended(answer["outcome"], answer["error"]))
 
     def died(self, run_dir: Path, how: str, *, stopping: bool, blame: bool = True) -> None:
-        """Its worker ended without an answer: it goes to another one, unless workers keep dying of it.
+        """Its worker ended without an answer: it goes to another one, unless workers keep dying of
+        it.
 
         blame    false where the trial cannot have been the cause, such as a machine that is gone
         """
@@ -48,7 +53,9 @@ class Trials:
         if stopping:
             self.end(run_dir, Ended("interrupted", how))
         elif self.deaths[run_dir] >= MOST_DEATHS:
-            self.end(run_dir, Ended("failed", f"{how}, {MOST_DEATHS} times; see {run_dir / 'log.txt'}"))
+            self.end(
+                run_dir, Ended("failed", f"{how}, {MOST_DEATHS} times; see {run_dir / 'log.txt'}")
+            )
         else:
             self.watcher.died(run_dir, how)
             self.queue.appendleft(run_dir)
@@ -86,7 +93,9 @@ def by_processes(run_dirs: Sequence[Path]) -> list[tuple[int, list[Path]]]:
 
 @contextmanager
 def on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at each Ctrl-C, SIGTERM or hangup (one that nohup ignores stays ignored) while the block runs."""
+    """Call `stop` at each Ctrl-C, SIGTERM or hangup (one that nohup ignores stays ignored) while
+    the block runs.
+    """
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     heard = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, lambda number, frame: stop()) for number in heard}

@@ -1,4 +1,6 @@
-"""Longest first: what is long must not be left to the end, when all but one worker have nothing to do any more."""
+"""Longest first: what is long must not be left to the end, when all but one worker have nothing to
+do any more.
+"""
 
 import json
 from collections import defaultdict
@@ -16,7 +18,8 @@ _IMAGES = 50_000
 
 
 def longest_first(run_dirs: Sequence[Path]) -> list[Path]:
-    """By epochs times the seconds an epoch took in runs alike (another seed, more epochs); those alike keep their order.
+    """By epochs times the seconds an epoch took in runs alike (another seed, more epochs); those
+    alike keep their order.
 
     Where no run alike is on disk, an epoch counts by its images, at the pace of the runs that are.
     """
@@ -35,7 +38,9 @@ def longest_first(run_dirs: Sequence[Path]) -> list[Path]:
 
 
 def dealt(run_dirs: Sequence[Item], tasks: int) -> list[list[Item]]:
-    """Longest first, to each task in turn and back again: cut into pieces, the first job would have all the long ones."""
+    """Longest first, to each task in turn and back again: cut into pieces, the first job would
+    have all the long ones.
+    """
     hands: list[list[Item]] = [[] for _ in range(tasks)]
     for number, run_dir in enumerate(run_dirs):
         turn, place = divmod(number, tasks)
@@ -47,7 +52,11 @@ def _seconds_of_an_epoch(runs: Path) -> dict[tuple[str, int], list[float]]:
     known: dict[tuple[str, int], list[float]] = defaultdict(list)
     for trial in runs.glob("*/trial.json"):
         events, _ = rundir.read_events(trial.parent)
-        seconds = [event["epoch_seconds"] for event in events if event["event"] == "epoch" and "epoch_seconds" in event]
+        seconds = [
+            event["epoch_seconds"]
+            for event in events
+            if event["event"] == "epoch" and "epoch_seconds" in event
+        ]
         if seconds:
             known[_kind(_values(trial.parent))].append(median(seconds))
     return known
@@ -64,6 +73,8 @@ def _values(run_dir: Path) -> dict[str, Any]:
 
 def _kind(values: dict[str, Any]) -> tuple[str, int]:
     """What the time of an epoch depends on, and its number of images."""
-    kept = {section: values.get(section, {}) for section in ("dataset", "backbone", "method", "train")}
+    kept = {
+        section: values.get(section, {}) for section in ("dataset", "backbone", "method", "train")
+    }
     kept["train"] = {name: value for name, value in kept["train"].items() if name != "epochs"}
     return canonical(kept), kept["dataset"].get("limit") or _IMAGES

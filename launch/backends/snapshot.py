@@ -1,4 +1,6 @@
-"""A copy of the working tree for jobs that start later: what is edited meanwhile does not reach them."""
+"""A copy of the working tree for jobs that start later: what is edited meanwhile does not reach
+them.
+"""
 
 import hashlib
 import json
@@ -13,10 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 PROVENANCE = ".provenance.json"
-"""In a snapshot: {"git_commit", "git_diff", "untracked", "left_out", "time"}; commit and diff are null where there is no git."""
+"""In a snapshot: {"git_commit", "git_diff", "untracked", "left_out", "time"}; commit and diff are
+null where there is no git.
+"""
 
 MOST_UNTRACKED_BYTES = 50 * 2**20
-"""An untracked file that is larger is data rather than code: it is left out, and named on standard error."""
+"""An untracked file that is larger is data rather than code: it is left out, and named on standard
+error.
+"""
 
 
 class _File(NamedTuple):
@@ -29,16 +35,19 @@ class _File(NamedTuple):
 
 
 def take(root: Path, results: Path) -> Path:
-    """Copy what git tracks or would track below `root` to `results/snapshots/<digest>`; returns that folder.
+    """Copy what git tracks or would track below `root` to `results/snapshots/<digest>`; returns
+    that folder.
 
-    Equal trees share one snapshot, whoever takes them at the same time: it appears whole or not at all, and its files cannot
-    be written. Results are left out. Where there is no git, the packages, `experiments` and the files beside them are copied.
+    Equal trees share one snapshot, whoever takes them at the same time: it appears whole or not at
+    all, and its files cannot be written. Results are left out. Where there is no git, the
+    packages, `experiments` and the files beside them are copied.
     """
     names, untracked = _listed(root, results)
     left_out = [name for name in untracked if _size(root / name) > MOST_UNTRACKED_BYTES]
     if left_out:
         print(
-            f"left out of the snapshot, as git does not track them and they are large: {', '.join(left_out)}",
+            "left out of the snapshot, as git does not track them and they are large: "
+            f"{', '.join(left_out)}",
             file=sys.stderr,
         )
     files = _read(root, (name for name in names if name not in left_out))
@@ -50,10 +59,14 @@ def take(root: Path, results: Path) -> Path:
 
 
 def _listed(root: Path, results: Path) -> tuple[list[str], list[str]]:
-    """The names of the files to take, relative to `root`, sorted; and which of them git does not track."""
+    """The names of the files to take, relative to `root`, sorted; and which of them git does not
+    track.
+    """
     tracked = _git(root, "ls-files", "-z", "--cached")
     others = _git(root, "ls-files", "-z", "--others", "--exclude-standard")
-    if (root / PROVENANCE).exists() or not tracked:  # a snapshot itself, or no repository of this tree
+    if (
+        root / PROVENANCE
+    ).exists() or not tracked:  # a snapshot itself, or no repository of this tree
         return sorted(_without_git(root)), []
     outside = [results.resolve(), root.resolve() / "results"]
 
@@ -82,7 +95,9 @@ def _size(path: Path) -> int:
 
 
 def _read(root: Path, names: Iterable[str]) -> list[_File]:
-    """Each file once: what is hashed is what is written. Files deleted in the working tree, and submodules, are not there."""
+    """Each file once: what is hashed is what is written. Files deleted in the working tree, and
+    submodules, are not there.
+    """
     files = []
     for name in names:
         path = root / name
@@ -90,7 +105,9 @@ def _read(root: Path, names: Iterable[str]) -> list[_File]:
             if path.is_symlink():
                 files.append(_File(name, 0, os.fsencode(path.readlink()), True))
             elif path.is_file():
-                files.append(_File(name, path.stat().st_mode & 0o555 | 0o400, path.read_bytes(), False))
+                files.append(
+                    _File(name, path.stat().st_mode & 0o555 | 0o400, path.read_bytes(), False)
+                )
         except FileNotFoundError:
             continue  # an editor replaced it just now: gone, as if deleted before
     return files
@@ -105,7 +122,9 @@ def _digest(files: Sequence[_File]) -> str:
 
 
 def _write(files: Sequence[_File], provenance: dict[str, Any], target: Path) -> None:
-    """Into a folder aside, which is then renamed; another launcher may be first, with the same files."""
+    """Into a folder aside, which is then renamed; another launcher may be first, with the same
+    files.
+    """
     aside = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
     try:
         for folder in {(aside / file.name).parent for file in files} | {aside}:
@@ -144,9 +163,13 @@ def _provenance(root: Path) -> dict[str, Any]:
 
 
 def _git(root: Path, *words: str) -> str | None:
-    """What git says, or None where it cannot be asked. Undecodable bytes of names and diffs survive."""
+    """What git says, or None where it cannot be asked. Undecodable bytes of names and diffs
+    survive.
+    """
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, timeout=60, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, timeout=60, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return os.fsdecode(done.stdout)

@@ -1,6 +1,8 @@
-"""The commands of `launch/run.py`, one module each: `HELP`, `add_arguments(parser)`, `execute(given) -> exit status`.
+"""The commands of `launch/run.py`, one module each: `HELP`, `add_arguments(parser)`,
+`execute(given) -> exit status`.
 
-What several of them need is here: the arguments that choose trials, the specs they name, and how things are said.
+What several of them need is here: the arguments that choose trials, the specs they name, and how
+things are said.
 """
 
 import argparse
@@ -38,9 +40,15 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     """The arguments that choose among the trials of specs; and --json."""
-    parser.add_argument("--profile", help="a smaller copy of the table that the spec describes, such as smoke")
     parser.add_argument(
-        "--where", action="append", default=[], metavar="KEY=VALUE", help="only these, e.g. backbone=resnet18"
+        "--profile", help="a smaller copy of the table that the spec describes, such as smoke"
+    )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only these, e.g. backbone=resnet18",
     )
     parser.add_argument("--seeds", type=_seeds, help="other seeds than the spec's, e.g. 0,1")
     parser.add_argument("--json", action="store_true", help="print the trials as JSON")
@@ -55,13 +63,18 @@ def positive(text: str) -> int:
 
 def _seeds(text: str) -> list[int]:
     parts = text.split(",")
-    if not all(part.isdigit() for part in parts) or len({int(part) for part in parts}) != len(parts):
-        raise argparse.ArgumentTypeError(f"must be different whole numbers with commas, such as 0,1,2; found '{text}'")
+    if not all(part.isdigit() for part in parts) or len({int(part) for part in parts}) != len(
+        parts
+    ):
+        raise argparse.ArgumentTypeError(
+            f"must be different whole numbers with commas, such as 0,1,2; found '{text}'"
+        )
     return [int(part) for part in parts]
 
 
 def load_specs(given: argparse.Namespace, samples: bool = True) -> list[Spec]:
-    """All specs named; with `samples`, a search's samples and winner are cells as well, as far as they are known.
+    """All specs named; with `samples`, a search's samples and winner are cells as well, as far as
+    they are known.
 
     The mistakes of all specs are printed before the first one ends the command.
     """
@@ -80,7 +93,9 @@ def load_specs(given: argparse.Namespace, samples: bool = True) -> list[Spec]:
 
 
 def _find(name: str) -> Path:
-    """A path as it is, or from the repository's root, where the command is typed in another folder."""
+    """A path as it is, or from the repository's root, where the command is typed in another
+    folder.
+    """
     path = Path(name)
     return ROOT / path if not path.exists() and (ROOT / path).exists() else path
 
@@ -94,12 +109,16 @@ def show(plan: Plan, as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)  # a pipe gets whole lines
+    console = Console(
+        highlight=False, width=None if sys.stdout.isatty() else 240
+    )  # a pipe gets whole lines
     table = Table("spec", "row", "seed", "trial", "state", box=None, header_style="bold")
     for use in plan.uses:
         colour = _COLOURS[use.state]
         spec = f"{use.spec.name} ({use.spec.profile})" if use.spec.profile else use.spec.name
-        table.add_row(spec, escape(use.row), str(use.trial.seed), use.trial.id, f"[{colour}]{use.state}[/]")
+        table.add_row(
+            spec, escape(use.row), str(use.trial.seed), use.trial.id, f"[{colour}]{use.state}[/]"
+        )
     console.print(table)
     console.print(_summary(plan), soft_wrap=True)
     for refusal in plan.refusals():
@@ -111,7 +130,8 @@ def _summary(plan: Plan) -> str:
     states = Counter(use.state for use in unique.values())
     shared = len(plan.uses) - len(unique)
     counts = ", ".join(
-        f"{count} {state}{plan.origin() if state == 'finished' else ''}" for state, count in sorted(states.items())
+        f"{count} {state}{plan.origin() if state == 'finished' else ''}"
+        for state, count in sorted(states.items())
     )
     epochs = sum(use.trial.epochs for use in plan.to_run())
     reuse = f" ({len(plan.uses)} cells × seeds, {shared} of them shared)" if shared else ""
@@ -119,14 +139,17 @@ def _summary(plan: Plan) -> str:
 
 
 def mirror_quietly(run_dirs: list[Path], **options: Any) -> int | None:
-    """None where the store cannot be reached: training goes on, and `sync` mirrors later. Options as of `tracking.mirror`."""
+    """None where the store cannot be reached: training goes on, and `sync` mirrors later. Options
+    as of `tracking.mirror`.
+    """
     from launch.tracking.mirror import mirror
 
     try:
         return mirror(run_dirs, **options)
     except Exception as error:  # whatever MLflow, its server or its database throws
         _say_once(
-            f"the tracking store {tracking_uri().split('@')[-1]} cannot be written ({_root(error)}); "
+            f"the tracking store {tracking_uri().split('@')[-1]} cannot be written "
+            f"({_root(error)}); "
             "nothing is lost: `python launch/run.py sync` mirrors it later"
         )
         return None

@@ -23,18 +23,23 @@ _WORDS = {
     "finished": "finished already",
     "never": "was not begun",
     "stopped": "checkpointed and stopped",
-    "stopping": "asked to checkpoint and stop, which it does at its next step; `status` shows when it has",
+    "stopping": "asked to checkpoint and stop, which it does at its next step; `status` shows "
+    "when it has",
     "ended": "finished before it could stop",
     "withdrawn": "taken out of the scheduler's queue",
     "left": "asked not to begin: its job leaves it alone",
-    "unheard": "asked not to begin: its job leaves it alone when it starts; the scheduler could not be asked to drop it",
+    "unheard": "asked not to begin: its job leaves it alone when it starts; the scheduler could "
+    "not be asked to drop it",
     "waiting": "will not be begun by whoever has it in a queue",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "targets", nargs="+", metavar="SPEC.yaml|TRIAL", help="specs, or trials by the start of their ids"
+        "targets",
+        nargs="+",
+        metavar="SPEC.yaml|TRIAL",
+        help="specs, or trials by the start of their ids",
     )
     add_filters(parser)
 
@@ -43,12 +48,18 @@ def execute(given: argparse.Namespace) -> int:
     run_dirs = _chosen(given)
     done = cancel(run_dirs)
     if given.json:
-        print(json.dumps({"trials": [{"id": name, "done": word} for name, word in done.items()]}, indent=1))
+        print(
+            json.dumps(
+                {"trials": [{"id": name, "done": word} for name, word in done.items()]}, indent=1
+            )
+        )
         return 0
     for name, word in done.items():
         print(f"{name}: {_WORDS[word]}")
     if set(done.values()) - {"finished", "never"}:
-        print("`python launch/run.py SPEC.yaml` goes on with what was cancelled, from its checkpoint")
+        print(
+            "`python launch/run.py SPEC.yaml` goes on with what was cancelled, from its checkpoint"
+        )
     return 0
 
 
@@ -88,8 +99,12 @@ def cancel(run_dirs: Iterable[Path]) -> dict[str, str]:
 
 
 def _withdraw(sights: Mapping[Path, Sight]) -> dict[Path, str]:
-    """Take jobs that wait out of their schedulers' queues; what starts meanwhile, or is shared with others, finds the request."""
-    words = {run_dir: "left" for run_dir, job in ask_schedulers(sights).items() if job.state != "gone"}
+    """Take jobs that wait out of their schedulers' queues; what starts meanwhile, or is shared
+    with others, finds the request.
+    """
+    words = {
+        run_dir: "left" for run_dir, job in ask_schedulers(sights).items() if job.state != "gone"
+    }
     given: dict[str, list[Path]] = {}
     for run_dir in words:
         given.setdefault(str((sights[run_dir].job or {})["backend"]), []).append(run_dir)

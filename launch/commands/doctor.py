@@ -1,4 +1,6 @@
-"""`doctor`: look whether this machine, and a cluster, can do what the launcher needs; each line says ok, or what to do."""
+"""`doctor`: look whether this machine, and a cluster, can do what the launcher needs; each line
+says ok, or what to do.
+"""
 
 import argparse
 import json
@@ -28,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--submit",
         action="store_true",
-        help="also submit a job of about 20 s that tests a node: signals, requeue, shared files, Python, GPUs",
+        help="also submit a job of about 20 s that tests a node: signals, requeue, shared files, "
+        "Python, GPUs",
     )
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
     parser.set_defaults(seeds=None)
@@ -41,7 +44,9 @@ def execute(given: argparse.Namespace) -> int:
     settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
     specs = load_specs(given) if given.specs else []
     if given.submit and not hasattr(backend, "examine"):
-        raise UsageError(f"--submit tests a node through a scheduler; --backend {given.backend} has none")
+        raise UsageError(
+            f"--submit tests a node through a scheduler; --backend {given.backend} has none"
+        )
     data = checks.data_sets_of(trial for spec in specs for trial in spec.trials)
     found = []
     for check in _all(backend, settings, data, given.submit):
@@ -49,11 +54,17 @@ def execute(given: argparse.Namespace) -> int:
         if not given.json:
             print(_line(check), flush=True)
     if given.json:
-        print(json.dumps({"checks": [check._asdict() for check in found]}, indent=1, ensure_ascii=False))
+        print(
+            json.dumps(
+                {"checks": [check._asdict() for check in found]}, indent=1, ensure_ascii=False
+            )
+        )
     return int(any(check.level == "wrong" for check in found))
 
 
-def _all(backend: Any, settings: dict[str, Any], data: dict[str, Any], submit: bool) -> Iterator[Check]:
+def _all(
+    backend: Any, settings: dict[str, Any], data: dict[str, Any], submit: bool
+) -> Iterator[Check]:
     yield from checks.here(data or checks.all_data_sets(), wanted=bool(data))
     if hasattr(backend, "examine"):
         yield from backend.examine(submit=submit, **settings)

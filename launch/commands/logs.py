@@ -1,4 +1,6 @@
-"""`logs`: what one trial printed, and what its journal tells: epochs, interruptions, failures with their tracebacks."""
+"""`logs`: what one trial printed, and what its journal tells: epochs, interruptions, failures with
+their tracebacks.
+"""
 
 import argparse
 import json
@@ -61,7 +63,10 @@ class _Printer:
             if ended:
                 break
             if time.monotonic() - looked >= LOOK_SECONDS:
-                looked, ended = time.monotonic(), standing(self.run_dir).state not in ("running", "waiting")
+                looked, ended = (
+                    time.monotonic(),
+                    standing(self.run_dir).state not in ("running", "waiting"),
+                )
             if not ended:
                 time.sleep(POLL_SECONDS)
         if not self.log and not self.journal_bytes:
@@ -86,12 +91,16 @@ class _Printer:
         except FileNotFoundError:
             return ""
         if whole_lines:
-            data = data[: data.rfind(b"\n") + 1]  # a line that is being written comes the next time
+            data = data[
+                : data.rfind(b"\n") + 1
+            ]  # a line that is being written comes the next time
         self.log_bytes += len(data)
         return data.decode("utf-8", "replace")
 
     def _line(self, event: dict[str, Any]) -> str:
-        """One event in words; a traceback where the log has it not: a worker prints it too, unless it was killed."""
+        """One event in words; a traceback where the log has it not: a worker prints it too, unless
+        it was killed.
+        """
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
         kind = event["event"]
         if kind == "epoch":
@@ -99,8 +108,14 @@ class _Printer:
             return f"{when} epoch {event['epoch']}/{self.epochs}: {values}"
         if kind == "failed":
             trace = (event.get("traceback") or "").strip()
-            return f"{when} failed: {event['error']}" + (f"\n{trace}" if trace and trace not in self.log else "")
-        place = f" in epoch {event['epoch']}, before step {event['step'] + 1}" if "step" in event else ""
+            return f"{when} failed: {event['error']}" + (
+                f"\n{trace}" if trace and trace not in self.log else ""
+            )
+        place = (
+            f" in epoch {event['epoch']}, before step {event['step'] + 1}"
+            if "step" in event
+            else ""
+        )
         return f"{when} {kind}{place}"
 
 
@@ -124,11 +139,15 @@ def _in_words(run_dir: Path) -> str:
 
 
 def job_logs(run_dir: Path) -> list[Path]:
-    """What its newest job printed: a scheduler's backend keeps it in results/<backend>/<job name>/<job id>_*.out."""
+    """What its newest job printed: a scheduler's backend keeps it in results/<backend>/<job
+    name>/<job id>_*.out.
+    """
     job = look(run_dir).job
     if job is None or "name" not in job:
         return []
-    return sorted((results_dir() / str(job["backend"]) / str(job["name"])).glob(f"{job['id']}_*.out"))
+    return sorted(
+        (results_dir() / str(job["backend"]) / str(job["name"])).glob(f"{job['id']}_*.out")
+    )
 
 
 def _to_json(run_dir: Path) -> str:

@@ -30,21 +30,37 @@ def execute(given: argparse.Namespace) -> int:
     rows = _look(given)
     settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
     ended: dict[Path, Ended] = {}
-    wrong = [row.use for row in rows if row.state in ("failed", "lost") and row.use.state != "refused"]
+    wrong = [
+        row.use for row in rows if row.state in ("failed", "lost") and row.use.state != "refused"
+    ]
     samples = samples_of(load_specs(given))
     chosen = [use for use in wrong if use.trial.id not in samples]
     if len(chosen) < len(wrong):
         left = len({use.trial.id for use in wrong} & samples)
-        say(f"{left} are samples of a search, which tries them again itself (`run`), as long as it has no winner")
+        say(
+            f"{left} are samples of a search, which tries them again itself (`run`), as long as "
+            "it has no winner"
+        )
     if chosen:
-        counts = Counter({row.use.trial.id: row.state for row in rows if row.use.trial.id not in samples}.values())
+        counts = Counter(
+            {
+                row.use.trial.id: row.state for row in rows if row.use.trial.id not in samples
+            }.values()
+        )
         say(f"{counts['failed']} failed and {counts['lost']} lost are tried again")
         prepare_as_asked(chosen, given)
         ended = run_plan(
-            Plan(tuple(chosen)), backend, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings
+            Plan(tuple(chosen)),
+            backend,
+            workers=given.workers,
+            trials_per_gpu=given.trials_per_gpu,
+            **settings,
         )
     elif not wrong:
-        say("nothing has failed and nothing is lost; what is waiting or interrupted goes on with `run`")
+        say(
+            "nothing has failed and nothing is lost; what is waiting or interrupted goes on with "
+            "`run`"
+        )
     if given.json:
         again = {use.trial.id for use in chosen}
         print(to_json([row for row in _look(given) if row.use.trial.id in again]))

@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
     parser.add_argument(
-        "--force", action="store_true", help="run finished trials again; the former runs are kept in results/replaced"
+        "--force",
+        action="store_true",
+        help="run finished trials again; the former runs are kept in results/replaced",
     )
     add_backend_arguments(parser)
 
@@ -44,10 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that say where trials run and how many at a time."""
     parser.add_argument(
-        "--workers", type=positive, help="trials at a time (default: one a GPU slot, or one a CPU core)"
+        "--workers",
+        type=positive,
+        help="trials at a time (default: one a GPU slot, or one a CPU core)",
     )
     parser.add_argument(
-        "--trials-per-gpu", type=positive, default=1, help="trials side by side on one GPU (default: 1)"
+        "--trials-per-gpu",
+        type=positive,
+        default=1,
+        help="trials side by side on one GPU (default: 1)",
     )
     parser.add_argument(
         "--gpus",
@@ -57,14 +64,17 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--system-metrics", type=system_metrics.seconds, nargs="?", const=system_metrics.DEFAULT_SECONDS, metavar="SECONDS",
-        help="sample processor, memory and GPUs while trials run (default: every 10 s), for MLflow's page of them",
+        help="sample processor, memory and GPUs while trials run (default: every 10 s), for "
+             "MLflow's page of them",
     )  # fmt: skip
     add_backend_choice(parser)
 
 
 def add_backend_choice(parser: argparse.ArgumentParser) -> None:
     """--backend, and each backend's own arguments."""
-    parser.add_argument("--backend", default="local", help=f"one of {', '.join(_backends())} (default: local)")
+    parser.add_argument(
+        "--backend", default="local", help=f"one of {', '.join(_backends())} (default: local)"
+    )
     for name in _backends():
         backend = _backend(name)
         if hasattr(backend, "add_arguments"):
@@ -76,7 +86,9 @@ def _backends() -> list[str]:
 
 
 def _backend(name: str) -> ModuleType:
-    return importlib.import_module(f"launch.backends.{name}" + ("" if name == "local" else ".backend"))
+    return importlib.import_module(
+        f"launch.backends.{name}" + ("" if name == "local" else ".backend")
+    )
 
 
 def chosen_backend(given: argparse.Namespace) -> ModuleType:
@@ -109,7 +121,9 @@ def execute(given: argparse.Namespace) -> int:
     for refusal in plan.refusals():
         say(f"refused: {refusal}")
     prepare_as_asked([use for use in plan.uses if use.state != "refused"], given)
-    ended = run_plan(plan, backend, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings)
+    ended = run_plan(
+        plan, backend, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings
+    )
     if given.json:
         print(make_plan(load_specs(given), runs_dir(), given.where).to_json())
     outcomes = Counter(end.outcome for end in ended.values())
@@ -123,25 +137,44 @@ def execute(given: argparse.Namespace) -> int:
 def prepare_as_asked(uses: Sequence[Planned], given: argparse.Namespace) -> None:
     """Make the run directories; UsageError where `--gpus` does not fit what is to run."""
     for use in uses:
-        why = misfit(use.trial.values, given.gpus) if given.gpus and use.state != "finished" else None
+        why = (
+            misfit(use.trial.values, given.gpus)
+            if given.gpus and use.state != "finished"
+            else None
+        )
         if why:
             raise UsageError(f"--gpus {given.gpus.nodes}x{given.gpus.gpus}: {use.label}: {why}")
     prepare(uses, runs_dir(), given.gpus)
-    asked = {use.trial.id: given.gpus or use.cell.resources for use in uses if use.state in ("interrupted", "failed")}
-    kept = [identity for identity, resources in asked.items() if differs(runs_dir() / identity, resources)]
+    asked = {
+        use.trial.id: given.gpus or use.cell.resources
+        for use in uses
+        if use.state in ("interrupted", "failed")
+    }
+    kept = [
+        identity
+        for identity, resources in asked.items()
+        if differs(runs_dir() / identity, resources)
+    ]
     if kept:
-        say(f"{len(kept)} of them have begun with another number of processes, and keep it (such as {kept[0]})")
+        say(
+            f"{len(kept)} of them have begun with another number of processes, and keep it (such "
+            f"as {kept[0]})"
+        )
 
 
 def _searched(given: argparse.Namespace, settings: dict[str, Any]) -> Searched:
-    """The specs as they were written, those that search with what they found; --where is about rows and starts no search."""
+    """The specs as they were written, those that search with what they found; --where is about
+    rows and starts no search.
+    """
     specs = load_specs(given, samples=False)
     if given.where:
         return Searched(specs, 0)
     if given.force:
         for spec in specs:
             set_aside(spec)
-    return carry_out(specs, _Mirroring, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings)
+    return carry_out(
+        specs, _Mirroring, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings
+    )
 
 
 def _set_aside(plan: Plan) -> None:
@@ -149,11 +182,14 @@ def _set_aside(plan: Plan) -> None:
     for identity, use in plan.unique.items():
         if identity in plan.committed:
             raise UsageError(
-                f"trial {identity} is committed in {results_dir() / 'reproduced'} and stays what it is; "
+                f"trial {identity} is committed in {results_dir() / 'reproduced'} and stays what "
+                "it is; "
                 "--force trains it in a results folder of its own: RM_RESULTS_DIR=another/folder"
             )
         if use.state == "running":
-            raise UsageError(f"trial {identity} is running; wait for it, or stop it, before --force")
+            raise UsageError(
+                f"trial {identity} is running; wait for it, or stop it, before --force"
+            )
     for identity, use in plan.unique.items():
         if use.state != "waiting":
             target = results_dir() / "replaced" / f"{identity}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -162,11 +198,15 @@ def _set_aside(plan: Plan) -> None:
 
 
 def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, Ended]:
-    """Run what is to run, cancelled or not, mirroring as it goes; say at the end what happened and how to go on."""
+    """Run what is to run, cancelled or not, mirroring as it goes; say at the end what happened and
+    how to go on.
+    """
     began, runs = time.monotonic(), runs_dir()
     to_run = {runs / use.trial.id: use for use in plan.to_run()}
     parallel.each(rundir.clear_cancel, list(to_run))
-    everything = [runs / identity for identity, use in plan.unique.items() if use.state != "refused"]
+    everything = [
+        runs / identity for identity, use in plan.unique.items() if use.state != "refused"
+    ]
     if not to_run:
         say(f"all {len(everything)} trials were finished already{plan.origin()}")
         mirror_quietly(everything)
@@ -178,27 +218,38 @@ def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, End
         {path: use.trial.epochs for path, use in to_run.items()},
     )
     say(
-        f"running {len(to_run)} of {len(everything)} trials; {len(everything) - len(to_run)} finished already{plan.origin()}"
+        f"running {len(to_run)} of {len(everything)} trials; {len(everything) - len(to_run)} "
+        f"finished already{plan.origin()}"
     )
     ended: dict[Path, Ended]
     with _Mirroring(watcher, everything), watcher:
         ended = backend.run(longest_first(list(to_run)), watcher, **settings)
     outcomes = Counter(end.outcome for end in ended.values())
-    say(f"{', '.join(f'{n} {word}' for word, n in outcomes.items())} in {time.monotonic() - began:.1f} s")
+    say(
+        f"{', '.join(f'{n} {word}' for word, n in outcomes.items())} in "
+        f"{time.monotonic() - began:.1f} s"
+    )
     if outcomes["interrupted"]:
         say("stopped; nothing is lost: the same command goes on from here")
     elif outcomes["failed"]:
-        say("failed trials keep their log.txt and journal (see `logs TRIAL`); `retry SPEC.yaml` tries them again")
+        say(
+            "failed trials keep their log.txt and journal (see `logs TRIAL`); `retry SPEC.yaml` "
+            "tries them again"
+        )
     elif outcomes["submitted"]:
-        say("`python launch/run.py status SPEC.yaml` shows how they do; `sync` mirrors what is new into MLflow")
+        say(
+            "`python launch/run.py status SPEC.yaml` shows how they do; `sync` mirrors what is "
+            "new into MLflow"
+        )
     return ended
 
 
 class _Mirroring:
     """Mirrors in the background while trials run, and everything once more at the end.
 
-    In between it looks at what was started here alone, and not again at what has ended and is mirrored: thousands of trials
-    that wait or were finished before are not asked for every few seconds.
+    In between it looks at what was started here alone, and not again at what has ended and is
+    mirrored: thousands of trials that wait or were finished before are not asked for every few
+    seconds.
     """
 
     def __init__(self, watcher: "ProgressWatcher", others: Sequence[Path] = ()) -> None:
@@ -209,9 +260,14 @@ class _Mirroring:
 
     def _loop(self) -> None:
         while not self.done.wait(MIRROR_SECONDS):
-            over = self.watcher.over.copy()  # before the mirror looks at them: their last word is on the disk
+            over = (
+                self.watcher.over.copy()
+            )  # before the mirror looks at them: their last word is on the disk
             quiet = over & self.settled
-            if _mirror([run_dir for run_dir in list(self.watcher.begun) if run_dir not in quiet]) is not None:
+            if (
+                _mirror([run_dir for run_dir in list(self.watcher.begun) if run_dir not in quiet])
+                is not None
+            ):
                 self.settled |= over
 
     def __enter__(self) -> None:
@@ -224,6 +280,10 @@ class _Mirroring:
 
 
 def _mirror(run_dirs: list[Path]) -> int | None:
-    """Those that have begun: submitting many trials need not load MLflow to learn that there is nothing yet."""
+    """Those that have begun: submitting many trials need not load MLflow to learn that there is
+    nothing yet.
+    """
     begun = parallel.each(lambda run_dir: (run_dir / "journal.jsonl").exists(), run_dirs)
-    return mirror_quietly([run_dir for run_dir, there in zip(run_dirs, begun, strict=True) if there])
+    return mirror_quietly(
+        [run_dir for run_dir, there in zip(run_dirs, begun, strict=True) if there]
+    )

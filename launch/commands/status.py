@@ -1,4 +1,6 @@
-"""`status`: how every trial of specs stands, from run directories, leases, journals and the scheduler."""
+"""`status`: how every trial of specs stands, from run directories, leases, journals and the
+scheduler.
+"""
 
 import argparse
 import json
@@ -37,7 +39,9 @@ _URGENT = ("running", "failed", "lost", "interrupted", "refused", "waiting", "st
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    parser.add_argument("--watch", action="store_true", help="go on until nothing is running or waiting")
+    parser.add_argument(
+        "--watch", action="store_true", help="go on until nothing is running or waiting"
+    )
 
 
 class Row(NamedTuple):
@@ -48,7 +52,9 @@ class Row(NamedTuple):
 
     @property
     def state(self) -> str:
-        """What the table says. What the plan knows better: what is refused, or was stopped for good, waits for nothing."""
+        """What the table says. What the plan knows better: what is refused, or was stopped for
+        good, waits for nothing.
+        """
         idle = self.standing.state in ("waiting", "interrupted")
         return self.use.state if idle and self.use.state not in _LIVELY else self.standing.state
 
@@ -98,14 +104,21 @@ def execute(given: argparse.Namespace) -> int:
 
 
 def rows_of(plan: Plan, survey: Survey) -> list[Row]:
-    """Every use of every trial with its standing; each trial is looked at, and asked about, once."""
+    """Every use of every trial with its standing; each trial is looked at, and asked about,
+    once.
+    """
     epochs = {name: use.trial.epochs for name, use in plan.unique.items()}
     done = {name for name, use in plan.unique.items() if use.state == "finished"}
     runs = runs_dir()
-    found = survey.standings({runs / name: count for name, count in epochs.items() if name not in done})
+    found = survey.standings(
+        {runs / name: count for name, count in epochs.items() if name not in done}
+    )
     standings = {run_dir.name: standing for run_dir, standing in found.items()}
     standings |= {
-        name: Standing("finished", _COMMITTED if name in plan.committed else "", epoch=epochs[name]) for name in done
+        name: Standing(
+            "finished", _COMMITTED if name in plan.committed else "", epoch=epochs[name]
+        )
+        for name in done
     }
     return [Row(use, standings[use.trial.id]) for use in plan.uses]
 
@@ -113,7 +126,9 @@ def rows_of(plan: Plan, survey: Survey) -> list[Row]:
 def to_json(rows: Sequence[Row]) -> str:
     runs = runs_dir()
     return json.dumps(
-        {"trials": [row.to_json(runs) for row in rows], "counts": _counts(rows)}, indent=1, ensure_ascii=False
+        {"trials": [row.to_json(runs) for row in rows], "counts": _counts(rows)},
+        indent=1,
+        ensure_ascii=False,
     )
 
 
@@ -131,7 +146,9 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
     table = [_HEADER, *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for i, cells in enumerate(table):
-        text = "  ".join(cell.ljust(size) for cell, size in zip(cells, widths, strict=True)).rstrip()
+        text = "  ".join(
+            cell.ljust(size) for cell, size in zip(cells, widths, strict=True)
+        ).rstrip()
         text = text if width is None or len(text) <= width else text[: width - 1] + "…"
         code = _STYLES.get(rows[i - 1].state, _DIM)[1] if terminal and i else None
         yield text if code is None else f"\x1b[{code}m{text}\x1b[0m"
@@ -143,7 +160,9 @@ def summary(rows: Sequence[Row]) -> str:
     shared = len(rows) - len(unique)
     reuse = f" ({len(rows)} cells × seeds, {shared} of them shared)" if shared else ""
     committed = sum(row.standing.where == _COMMITTED for row in unique.values())
-    origin = f" ({committed} of the finished ones committed in results/reproduced)" if committed else ""
+    origin = (
+        f" ({committed} of the finished ones committed in results/reproduced)" if committed else ""
+    )
     return f"{len(unique)} trials{reuse}: {describe(_counts(rows))}{origin}"
 
 
@@ -160,7 +179,9 @@ def duration(seconds: float) -> str:
 
 
 def _watch(plan: Plan, rows: list[Row]) -> None:
-    """Until nothing is running or waiting: live on a terminal, else a line whenever the sum changes."""
+    """Until nothing is running or waiting: live on a terminal, else a line whenever the sum
+    changes.
+    """
     try:
         if sys.stdout.isatty():
             _watch_live(plan, rows)
@@ -182,8 +203,14 @@ def _looks(plan: Plan, rows: list[Row]) -> Iterator[list[Row]]:
             return
         time.sleep(REFRESH_SECONDS)
         finished = {row.use.trial.id: row.standing for row in rows if row.state == "finished"}
-        others = {row.use.trial.id: row for row in rows_of(_without(plan, set(finished)), Survey(runs_dir()))}
-        rows = [Row(use, finished.get(use.trial.id) or others[use.trial.id].standing) for use in plan.uses]
+        others = {
+            row.use.trial.id: row
+            for row in rows_of(_without(plan, set(finished)), Survey(runs_dir()))
+        }
+        rows = [
+            Row(use, finished.get(use.trial.id) or others[use.trial.id].standing)
+            for use in plan.uses
+        ]
 
 
 def _without(plan: Plan, ids: set[str]) -> Plan:
@@ -208,6 +235,11 @@ def _watch_live(plan: Plan, rows: list[Row]) -> None:
             table = Table(*_HEADER, box=None, header_style="bold", pad_edge=False)
             for row in ordered[:room]:
                 style = _STYLES.get(row.state, _DIM)[0]
-                table.add_row(*(Text(cell, style, no_wrap=True, overflow="ellipsis") for cell in row.cells()))
+                table.add_row(
+                    *(Text(cell, style, no_wrap=True, overflow="ellipsis") for cell in row.cells())
+                )
             more = [Text(f"… and {describe(_counts(ordered[room:]))}")] if ordered[room:] else []
-            live.update(Group(table, *more, Text(f"{time.strftime('%H:%M:%S')} {summary(now)}")), refresh=True)
+            live.update(
+                Group(table, *more, Text(f"{time.strftime('%H:%M:%S')} {summary(now)}")),
+                refresh=True,
+            )

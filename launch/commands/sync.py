@@ -1,6 +1,8 @@
-"""`sync`: bring MLflow up to date with all run directories, or with those of some specs, whoever ran them.
+"""`sync`: bring MLflow up to date with all run directories, or with those of some specs, whoever
+ran them.
 
-Only what is new is sent, and it may be stopped or killed at any moment: the next one goes on from there.
+Only what is new is sent, and it may be stopped or killed at any moment: the next one goes on from
+there.
 """
 
 import argparse
@@ -23,15 +25,22 @@ PLAIN_SECONDS = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("specs", nargs="*", metavar="SPEC.yaml", help="only their trials (default: all there are)")
-    parser.add_argument("--profile", help="a smaller copy of the table that the spec describes, such as smoke")
+    parser.add_argument(
+        "specs", nargs="*", metavar="SPEC.yaml", help="only their trials (default: all there are)"
+    )
+    parser.add_argument(
+        "--profile", help="a smaller copy of the table that the spec describes, such as smoke"
+    )
     parser.add_argument(
         "--full",
         action="store_true",
-        help="look everything up in the store, also what is known to be there: for a server whose store was replaced",
+        help="look everything up in the store, also what is known to be there: for a server whose "
+        "store was replaced",
     )
     parser.add_argument(
-        "--weights", action="store_true", help="also export the weights of finished trials, and keep them as artifacts"
+        "--weights",
+        action="store_true",
+        help="also export the weights of finished trials, and keep them as artifacts",
     )
     parser.set_defaults(seeds=None)
 
@@ -39,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(given: argparse.Namespace) -> int:
     restored = archive.restore(results_dir() / "reproduced", runs_dir())
     if restored:
-        say(f"{len(restored)} run directories made of the committed records in {results_dir() / 'reproduced'}")
+        say(
+            f"{len(restored)} run directories made of the committed records in "
+            f"{results_dir() / 'reproduced'}"
+        )
     run_dirs = _run_dirs(given)
     with _bar("mirrored") as progress:
         count = mirror_quietly(run_dirs, full=given.full, progress=progress)
@@ -59,7 +71,9 @@ def _run_dirs(given: argparse.Namespace) -> list[Path]:
     if not folder.exists():
         return []
     with os.scandir(folder) as entries:
-        return [folder / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
+        return [
+            folder / name for name in sorted(entry.name for entry in entries if entry.is_dir())
+        ]
 
 
 def _attach_weights(run_dirs: list[Path]) -> int:
@@ -77,7 +91,9 @@ def _attach_weights(run_dirs: list[Path]) -> int:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Progress]:
-    """A progress bar on a terminal, else a line every few seconds; nothing where there is nothing to do."""
+    """A progress bar on a terminal, else a line every few seconds; nothing where there is nothing
+    to do.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,8 +1,9 @@
-"""Finished runs as committed JSON lines, `results/reproduced/<name>.jsonl`: checked on the way in, run directories on the way out.
+"""Finished runs as committed JSON lines, `results/reproduced/<name>.jsonl`: checked on the way in,
+run directories on the way out.
 
-A line holds the trial, its uses, its attempts (a source diff as its hash), its events, the epochs column by column, the result; no
-weights. What is restored from it is finished for every plan and is mirrored like any other run. `origin.json` in such a run
-directory says where it came from.
+A line holds the trial, its uses, its attempts (a source diff as its hash), its events, the epochs
+column by column, the result; no weights. What is restored from it is finished for every plan and
+is mirrored like any other run. `origin.json` in such a run directory says where it came from.
 """
 
 import hashlib
@@ -36,12 +37,16 @@ def read_run(run_dir: Path) -> dict[str, bytes]:
 
 
 def make_record(files: Mapping[str, bytes], where: str) -> Record:
-    """The record of a finished run from its files, after all checks; RecordError names `where` it came from."""
+    """The record of a finished run from its files, after all checks; RecordError names `where` it
+    came from.
+    """
     for name in ("trial.json", "provenance.json", "journal.jsonl", "result.json"):
         if name not in files:
             raise RecordError(f"{where}: has no {name}")
     try:
-        trial, attempts, result = (json.loads(files[f"{name}.json"]) for name in ("trial", "provenance", "result"))
+        trial, attempts, result = (
+            json.loads(files[f"{name}.json"]) for name in ("trial", "provenance", "result")
+        )
         events = [json.loads(line) for line in files["journal.jsonl"].splitlines() if line]
         uses = [json.loads(line) for line in files.get("uses.jsonl", b"").splitlines() if line]
         _check_trial(trial, where)
@@ -54,13 +59,17 @@ def make_record(files: Mapping[str, bytes], where: str) -> Record:
     except (ValueError, KeyError, TypeError, IndexError) as error:
         if isinstance(error, RecordError):
             raise
-        raise RecordError(f"{where}: not the files of a finished run ({type(error).__name__}: {error})") from None
+        raise RecordError(
+            f"{where}: not the files of a finished run ({type(error).__name__}: {error})"
+        ) from None
     return {
         "id": trial["id"],
         "label": uses[0]["label"] if uses else trial["id"],
         "trial": trial,
         "uses": uses,
-        "attempts": [{**attempt, "git_diff": _hashed(attempt.get("git_diff"))} for attempt in attempts],
+        "attempts": [
+            {**attempt, "git_diff": _hashed(attempt.get("git_diff"))} for attempt in attempts
+        ],
         "events": others,
         "epochs": _columns(epochs),
         "result": result,
@@ -71,24 +80,40 @@ def _check_trial(trial: Record, where: str) -> None:
     values = {key: value for key, value in trial.items() if key not in ("id", "numerics")}
     found = trial_id(values, trial["numerics"])
     if found != trial["id"]:
-        raise RecordError(f"{where}: calls itself trial {trial['id']}, but its values are those of {found}")
+        raise RecordError(
+            f"{where}: calls itself trial {trial['id']}, but its values are those of {found}"
+        )
     if "probe" in trial:
-        raise RecordError(f"{where}: is a measurement, not a training; any machine measures it again in minutes")
+        raise RecordError(
+            f"{where}: is a measurement, not a training; any machine measures it again in minutes"
+        )
 
 
 def _check_events(trial: Record, events: list[Record], where: str) -> None:
     if events[0]["event"] != "started":
-        raise RecordError(f"{where}: its journal begins with '{events[0]['event']}', not with 'started'")
-    wanted, there = trial["train"]["epochs"], {event["epoch"] for event in events if event["event"] == "epoch"}
+        raise RecordError(
+            f"{where}: its journal begins with '{events[0]['event']}', not with 'started'"
+        )
+    wanted, there = (
+        trial["train"]["epochs"],
+        {event["epoch"] for event in events if event["event"] == "epoch"},
+    )
     if there != set(range(1, wanted + 1)):
         missing = sorted(set(range(1, wanted + 1)) - there)
-        raise RecordError(f"{where}: its journal lacks epochs {missing[:5]} of {wanted}, or has others than those")
+        raise RecordError(
+            f"{where}: its journal lacks epochs {missing[:5]} of {wanted}, or has others than "
+            "those"
+        )
 
 
 def _check_result(trial: Record, events: list[Record], result: Record, where: str) -> None:
     """The result is what the journal's epochs say, to the last bit."""
     evaluated = [epoch for epoch in _last_of_each(events) if "test_top1_error" in epoch]
-    said: dict[str, Any] = {"id": trial["id"], "seed": trial["seed"], "epochs": trial["train"]["epochs"]}
+    said: dict[str, Any] = {
+        "id": trial["id"],
+        "seed": trial["seed"],
+        "epochs": trial["train"]["epochs"],
+    }
     metrics: dict[str, Any] = {}
     for name in ("top1_error", "top5_error"):
         values = [epoch[f"test_{name}"] for epoch in evaluated]
@@ -98,11 +123,15 @@ def _check_result(trial: Record, events: list[Record], result: Record, where: st
     for key, value in [*said.items(), *metrics.items()]:
         found = result[key] if key in said else result["metrics"][key]
         if found != value:
-            raise RecordError(f"{where}: result.json says {key} {found}, but trial and journal say {value}")
+            raise RecordError(
+                f"{where}: result.json says {key} {found}, but trial and journal say {value}"
+            )
 
 
 def _last_of_each(events: Iterable[Record]) -> list[Record]:
-    """One event an epoch, in order: a resumed run may journal an epoch again, and the last one counts."""
+    """One event an epoch, in order: a resumed run may journal an epoch again, and the last one
+    counts.
+    """
     epochs = {event["epoch"]: event for event in events if event["event"] == "epoch"}
     return [epochs[number] for number in sorted(epochs)]
 
@@ -127,25 +156,33 @@ def read(path: Path) -> list[Record]:
             record = json.loads(line)
             record["id"], record["trial"], record["epochs"], record["result"]
         except (ValueError, KeyError, TypeError) as error:
-            raise RecordError(f"{path}:{number}: not a record of a run ({type(error).__name__}: {error})") from None
+            raise RecordError(
+                f"{path}:{number}: not a record of a run ({type(error).__name__}: {error})"
+            ) from None
         records.append(record)
     return records
 
 
 def add(path: Path, records: Iterable[Record]) -> int:
-    """Put records into a file, which stays sorted by label; one already there is replaced. Returns how many changed."""
+    """Put records into a file, which stays sorted by label; one already there is replaced. Returns
+    how many changed.
+    """
     there = {record["id"]: record for record in read(path)} if path.exists() else {}
     new = {record["id"]: record for record in records if there.get(record["id"]) != record}
     merged = sorted((there | new).values(), key=lambda record: (record["label"], record["id"]))
     if new:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = (json.dumps(record, ensure_ascii=False, separators=(",", ":")) for record in merged)
+        lines = (
+            json.dumps(record, ensure_ascii=False, separators=(",", ":")) for record in merged
+        )
         _write(path, "".join(f"{line}\n" for line in lines))
     return len(new)
 
 
 def committed(folder: Path) -> dict[str, Path]:
-    """Trial id -> the file that holds its record. Files are not parsed: a line begins with its id."""
+    """Trial id -> the file that holds its record. Files are not parsed: a line begins with its
+    id.
+    """
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("*.jsonl")):
         status = path.stat()
@@ -160,9 +197,11 @@ def _ids(path: Path, changed: int, size: int) -> tuple[str, ...]:
 
 
 def restore(folder: Path, runs: Path, wanted: Iterable[str] | None = None) -> list[Path]:
-    """Make finished run directories of the records that have none; returns those made. `wanted` limits it to these ids.
+    """Make finished run directories of the records that have none; returns those made. `wanted`
+    limits it to these ids.
 
-    An unfinished run directory of the same trial moves to `replaced` beside `runs`; one that a worker is at is left alone.
+    An unfinished run directory of the same trial moves to `replaced` beside `runs`; one that a
+    worker is at is left alone.
     """
     index, made = committed(folder), []
     limit = set(index) if wanted is None else set(wanted) & set(index)
@@ -181,7 +220,9 @@ def restore(folder: Path, runs: Path, wanted: Iterable[str] | None = None) -> li
 def _set_aside(run_dir: Path) -> None:
     """A run directory in which something happened is kept; one that only waits is filled."""
     if (run_dir / "journal.jsonl").exists():
-        target = run_dir.parents[1] / "replaced" / f"{run_dir.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        target = (
+            run_dir.parents[1] / "replaced" / f"{run_dir.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        )
         target.parent.mkdir(parents=True, exist_ok=True)
         run_dir.rename(target)
 
@@ -201,10 +242,14 @@ def _events(record: Record) -> Iterator[Record]:
     """The journal again, in its order in time, without the checkpoints."""
     columns = record["epochs"]
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    epochs = [{"event": "epoch", **{k: v for k, v in row.items() if v is not None}} for row in rows]
+    epochs = [
+        {"event": "epoch", **{k: v for k, v in row.items() if v is not None}} for row in rows
+    ]
     last = [event for event in record["events"] if event["event"] == "finished"]
     others = [event for event in record["events"] if event["event"] != "finished"]
-    yield from sorted([*others, *epochs], key=lambda event: (event["event"] != "started", event["time"]))
+    yield from sorted(
+        [*others, *epochs], key=lambda event: (event["event"] != "started", event["time"])
+    )
     yield from last
 
 

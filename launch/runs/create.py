@@ -1,4 +1,6 @@
-"""Makes the run directories of a plan, on local and on network file systems, however many and however many launchers."""
+"""Makes the run directories of a plan, on local and on network file systems, however many and
+however many launchers.
+"""
 
 import json
 import os
@@ -12,7 +14,8 @@ from launch.runs.resources import ONE, Resources, keep
 
 
 def prepare(uses: Sequence[Planned], runs: Path, resources: Resources | None = None) -> None:
-    """Make the run directories: trial.json, and a line in uses.jsonl for each spec and row that the trial appears in.
+    """Make the run directories: trial.json, and a line in uses.jsonl for each spec and row that
+    the trial appears in.
 
     Those of committed records are made whole. `resources` stand for those of the specs.
     """
@@ -22,11 +25,18 @@ def prepare(uses: Sequence[Planned], runs: Path, resources: Resources | None = N
     for use in uses:
         by_trial.setdefault(use.trial.id, []).append(use)
     there = names(runs)
-    parallel.each(lambda found: _prepare(f"{runs}/{found[0].trial.id}", found, there, resources), list(by_trial.values()))
+    parallel.each(
+        lambda found: _prepare(f"{runs}/{found[0].trial.id}", found, there, resources),
+        list(by_trial.values()),
+    )
 
 
-def _prepare(run_dir: str, uses: Sequence[Planned], there: Collection[str], resources: Resources | None) -> None:
-    """Where nothing is new, as in a finished run directory that was launched before, one file is read and nothing else."""
+def _prepare(
+    run_dir: str, uses: Sequence[Planned], there: Collection[str], resources: Resources | None
+) -> None:
+    """Where nothing is new, as in a finished run directory that was launched before, one file is
+    read and nothing else.
+    """
     trial = uses[0].trial
     if trial.id not in there:
         with suppress(FileExistsError):  # another launcher's
@@ -40,7 +50,15 @@ def _prepare(run_dir: str, uses: Sequence[Planned], there: Collection[str], reso
     if uses[0].state != "finished" and (trial.id in there or asked != ONE):
         keep(Path(run_dir), asked)
     lines = [
-        json.dumps({"spec": use.spec.name, "profile": use.spec.profile, "row": use.row, "label": use.label}) + "\n"
+        json.dumps(
+            {
+                "spec": use.spec.name,
+                "profile": use.spec.profile,
+                "row": use.row,
+                "label": use.label,
+            }
+        )
+        + "\n"
         for use in uses
     ]
     known_lines = known.splitlines(keepends=True)

@@ -1,4 +1,6 @@
-"""Reading what `rm.gpu_queue` packed on another machine. Nothing is unpacked to disk: known names are read, others refused."""
+"""Reading what `rm.gpu_queue` packed on another machine. Nothing is unpacked to disk: known names
+are read, others refused.
+"""
 
 import hashlib
 import json
@@ -13,7 +15,15 @@ Files = dict[str, bytes]
 """The files of one run directory, by name."""
 
 _NAME = re.compile(r"[0-9a-f]{12}")
-_PACKED = {"trial.json", "uses.jsonl", "provenance.json", "journal.jsonl", "log.txt", "result.json", "checkpoint.pt"}
+_PACKED = {
+    "trial.json",
+    "uses.jsonl",
+    "provenance.json",
+    "journal.jsonl",
+    "log.txt",
+    "result.json",
+    "checkpoint.pt",
+}
 
 
 class ParcelError(ValueError):
@@ -24,7 +34,9 @@ def source_digest() -> str:
     """A hash of every source file of `rm`, as `rm.parcel` computes it where the trials run."""
     root, digest = catalog.source_root(), hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+        digest.update(
+            f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0"
+        )
     return digest.hexdigest()
 
 
@@ -35,10 +47,20 @@ def read_archive(path: Path) -> list[tuple[str, Files]]:
     try:
         with tarfile.open(path) as archive:
             for entry in archive:
-                parts, file = PurePosixPath(entry.name).parts, archive.extractfile(entry) if entry.isfile() else None
-                known = len(parts) == 3 and parts[0] == "runs" and _NAME.fullmatch(parts[1]) and parts[2] in _PACKED
+                parts, file = (
+                    PurePosixPath(entry.name).parts,
+                    archive.extractfile(entry) if entry.isfile() else None,
+                )
+                known = (
+                    len(parts) == 3
+                    and parts[0] == "runs"
+                    and _NAME.fullmatch(parts[1])
+                    and parts[2] in _PACKED
+                )
                 if file is None or not (known or parts == ("manifest.json",)):
-                    raise ParcelError(f"{path}: did not expect '{entry.name}' in an archive of rm.gpu_queue")
+                    raise ParcelError(
+                        f"{path}: did not expect '{entry.name}' in an archive of rm.gpu_queue"
+                    )
                 if known:
                     runs.setdefault(parts[1], {})[parts[2]] = file.read()
                 else:
@@ -48,12 +70,16 @@ def read_archive(path: Path) -> list[tuple[str, Files]]:
     except (OSError, EOFError, tarfile.TarError, ValueError, KeyError) as error:
         if isinstance(error, ParcelError):
             raise
-        raise ParcelError(f"{path}: cannot be read as an archive of rm.gpu_queue: {error}") from None
+        raise ParcelError(
+            f"{path}: cannot be read as an archive of rm.gpu_queue: {error}"
+        ) from None
     return [(f"{path}:runs/{identity}", files) for identity, files in sorted(runs.items())]
 
 
 def _add_commit(files: Files, manifest: dict[str, Any]) -> None:
-    """A machine without git does not know its commit. Where its source of `rm` was that of the plan, it is the plan's."""
+    """A machine without git does not know its commit. Where its source of `rm` was that of the
+    plan, it is the plan's.
+    """
     queue = manifest["queue"]
     if "provenance.json" not in files or manifest["source"] != queue["source"]:
         return

@@ -6,14 +6,18 @@ Outcome = Literal["finished", "failed", "interrupted", "submitted"]
 
 
 class Ended(NamedTuple):
-    """How one run directory ended (or that it went to a scheduler), and the error's text where it failed."""
+    """How one run directory ended (or that it went to a scheduler), and the error's text where it
+    failed.
+    """
 
     outcome: Outcome
     error: str | None
 
 
 class Job(NamedTuple):
-    """What a scheduler says of the newest job of a run directory; `unknown` where it cannot be asked."""
+    """What a scheduler says of the newest job of a run directory; `unknown` where it cannot be
+    asked.
+    """
 
     id: str
     state: Literal["pending", "running", "gone", "unknown"]

@@ -1,4 +1,6 @@
-"""One question to the file system about each of many run directories, side by side where the file system is slow."""
+"""One question to the file system about each of many run directories, side by side where the file
+system is slow.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +17,9 @@ Answer = TypeVar("Answer")
 def each(question: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
     """The answers, in the order of the items.
 
-    Asked one after the other as long as that keeps the processor busy; as soon as a batch has mostly waited, as for a network
-    file system or a cold disk, the rest is asked by several threads. An error of a question is raised.
+    Asked one after the other as long as that keeps the processor busy; as soon as a batch has
+    mostly waited, as for a network file system or a cold disk, the rest is asked by several
+    threads. An error of a question is raised.
     """
     answers: list[Answer] = []
     for start in range(0, len(items), BATCH):
@@ -34,4 +37,8 @@ def _side_by_side(question: Callable[[Item], Answer], items: Sequence[Item]) -> 
 
     parts = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        return [answer for part in threads.map(lambda part: list(map(question, part)), parts) for answer in part]
+        return [
+            answer
+            for part in threads.map(lambda part: list(map(question, part)), parts)
+            for answer in part
+        ]

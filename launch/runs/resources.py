@@ -1,9 +1,12 @@
-"""What one trial is trained on: so many nodes with so many GPUs each, one process a GPU. Not part of its identity.
+"""What one trial is trained on: so many nodes with so many GPUs each, one process a GPU. Not part
+of its identity.
 
-`batch_norm_groups` says what batch norm sees, whatever number of processes there is; that number changes the order of sums and how
-a batch is dealt out, as another kind of GPU would. A trial that has begun keeps its number: its checkpoint is of so many processes.
+`batch_norm_groups` says what batch norm sees, whatever number of processes there is; that number
+changes the order of sums and how a batch is dealt out, as another kind of GPU would. A trial that
+has begun keeps its number: its checkpoint is of so many processes.
 
-    results/runs/<trial id>/resources.json      {"nodes": 1, "gpus": 8}; not there where it is one GPU
+    results/runs/<trial id>/resources.json      {"nodes": 1, "gpus": 8}; not there where it is one
+    GPU
 """
 
 import argparse
@@ -59,7 +62,8 @@ def misfit(values: Mapping[str, Any], resources: Resources) -> str | None:
         common = math.gcd(batch, groups)
         valid = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
         return (
-            f"train.batch_size {batch} and train.batch_norm_groups {groups} cannot be shared by {count} processes "
+            f"train.batch_size {batch} and train.batch_norm_groups {groups} cannot be shared by "
+            f"{count} processes "
             f"({resources}): both must be multiples of it; valid: {valid}"
         )
     return None
@@ -77,7 +81,9 @@ def keep(run_dir: Path, resources: Resources) -> None:
 
 
 def wanted(run_dir: Path) -> Resources:
-    """What a run directory is to be trained on; one that has begun, by as many processes as it began with."""
+    """What a run directory is to be trained on; one that has begun, by as many processes as it
+    began with.
+    """
     asked = _read(run_dir / FILE)
     begun = processes_of(run_dir) if (run_dir / "checkpoint.pt").exists() else asked.processes
     return asked if begun == asked.processes else Resources(1, begun)
@@ -91,7 +97,9 @@ def differs(run_dir: Path, resources: Resources) -> bool:
 def processes_of(run_dir: Path) -> int:
     """How many processes train, or trained, the run that its journal tells of."""
     events, _ = rundir.read_events(run_dir)
-    return next((int(event.get("processes", 1)) for event in events if event["event"] == "started"), 1)
+    return next(
+        (int(event.get("processes", 1)) for event in events if event["event"] == "started"), 1
+    )
 
 
 def _read(path: Path) -> Resources:

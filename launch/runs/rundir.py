@@ -1,4 +1,5 @@
-"""A run directory from outside: its state, its journal from an offset, the request to cancel it, and its lease.
+"""A run directory from outside: its state, its journal from an offset, the request to cancel it,
+and its lease.
 
 The lease keeps two workers out of one directory; its holder looks for the request.
 """
@@ -30,7 +31,9 @@ TAIL_BYTES = 4096
 """How much of a journal's end is read at first."""
 
 CANCELLED = "cancelled"
-"""The error in a worker's answer about a trial that was asked to stop, itself and not its worker."""
+"""The error in a worker's answer about a trial that was asked to stop, itself and not its
+worker.
+"""
 
 
 class Busy(Exception):
@@ -38,7 +41,9 @@ class Busy(Exception):
 
 
 def state(run_dir: Path) -> State:
-    """finished once result.json is there; running under a live lease; else what the journal's last word says."""
+    """finished once result.json is there; running under a live lease; else what the journal's last
+    word says.
+    """
     if (run_dir / "result.json").exists():
         return "finished"
     holder = read_lease(run_dir)
@@ -48,12 +53,16 @@ def state(run_dir: Path) -> State:
 
 
 def finished(runs: Path, names: Sequence[str]) -> set[str]:
-    """Which of the run directories of these names in the folder `runs` are finished: one question each."""
+    """Which of the run directories of these names in the folder `runs` are finished: one question
+    each.
+    """
 
     def is_there(name: str) -> bool:
         return os.path.exists(f"{runs}/{name}/result.json")  # noqa: PTH110  a Path costs more than the question
 
-    return {name for name, found in zip(names, parallel.each(is_there, names), strict=True) if found}
+    return {
+        name for name, found in zip(names, parallel.each(is_there, names), strict=True) if found
+    }
 
 
 def state_left_by(last: dict[str, Any] | None) -> State:
@@ -64,7 +73,9 @@ def state_left_by(last: dict[str, Any] | None) -> State:
 
 
 def read_events(run_dir: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """The whole events from a byte offset on, and the offset after them. A line still being written is left for later."""
+    """The whole events from a byte offset on, and the offset after them. A line still being
+    written is left for later.
+    """
     try:
         with (run_dir / "journal.jsonl").open("rb") as file:
             file.seek(offset)
@@ -82,13 +93,17 @@ def last_event(run_dir: Path) -> dict[str, Any] | None:
 
 
 def last_events(run_dir: Path, least: int) -> list[dict[str, Any]]:
-    """At least that many of a journal's last whole events, where it has them, without reading the rest of a long one."""
+    """At least that many of a journal's last whole events, where it has them, without reading the
+    rest of a long one.
+    """
     try:
         with (run_dir / "journal.jsonl").open("rb") as file:
             size, length = file.seek(0, os.SEEK_END), TAIL_BYTES
             while True:
                 start = file.seek(max(0, size - length))
-                lines = file.read(size - start).split(b"\n")[int(start > 0) : -1]  # neither the cut nor the torn one
+                lines = file.read(size - start).split(b"\n")[
+                    int(start > 0) : -1
+                ]  # neither the cut nor the torn one
                 if start == 0 or len(lines) >= least:
                     return [json.loads(line) for line in lines if line]
                 length *= 4
@@ -97,7 +112,9 @@ def last_events(run_dir: Path, least: int) -> list[dict[str, Any]]:
 
 
 def request_cancel(run_dir: Path) -> None:
-    """Ask whoever works on this run directory, now or after a wait in a queue, to checkpoint and leave it."""
+    """Ask whoever works on this run directory, now or after a wait in a queue, to checkpoint and
+    leave it.
+    """
     me = _me()
     text = json.dumps({"host": me["host"], "pid": me["pid"], "time": me["since"]})
     (run_dir / "cancel").write_text(text + "\n", encoding="utf-8")
@@ -124,9 +141,10 @@ def clear_cancel(run_dir: Path) -> None:
 def lease(run_dir: Path) -> Iterator[Callable[[], bool]]:
     """Hold the run directory while the block runs; raises Busy where a live worker holds it.
 
-    Yields a question that costs nothing: whether this run directory was asked to stop (looked up every CANCEL_SECONDS).
-    The holder writes who it is and touches the file every HEARTBEAT_SECONDS. A lease is taken over when its process is gone
-    (same machine) or its heartbeat is older than STALE_SECONDS by the file system's own clock (another machine).
+    Yields a question that costs nothing: whether this run directory was asked to stop (looked up
+    every CANCEL_SECONDS). The holder writes who it is and touches the file every
+    HEARTBEAT_SECONDS. A lease is taken over when its process is gone (same machine) or its
+    heartbeat is older than STALE_SECONDS by the file system's own clock (another machine).
     """
     path, token = run_dir / "lease.json", uuid.uuid4().hex
     with _guard(run_dir):
@@ -175,7 +193,9 @@ def _guard(run_dir: Path) -> Iterator[None]:
 
 
 def read_lease(run_dir: Path) -> dict[str, Any] | None:
-    """Who holds the run directory, or held it when its process ended without a word: host, pid, since."""
+    """Who holds the run directory, or held it when its process ended without a word: host, pid,
+    since.
+    """
     try:
         holder: dict[str, Any] = json.loads((run_dir / "lease.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -204,7 +224,9 @@ def _machine() -> str:
 
 
 def _born(pid: int) -> str | None:
-    """When a process started, in its kernel's ticks: a number that a later process with the same pid does not share."""
+    """When a process started, in its kernel's ticks: a number that a later process with the same
+    pid does not share.
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -212,7 +234,9 @@ def _born(pid: int) -> str | None:
 
 
 def is_alive(holder: dict[str, Any], run_dir: Path) -> bool:
-    """Whether the holder of a lease still works: by its process on this machine, by its heartbeat on another one."""
+    """Whether the holder of a lease still works: by its process on this machine, by its heartbeat
+    on another one.
+    """
     if holder["machine"] == _machine():
         try:
             os.kill(holder["pid"], 0)

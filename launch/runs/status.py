@@ -1,6 +1,7 @@
 """How trials stand: run directory, lease, journal and scheduler in one answer.
 
-Each run directory is looked at once, by a single listing where nothing has happened yet; schedulers are asked once for all.
+Each run directory is looked at once, by a single listing where nothing has happened yet;
+schedulers are asked once for all.
 """
 
 import importlib
@@ -15,10 +16,14 @@ from launch.runs import rundir
 from launch.runs.job import Job
 
 State = rundir.State | Literal["lost"]
-"""lost: a scheduler had it, knows it no more, and nothing has been heard of it since; `retry` takes it."""
+"""lost: a scheduler had it, knows it no more, and nothing has been heard of it since; `retry`
+takes it.
+"""
 
 SETTLED_SECONDS = 30.0
-"""What a job wrote last may be seen this much later on another machine; until then a job that is gone is not missed."""
+"""What a job wrote last may be seen this much later on another machine; until then a job that is
+gone is not missed.
+"""
 
 RECENT_EPOCHS = 5
 """The time left is reckoned from this many of the last epochs."""
@@ -53,7 +58,9 @@ class Standing(NamedTuple):
 
 
 class Survey:
-    """Run directories, each looked at once. What is not in the folder of all runs is not looked for there."""
+    """Run directories, each looked at once. What is not in the folder of all runs is not looked
+    for there.
+    """
 
     def __init__(self, runs: Path) -> None:
         self.seen: dict[Path, Sight] = {}
@@ -72,16 +79,23 @@ class Survey:
         return self.seen[run_dir].state
 
     def standings(self, epochs: Mapping[Path, int]) -> dict[Path, Standing]:
-        """How each run directory stands, with the scheduler's word on those it may still have; given its number of epochs."""
+        """How each run directory stands, with the scheduler's word on those it may still have;
+        given its number of epochs.
+        """
         for run_dir in epochs:
             self.state(run_dir)
         sights = {run_dir: self.seen.get(run_dir, Sight("waiting")) for run_dir in epochs}
         jobs = ask_schedulers(sights)
-        return {run_dir: stand(sights[run_dir], jobs.get(run_dir), epochs[run_dir]) for run_dir in epochs}
+        return {
+            run_dir: stand(sights[run_dir], jobs.get(run_dir), epochs[run_dir])
+            for run_dir in epochs
+        }
 
 
 def look(run_dir: Path) -> Sight:
-    """One look: is it finished, else who is at it, how far it came, and to whom it was given. One listing tells what there is."""
+    """One look: is it finished, else who is at it, how far it came, and to whom it was given. One
+    listing tells what there is.
+    """
     try:
         names = set(os.listdir(run_dir))  # noqa: PTH208
     except OSError:
@@ -89,7 +103,9 @@ def look(run_dir: Path) -> Sight:
     if "result.json" in names:
         return Sight("finished")
     holder = rundir.read_lease(run_dir) if "lease.json" in names else None
-    events = tuple(rundir.last_events(run_dir, RECENT_EPOCHS + 1)) if "journal.jsonl" in names else ()
+    events = (
+        tuple(rundir.last_events(run_dir, RECENT_EPOCHS + 1)) if "journal.jsonl" in names else ()
+    )
     alive = holder is not None and rundir.is_alive(holder, run_dir)
     return Sight(
         "running" if alive else rundir.state_left_by(events[-1] if events else None),
@@ -130,12 +146,22 @@ def ask_schedulers(sights: Mapping[Path, Sight]) -> dict[Path, Job]:
 
 
 def stand(sight: Sight, job: Job | None, epochs: int) -> Standing:
-    """One answer from what the run directory and the scheduler say; what is unknown counts as alive."""
+    """One answer from what the run directory and the scheduler say; what is unknown counts as
+    alive.
+    """
     state, where, note = _verdict(sight, job)
     if state == "finished":
         return Standing("finished", epoch=epochs)
     left = seconds_left(sight.events, epochs) if state == "running" else None
-    return Standing(state, where, note, job.id if job else None, epochs_behind(sight.events), left, sight.heartbeat_age)
+    return Standing(
+        state,
+        where,
+        note,
+        job.id if job else None,
+        epochs_behind(sight.events),
+        left,
+        sight.heartbeat_age,
+    )
 
 
 def _verdict(sight: Sight, job: Job | None) -> tuple[State, str, str]:
@@ -143,7 +169,11 @@ def _verdict(sight: Sight, job: Job | None) -> tuple[State, str, str]:
     known = job.state if job else None
     if sight.state == "running" and sight.holder:
         node = job.where if job and known == "running" else ""
-        return "running", node or str(sight.holder["host"]), "asked to stop" if sight.cancelled else ""
+        return (
+            "running",
+            node or str(sight.holder["host"]),
+            "asked to stop" if sight.cancelled else "",
+        )
     if sight.state == "finished" or (sight.state == "failed" and _is_newer(sight)):
         return sight.state, "", _error(sight)
     if sight.cancelled and known != "running":
@@ -152,20 +182,33 @@ def _verdict(sight: Sight, job: Job | None) -> tuple[State, str, str]:
         return "waiting", job.where if known == "pending" else f"{job.where}, not at it yet", ""
     if job and not _let_go(sight):
         if known == "unknown":
-            silence = f", no heartbeat for {sight.heartbeat_age:.0f} s" if sight.heartbeat_age is not None else ""
-            return "running" if sight.holder else "waiting", job.where, f"the scheduler cannot be asked{silence}"
+            silence = (
+                f", no heartbeat for {sight.heartbeat_age:.0f} s"
+                if sight.heartbeat_age is not None
+                else ""
+            )
+            return (
+                "running" if sight.holder else "waiting",
+                job.where,
+                f"the scheduler cannot be asked{silence}",
+            )
         if _is_missed(sight):
             return (
                 "lost",
                 "",
-                f"job {job.id} is gone, {'in mid-run' if sight.events else 'before it began'}, without a word",
+                f"job {job.id} is gone, {'in mid-run' if sight.events else 'before it began'}, "
+                "without a word",
             )
     return sight.state, "", _error(sight)
 
 
 def _let_go(sight: Sight) -> bool:
     """Its worker left it in order, after the newest submission."""
-    return bool(sight.events) and sight.events[-1]["event"] in ("interrupted", "failed") and _is_newer(sight)
+    return (
+        bool(sight.events)
+        and sight.events[-1]["event"] in ("interrupted", "failed")
+        and _is_newer(sight)
+    )
 
 
 def _is_newer(sight: Sight) -> bool:
@@ -175,7 +218,9 @@ def _is_newer(sight: Sight) -> bool:
 
 
 def _is_missed(sight: Sight) -> bool:
-    """A holder that is known to be dead is missed at once; else what it wrote last may still be on its way to this machine."""
+    """A holder that is known to be dead is missed at once; else what it wrote last may still be on
+    its way to this machine.
+    """
     if sight.holder is not None:
         return True
     heard = [float(sight.job["time"])] if sight.job else []
@@ -185,7 +230,11 @@ def _is_missed(sight: Sight) -> bool:
 
 def _error(sight: Sight) -> str:
     """The last line of the error that it failed with."""
-    lines = str(sight.events[-1].get("error", "")).strip().splitlines() if sight.state == "failed" else []
+    lines = (
+        str(sight.events[-1].get("error", "")).strip().splitlines()
+        if sight.state == "failed"
+        else []
+    )
     return lines[-1] if lines else ""
 
 
@@ -198,7 +247,9 @@ def epochs_behind(events: Iterable[Mapping[str, Any]]) -> int:
 
 
 def seconds_left(events: Iterable[Mapping[str, Any]], epochs: int) -> float | None:
-    """From the last epochs' times, less what the present epoch has had already; None before the first epoch's end."""
+    """From the last epochs' times, less what the present epoch has had already; None before the
+    first epoch's end.
+    """
     done = [event for event in events if event["event"] == "epoch"][-RECENT_EPOCHS:]
     if not done:
         return None
@@ -209,7 +260,9 @@ def seconds_left(events: Iterable[Mapping[str, Any]], epochs: int) -> float | No
 
 def describe(counts: Mapping[str, int]) -> str:
     """`3 finished, 1 running`, in the order in which a trial passes through them."""
-    order = dict.fromkeys(("finished", "running", "waiting", "interrupted", "failed", "lost", *counts))
+    order = dict.fromkeys(
+        ("finished", "running", "waiting", "interrupted", "failed", "lost", *counts)
+    )
     return ", ".join(f"{counts[state]} {state}" for state in order if counts.get(state)) or "none"
 
 

@@ -8,7 +8,8 @@ from launch.search.state import SearchState
 
 
 class SampleWatcher(ProgressWatcher):
-    """Progress of samples, which come to be known as the search goes; `begun` are their run directories.
+    """Progress of samples, which come to be known as the search goes; `begun` are their run
+    directories.
 
     One that the scheduler stopped counts as done.
     """

@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from launch.progress import ProgressWatcher
 
 BACKENDS = ("local", "ray")
-"""Those with which a search can be run; it is Ray's in any case, on this machine or on the cluster of --address."""
+"""Those with which a search can be run; it is Ray's in any case, on this machine or on the cluster
+of --address.
+"""
 
 Mirroring = Callable[["ProgressWatcher"], AbstractContextManager[Any]]
 
 
 class Searched(NamedTuple):
-    """The specs with their winners, and the exit status so far: 1 where a search found none, 130 where one was stopped."""
+    """The specs with their winners, and the exit status so far: 1 where a search found none, 130
+    where one was stopped.
+    """
 
     specs: list[Spec]
     status: int
@@ -37,7 +41,9 @@ def announce(specs: Sequence[Spec]) -> None:
     """What a plan cannot list: samples that are drawn in the light of earlier ones."""
     for spec in specs:
         if spec.search and spec.search.algorithm != "random":
-            left = spec.search.samples - sum(cell.labels[0].startswith("sample ") for cell in spec.cells)
+            left = spec.search.samples - sum(
+                cell.labels[0].startswith("sample ") for cell in spec.cells
+            )
             print(f"{spec.name}: {left} samples that {spec.search.algorithm} draws as it learns")
 
 
@@ -46,25 +52,34 @@ def check(specs: Sequence[Spec], backend: str) -> None:
     searching = [spec for spec in specs if spec.search]
     if searching and backend not in BACKENDS:
         raise UsageError(
-            f"{searching[0].path} searches, which --backend {backend} cannot: a search watches its trials as they train; "
+            f"{searching[0].path} searches, which --backend {backend} cannot: a search watches "
+            "its trials as they train; "
             f"valid: {', '.join(BACKENDS)}"
         )
     for spec in searching:
-        needed = ["ray", *(["optuna"] if spec.search and spec.search.algorithm == "optuna" else [])]
+        needed = [
+            "ray",
+            *(["optuna"] if spec.search and spec.search.algorithm == "optuna" else []),
+        ]
         for package in needed:
             if importlib.util.find_spec(package) is None:
                 instead = ", or write algorithm: random" if package == "optuna" else ""
                 raise UsageError(
-                    f"{spec.path}: this search needs the package {package}, which is not installed; "
-                    f"install it (pip install {'ray[tune]' if package == 'ray' else package}){instead}"
+                    f"{spec.path}: this search needs the package {package}, which is not "
+                    "installed; "
+                    "install it (pip install "
+                    f"{'ray[tune]' if package == 'ray' else package}){instead}"
                 )
 
 
 def carry_out(specs: Sequence[Spec], mirroring: Mirroring, **settings: Any) -> Searched:
-    """Carry out each search that has no winner yet. settings: workers, trials_per_gpu, and those of the ray backend."""
+    """Carry out each search that has no winner yet. settings: workers, trials_per_gpu, and those
+    of the ray backend.
+    """
     if settings.pop("site", None) is not None:
         raise UsageError(
-            "--on-slurm does not carry searches out: a search watches its trials from where it is typed; "
+            "--on-slurm does not carry searches out: a search watches its trials from where it is "
+            "typed; "
             "start Ray in an allocation and give its --address"
         )
     found, status = [], 0
@@ -79,12 +94,16 @@ def carry_out(specs: Sequence[Spec], mirroring: Mirroring, **settings: Any) -> S
         if best is None:
             left = sum(one.state == "undecided" for one in state.tried)
             why = f"{left} samples were cancelled" if left else "no sample finished"
-            say(f"{spec.name}: {why}, so there is no winner yet; the same command tries them again")
+            say(
+                f"{spec.name}: {why}, so there is no winner yet; the same command tries them again"
+            )
             status = 1
         else:
             say(
-                f"{spec.name}: the winner is sample {best.sample.number} of {state.search.samples}, "
-                f"{said(best.sample.point)}: {state.search.metric} {best.value:.4g} on held-out images"
+                f"{spec.name}: the winner is sample {best.sample.number} of "
+                f"{state.search.samples}, "
+                f"{said(best.sample.point)}: {state.search.metric} {best.value:.4g} on held-out "
+                "images"
             )
         found.append(state.remaining())
     return Searched(found, status)
@@ -110,11 +129,14 @@ def _run(
     trials_per_gpu: int,
     address: str | None = None,
 ) -> bool:
-    """address   of a Ray cluster; none: a private one is started on this machine, and ends with the search"""
+    """address   of a Ray cluster; none: a private one is started on this machine, and ends with
+    the search
+    """
     began, search = time.monotonic(), state.search
     state.retry()
     say(
-        f"searching: {search.samples - len(state.decided)} of {search.samples} samples, on {search.held_out} held-out images"
+        f"searching: {search.samples - len(state.decided)} of {search.samples} samples, on "
+        f"{search.held_out} held-out images"
     )
     stop_file = state.folder / "stop"
     stop_file.unlink(missing_ok=True)

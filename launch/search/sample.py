@@ -1,4 +1,6 @@
-"""A sample's training, which takes one evaluated epoch at a time and tells what the journal says of it."""
+"""A sample's training, which takes one evaluated epoch at a time and tells what the journal says
+of it.
+"""
 
 import math
 import queue
@@ -14,7 +16,9 @@ WORST = 1e9
 
 
 class SampleTraining:
-    """A sample's training in a thread, which goes on by one evaluated epoch whenever `next` is called."""
+    """A sample's training in a thread, which goes on by one evaluated epoch whenever `next` is
+    called.
+    """
 
     def __init__(self, run_dir: Path, metric: str, stop_file: Path) -> None:
         self.run_dir, self.metric, self.stop_file = run_dir, metric, stop_file
@@ -60,21 +64,27 @@ class SampleTraining:
         self.reports.put({**last, **worst, **answer, "done": True})
 
     def _asked_to_stop(self) -> bool:
-        """Asked before every step, in the training's thread: tell what is new and wait for the next turn."""
+        """Asked before every step, in the training's thread: tell what is new and wait for the
+        next turn.
+        """
         for event in self._new_epochs():
             if not self.stopping:
                 self._report(event)
         return self._stop_is_wanted()
 
     def _stop_is_wanted(self) -> bool:
-        """Tune's word, or the launcher's: a file, looked for twice a second, reaches a training in the middle of an epoch."""
+        """Tune's word, or the launcher's: a file, looked for twice a second, reaches a training in
+        the middle of an epoch.
+        """
         if not self.stopping and time.monotonic() - self.looked > 0.5:
             self.looked = time.monotonic()
             self.stopping = self.stop_file.exists()
         return self.stopping
 
     def _report(self, event: dict[str, Any]) -> None:
-        self.reports.put({**self._values(event), "outcome": "running", "error": None, "done": False})
+        self.reports.put(
+            {**self._values(event), "outcome": "running", "error": None, "done": False}
+        )
         while not self.turn.acquire(timeout=0.5) and not self._stop_is_wanted():
             pass
 
@@ -85,7 +95,9 @@ class SampleTraining:
         return self.last
 
     def _new_epochs(self) -> list[dict[str, Any]]:
-        """Evaluated epochs that the journal has got since, each once: a resumed training may journal some again."""
+        """Evaluated epochs that the journal has got since, each once: a resumed training may
+        journal some again.
+        """
         events, self.offset = rundir.read_events(self.run_dir, self.offset)
         key, known, new = f"test_{self.metric}", int(self.last["epoch"]), []
         for event in events:

@@ -1,4 +1,5 @@
-"""What a search has decided, on disk: `results/searches/<spec>-<digest>/decisions.jsonl`, one event a line.
+"""What a search has decided, on disk: `results/searches/<spec>-<digest>/decisions.jsonl`, one
+event a line.
 
     drawn      a sample's point; random ones are known beforehand, others are not
     finished   its last epoch, validation metric and loss
@@ -65,7 +66,9 @@ class SearchState:
             self.decided[number] = dict(event)
 
     def _append(self, event: str, number: int, **fields: Any) -> None:
-        """Write one event and have it on disk before anything follows from it; what is decided stays so."""
+        """Write one event and have it on disk before anything follows from it; what is decided
+        stays so.
+        """
         if number in self.decided and event != WINNER:
             return
         line = {"event": event, "sample": number, "time": round(time.time(), 3), **fields}
@@ -87,7 +90,9 @@ class SearchState:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Busy(f"{self.spec.path}: another launcher carries this search out ({self.folder})") from None
+                raise Busy(
+                    f"{self.spec.path}: another launcher carries this search out ({self.folder})"
+                ) from None
             yield
 
     def run_dir(self, number: int) -> Path:
@@ -97,7 +102,9 @@ class SearchState:
         """Draw a sample (or take one that is known), with its run directory made."""
         if number not in self.begun:
             point = self.samples[number].point if point is None else point
-            self._append("drawn", number, point=point, trial=self.search.sample(number, point).trial.id)
+            self._append(
+                "drawn", number, point=point, trial=self.search.sample(number, point).trial.id
+            )
         sample = self.samples[number]
         prepare([self._planned(number)], runs_dir())
         rundir.clear_cancel(self.run_dir(number))
@@ -110,26 +117,40 @@ class SearchState:
         self._append("failed", number, error=error)
 
     def stopped(self, number: int, epoch: int, value: float, loss: float | None) -> None:
-        """The scheduler's word: journalled here, then in the sample's run directory, as a use under its new label."""
-        self._append("stopped", number, epoch=epoch, value=value, loss=loss, by=self.search.scheduler.name)
+        """The scheduler's word: journalled here, then in the sample's run directory, as a use
+        under its new label.
+        """
+        self._append(
+            "stopped", number, epoch=epoch, value=value, loss=loss, by=self.search.scheduler.name
+        )
         prepare([self._planned(number)], runs_dir())
 
     def retry(self) -> None:
         """Samples that failed are undecided again, while there is no winner yet."""
         if self.winner is None:
-            self.decided = {n: event for n, event in self.decided.items() if event["event"] != "failed"}
+            self.decided = {
+                n: event for n, event in self.decided.items() if event["event"] != "failed"
+            }
 
     def undecided(self) -> list[int]:
         """Numbers of samples that have begun and were not decided."""
         return sorted(self.begun - set(self.decided))
 
     def history(self, number: int) -> list[tuple[int, float]]:
-        """(epoch, metric) of a sample as far as its journal goes, without what came after the scheduler's word."""
+        """(epoch, metric) of a sample as far as its journal goes, without what came after the
+        scheduler's word.
+        """
         events, _ = rundir.read_events(self.run_dir(number))
         key = f"test_{self.search.metric}"
-        values = {event["epoch"]: event[key] for event in events if event["event"] == "epoch" and key in event}
+        values = {
+            event["epoch"]: event[key]
+            for event in events
+            if event["event"] == "epoch" and key in event
+        }
         last = self.decided.get(number, {}).get("epoch")
-        return [(epoch, values[epoch]) for epoch in sorted(values) if last is None or epoch <= last]
+        return [
+            (epoch, values[epoch]) for epoch in sorted(values) if last is None or epoch <= last
+        ]
 
     @property
     def tried(self) -> tuple[Tried, ...]:
@@ -137,7 +158,9 @@ class SearchState:
         for number, sample in sorted(self.samples.items()):
             event = self.decided.get(number, {})
             state = event.get("event", "undecided")
-            found.append(Tried(sample, state, event.get("epoch", 0), event.get("value"), event.get("loss")))
+            found.append(
+                Tried(sample, state, event.get("epoch", 0), event.get("value"), event.get("loss"))
+            )
         return tuple(found)
 
     @property
@@ -150,13 +173,19 @@ class SearchState:
         if best is not None:
             entry = {"event": WINNER, "sample": best.sample.number, "of": self.search.samples}
             if not any(entry.items() <= event.items() for event in self._events()):
-                self._append(WINNER, best.sample.number, of=self.search.samples, point=best.sample.point)
+                self._append(
+                    WINNER, best.sample.number, of=self.search.samples, point=best.sample.point
+                )
         return best
 
     def _cell(self, number: int) -> Cell:
         sample, event = self.samples[number], self.decided.get(number, {})
         stopped = event.get("event") == "stopped"
-        label = f"{sample.label}; stopped at epoch {event['epoch']} by {event['by']}" if stopped else sample.label
+        label = (
+            f"{sample.label}; stopped at epoch {event['epoch']} by {event['by']}"
+            if stopped
+            else sample.label
+        )
         return Cell((label,), None, (sample.trial,), {}, stopped=stopped)
 
     def _planned(self, number: int) -> Planned:
@@ -178,7 +207,9 @@ class SearchState:
 
 
 def whole(spec: Spec) -> Spec:
-    """A spec that searches with its samples and, once there is one, its winner; any other one as it is."""
+    """A spec that searches with its samples and, once there is one, its winner; any other one as
+    it is.
+    """
     if spec.search is None:
         return spec
     state = SearchState(spec)
@@ -187,7 +218,9 @@ def whole(spec: Spec) -> Spec:
 
 
 def samples_of(specs: Iterable[Spec]) -> set[str]:
-    """Identities of the trials that are samples of a search: only their search may run them, as it may also stop them."""
+    """Identities of the trials that are samples of a search: only their search may run them, as it
+    may also stop them.
+    """
     states = (SearchState(spec) for spec in specs if spec.search)
     return {sample.trial.id for state in states for sample in state.samples.values()}
 
@@ -195,7 +228,9 @@ def samples_of(specs: Iterable[Spec]) -> set[str]:
 def set_aside(spec: Spec) -> None:
     """--force: what a search decided moves to results/replaced."""
     if spec.search is not None and (state := SearchState(spec)).folder.exists():
-        target = results_dir() / "replaced" / f"{state.folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        target = (
+            results_dir() / "replaced" / f"{state.folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        )
         target.parent.mkdir(parents=True, exist_ok=True)
         with state.lock():
             state.folder.rename(target)

@@ -1,9 +1,10 @@
 """Ray Tune's part of a search: it decides which samples are worth going on with.
 
-Imported only once a Ray cluster is joined: what Ray reads from its environment it reads as it is imported.
+Imported only once a Ray cluster is joined: what Ray reads from its environment it reads as it is
+imported.
 
-A sample is a trial like any other, trained in its run directory (`launch/search/sample.py`). Tune is told of one evaluated
-epoch at a time, and keeps nothing that is needed to go on.
+A sample is a trial like any other, trained in its run directory (`launch/search/sample.py`). Tune
+is told of one evaluated epoch at a time, and keeps nothing that is needed to go on.
 """
 
 import logging
@@ -44,7 +45,9 @@ class SampleTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         os.environ |= config["environment"]  # before torch is imported
-        self.training = SampleTraining(Path(config["run_dir"]), config["metric"], Path(config["stop_file"]))
+        self.training = SampleTraining(
+            Path(config["run_dir"]), config["metric"], Path(config["stop_file"])
+        )
 
     def step(self) -> dict[str, Any]:
         return self.training.next()
@@ -65,9 +68,13 @@ class SampleTrial(tune.Trainable):
 
 
 class Draws(Searcher):
-    """Hands samples to Tune: those begun earlier and not decided, then new ones, drawn at random or by `learner`."""
+    """Hands samples to Tune: those begun earlier and not decided, then new ones, drawn at random
+    or by `learner`.
+    """
 
-    def __init__(self, state: SearchState, given: dict[str, Any], learner: Searcher | None) -> None:
+    def __init__(
+        self, state: SearchState, given: dict[str, Any], learner: Searcher | None
+    ) -> None:
         super().__init__(metric="value", mode="min")
         self.state, self.given, self.learner = state, given, learner
         self.again = state.undecided()
@@ -88,13 +95,18 @@ class Draws(Searcher):
     def _learned(self, trial_id: str, learner: Searcher) -> dict[str, Any]:
         suggested: Any = learner.suggest(trial_id)
         self.asked.add(trial_id)
-        return {dimension.key: dimension.rounded(suggested[dimension.key]) for dimension in self.state.search.space}
+        return {
+            dimension.key: dimension.rounded(suggested[dimension.key])
+            for dimension in self.state.search.space
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if self.learner is not None and trial_id in self.asked:
             self.learner.on_trial_result(trial_id, result)
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         if self.learner is not None and trial_id in self.asked:
             self.learner.on_trial_complete(trial_id, result, error)
 
@@ -113,14 +125,23 @@ class Reporter(tune.Callback):
         self.ends: dict[int, Ended] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune writes what it was given to disk, to restore experiments; ours are not restored that way."""
+        """Tune writes what it was given to disk, to restore experiments; ours are not restored
+        that way.
+        """
         return {}
 
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         self.watcher.started(self.state.run_dir(trial.config["sample"]))
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
     ) -> None:
         number, outcome = trial.config["sample"], result["outcome"]
         if outcome == "finished":
@@ -128,14 +149,25 @@ class Reporter(tune.Callback):
         elif outcome == "failed":
             self.state.failed(number, result["error"])
         if outcome != "running":
-            self._ended(number, Ended(outcome if outcome in ("finished", "failed") else "interrupted", result["error"]))
+            self._ended(
+                number,
+                Ended(
+                    outcome if outcome in ("finished", "failed") else "interrupted",
+                    result["error"],
+                ),
+            )
         elif number in self.state.decided:
             how = f"stopped at epoch {result['epoch']} by {self.state.search.scheduler.name}"
             self._ended(number, Ended("interrupted", how))
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         number = trial.config["sample"]
-        error = f"its worker process ended {MOST_DEATHS} times; see {self.state.run_dir(number) / 'log.txt'}"
+        error = (
+            f"its worker process ended {MOST_DEATHS} times; see "
+            f"{self.state.run_dir(number) / 'log.txt'}"
+        )
         self.state.failed(number, error)
         self._ended(number, Ended("failed", error))
 
@@ -149,36 +181,53 @@ class Reporter(tune.Callback):
 
 
 def scheduler_of(state: SearchState) -> Any:
-    """Tune's scheduler, which journals whom it stops, and knows already what decided samples have shown."""
+    """Tune's scheduler, which journals whom it stops, and knows already what decided samples have
+    shown.
+    """
     chosen, search = state.search.scheduler, state.search
     common: dict[str, Any] = {"time_attr": "epoch", "metric": "value", "mode": "min"}
     if isinstance(chosen, Asha):
-        common |= {"grace_period": chosen.grace_epochs, "reduction_factor": chosen.reduction_factor}
+        common |= {
+            "grace_period": chosen.grace_epochs,
+            "reduction_factor": chosen.reduction_factor,
+        }
         scheduler = _journalling(ASHAScheduler, state)(max_t=search.epochs, **common)
     elif isinstance(chosen, Median):
-        common |= {"grace_period": chosen.grace_epochs, "min_samples_required": chosen.least_samples}
-        # Endless slices: it never pauses a sample to let others catch up, which would need checkpoints in Tune's hands.
+        common |= {
+            "grace_period": chosen.grace_epochs,
+            "min_samples_required": chosen.least_samples,
+        }
+        # Endless slices: it never pauses a sample to let others catch up, which would need
+        # checkpoints in Tune's hands.
         scheduler = _journalling(MedianStoppingRule, state)(min_time_slice=math.inf, **common)
     else:
         return FIFOScheduler()  # type: ignore[no-untyped-call]
     for number in sorted(state.decided):
-        _remember(scheduler, [{"epoch": epoch, "value": value} for epoch, value in state.history(number)])
+        _remember(
+            scheduler, [{"epoch": epoch, "value": value} for epoch, value in state.history(number)]
+        )
     return scheduler
 
 
 def _journalling(base: type[TrialScheduler], state: SearchState) -> Any:
     class Journalling(base):  # type: ignore[misc, valid-type]
-        def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        def on_trial_result(
+            self, tune_controller: Any, trial: Trial, result: dict[str, Any]
+        ) -> str:
             decision: str = super().on_trial_result(tune_controller, trial, result)
             if decision == TrialScheduler.STOP and result.get("outcome") == "running":
-                state.stopped(trial.config["sample"], result["epoch"], result["value"], result["loss"])
+                state.stopped(
+                    trial.config["sample"], result["epoch"], result["value"], result["loss"]
+                )
             return decision
 
     return Journalling
 
 
 def _remember(scheduler: Any, results: list[dict[str, Any]]) -> None:
-    """Show a scheduler what a sample did in an earlier launch; its word on that is not asked for."""
+    """Show a scheduler what a sample did in an earlier launch; its word on that is not asked
+    for.
+    """
     if results:
         trial = Trial("remembered", stub=True)
         scheduler.on_trial_add(None, trial)
@@ -188,7 +237,9 @@ def _remember(scheduler: Any, results: list[dict[str, Any]]) -> None:
 
 
 def learner_of(state: SearchState) -> Searcher | None:
-    """What suggests the next point from the earlier ones; None for a random search. ImportError without optuna."""
+    """What suggests the next point from the earlier ones; None for a random search. ImportError
+    without optuna.
+    """
     search = state.search
     if search.algorithm == "random":
         return None
@@ -196,7 +247,9 @@ def learner_of(state: SearchState) -> Searcher | None:
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    learner = OptunaSearch({d.key: _domain(d) for d in search.space}, metric="value", mode="min", seed=search.seed)
+    learner = OptunaSearch(
+        {d.key: _domain(d) for d in search.space}, metric="value", mode="min", seed=search.seed
+    )
     for number, event in sorted(state.decided.items()):
         if event["event"] != "failed":
             learner.add_evaluated_point(dict(state.samples[number].point), event["value"])
@@ -226,7 +279,9 @@ class _StopAll(tune.Stopper):
 
 
 def search(state: SearchState, watcher: Watcher, slots: Slots, stop_file: Path) -> None:
-    """On the Ray cluster that is joined: go on until every sample is decided, or until `stop_file` is there."""
+    """On the Ray cluster that is joined: go on until every sample is decided, or until `stop_file`
+    is there.
+    """
     os.environ |= {name: os.environ.get(name, value) for name, value in _QUIET.items()}
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by us
     try:
@@ -237,7 +292,11 @@ def search(state: SearchState, watcher: Watcher, slots: Slots, stop_file: Path) 
 
 
 def _tuner(state: SearchState, watcher: Watcher, slots: Slots, stop_file: Path) -> tune.Tuner:
-    given = {"metric": state.search.metric, "stop_file": str(stop_file), "environment": environment(slots)}
+    given = {
+        "metric": state.search.metric,
+        "stop_file": str(stop_file),
+        "environment": environment(slots),
+    }
     return tune.Tuner(
         tune.with_resources(SampleTrial, {"cpu": slots.cpus, "gpu": slots.gpus}),
         tune_config=tune.TuneConfig(
@@ -260,7 +319,9 @@ def _tuner(state: SearchState, watcher: Watcher, slots: Slots, stop_file: Path) 
 
 
 def _wait_for_goodbyes(state: SearchState) -> None:
-    """Samples that were stopped last may still be writing their checkpoints, in processes that end with Ray."""
+    """Samples that were stopped last may still be writing their checkpoints, in processes that end
+    with Ray.
+    """
     deadline = time.monotonic() + _GOODBYE_SECONDS
     for number in state.begun:
         while rundir.state(state.run_dir(number)) == "running" and time.monotonic() < deadline:

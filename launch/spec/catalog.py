@@ -1,10 +1,13 @@
-"""What `rm` offers, read from its source without importing it: planning needs no torch and takes no seconds.
+"""What `rm` offers, read from its source without importing it: planning needs no torch and takes
+no seconds.
 
-The registry is the file system. A choice `method: cutmix` is the class in `rm/methods/cutmix.py`; `backbone: resnet18` is the
-function of that name in some file of `rm/backbones/`; likewise datasets, optimizers and schedules. Its options are the
-keyword-only parameters, with their annotations and literal defaults. `Annotated[float, "0 < alpha <= 1"]` adds a condition on
-the value, and a file's `REQUIRES = {"history or omega == 0": "why"}` conditions on several options together. What a method's
-file says it `NEEDS` must be among what the backbone's file says it `HAS`.
+The registry is the file system. A choice `method: cutmix` is the class in `rm/methods/cutmix.py`;
+`backbone: resnet18` is the function of that name in some file of `rm/backbones/`; likewise
+datasets, optimizers and schedules. Its options are the keyword-only parameters, with their
+annotations and literal defaults. `Annotated[float, "0 < alpha <= 1"]` adds a condition on the
+value, and a file's `REQUIRES = {"history or omega == 0": "why"}` conditions on several options
+together. What a method's file says it `NEEDS` must be among what the backbone's file says it
+`HAS`.
 """
 
 import ast
@@ -52,14 +55,18 @@ class Entry:
     features: frozenset[str] = frozenset()
     """Of a backbone: what methods find inside it. Of a method: what it must find."""
     files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """A method's `REQUIRES_FILES`: option -> files in the folder it names (empty: $RM_DATA_DIR/<method>) -> whence."""
+    """A method's `REQUIRES_FILES`: option -> files in the folder it names (empty:
+    $RM_DATA_DIR/<method>) -> whence.
+    """
 
 
 def source_root() -> Path:
     """The folder of the `rm` package, found without importing it."""
     found = importlib.util.find_spec("rm")
     if found is None or not found.submodule_search_locations:
-        raise CatalogError("the package rm is not importable; run from the repository or install it")
+        raise CatalogError(
+            "the package rm is not importable; run from the repository or install it"
+        )
     return Path(next(iter(found.submodule_search_locations)))
 
 
@@ -82,7 +89,9 @@ def entries(section: str) -> dict[str, Entry]:
     for file in files:
         for name, arguments in _choices(section, file):
             if name in found:
-                raise CatalogError(f"{file}: {section} '{name}' is defined in {found[name].file} as well")
+                raise CatalogError(
+                    f"{file}: {section} '{name}' is defined in {found[name].file} as well"
+                )
             fields = {"name": (Literal[name], ...), **_fields(arguments, file), **common}
             options = _model(name, fields, _constant(file, "REQUIRES", {}))
             needed = _constant(file, "REQUIRES_FILES", {})
@@ -91,21 +100,32 @@ def entries(section: str) -> dict[str, Entry]:
 
 
 def misfit(method: str, backbone: str) -> str | None:
-    """Why the method cannot act inside the backbone, and inside which it could; None where it can."""
+    """Why the method cannot act inside the backbone, and inside which it could; None where it
+    can.
+    """
     needs, backbones = entries("method")[method].features, entries("backbone")
     lacking = " and ".join(sorted(needs - backbones[backbone].features))
     if not lacking:
         return None
     valid = ", ".join(name for name, entry in backbones.items() if needs <= entry.features)
-    return f"method '{method}' needs a backbone with {lacking}; {backbone} has none; valid: {valid or 'none'}"
+    return (
+        f"method '{method}' needs a backbone with {lacking}; {backbone} has none; valid: "
+        f"{valid or 'none'}"
+    )
 
 
 def missing_files(method: Mapping[str, Any]) -> str | None:
-    """Which files of `REQUIRES_FILES` a resolved method lacks on this machine, and where to get them; None if none."""
+    """Which files of `REQUIRES_FILES` a resolved method lacks on this machine, and where to get
+    them; None if none.
+    """
     lacking = []
     for option, files in entries("method")[method["name"]].files.items():
         folder = Path(method[option]) if method[option] else data_dir() / method["name"]
-        lacking += [f"{folder / file}, from {whence}" for file, whence in files.items() if not (folder / file).exists()]
+        lacking += [
+            f"{folder / file}, from {whence}"
+            for file, whence in files.items()
+            if not (folder / file).exists()
+        ]
     return f"method '{method['name']}' needs {'; and '.join(lacking)}" if lacking else None
 
 
@@ -118,7 +138,9 @@ def train_options() -> type[BaseModel]:
             fields = {}
             for item in node.body:
                 if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                    fields[item.target.id] = _field(item.target.id, item.annotation, item.value, file)
+                    fields[item.target.id] = _field(
+                        item.target.id, item.annotation, item.value, file
+                    )
             return _model("train", fields)
     raise CatalogError(f"{file}: the class Train is not defined")
 
@@ -135,10 +157,16 @@ def _choices(section: str, file: Path) -> list[tuple[str, ast.arguments]]:
     """(name, parameters) of each choice that a file defines."""
     body = _parse(file).body
     if section != "method":
-        return [(n.name, n.args) for n in body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
+        return [
+            (n.name, n.args)
+            for n in body
+            if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")
+        ]
     classes = [n for n in body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
     if len(classes) != 1:
-        raise CatalogError(f"{file}: a method's file defines one public class, found {[c.name for c in classes]}")
+        raise CatalogError(
+            f"{file}: a method's file defines one public class, found {[c.name for c in classes]}"
+        )
     for node in classes[0].body:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
             return [(file.stem, node.args)]
@@ -146,7 +174,9 @@ def _choices(section: str, file: Path) -> list[tuple[str, ast.arguments]]:
 
 
 def _common_options(place: Path) -> dict[str, Any]:
-    """Options that every choice of a package has: the keyword-only parameters of `load` in its `__init__.py`."""
+    """Options that every choice of a package has: the keyword-only parameters of `load` in its
+    `__init__.py`.
+    """
     file = place / "__init__.py"
     if not file.exists():
         return {}
@@ -159,8 +189,12 @@ def _fields(arguments: ast.arguments, file: Path) -> dict[str, Any]:
     return {a.arg: _field(a.arg, a.annotation, default, file) for a, default in pairs}
 
 
-def _field(name: str, annotation: ast.expr | None, default: ast.expr | None, file: Path) -> tuple[Any, Any]:
-    """One option as pydantic wants it: (type with its condition, default or ... where required)."""
+def _field(
+    name: str, annotation: ast.expr | None, default: ast.expr | None, file: Path
+) -> tuple[Any, Any]:
+    """One option as pydantic wants it: (type with its condition, default or ... where
+    required).
+    """
     if annotation is None:
         raise CatalogError(f"{file}: option '{name}' has no annotation")
     try:
@@ -178,11 +212,15 @@ def _field(name: str, annotation: ast.expr | None, default: ast.expr | None, fil
 
 
 def _condition(name: str, expression: str) -> Callable[[Any], Any]:
-    """A validator for a condition such as "0 < alpha <= 1"; None, the option left out, always passes."""
+    """A validator for a condition such as "0 < alpha <= 1"; None, the option left out, always
+    passes.
+    """
     code = compile(expression, f"<condition on {name}>", "eval")
 
     def check(value: Any) -> Any:
-        if value is not None and not eval(code, {"__builtins__": {"len": len, "all": all}}, {name: value}):
+        if value is not None and not eval(
+            code, {"__builtins__": {"len": len, "all": all}}, {name: value}
+        ):
             raise ValueError(f"must satisfy {expression}")
         return value
 
@@ -192,13 +230,19 @@ def _condition(name: str, expression: str) -> Callable[[Any], Any]:
 def _constant(file: Path, name: str, default: Any) -> Any:
     """The value of a literal that a file assigns to `name` at its top level."""
     for node in _parse(file).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name:
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id == name
+        ):
             return ast.literal_eval(node.value)
     return default
 
 
 def _features(section: str, file: Path, name: str) -> frozenset[str]:
-    """A method's `NEEDS`; a backbone's `HAS`, which is one for the file or one for each of its functions."""
+    """A method's `NEEDS`; a backbone's `HAS`, which is one for the file or one for each of its
+    functions.
+    """
     features = _constant(file, "NEEDS" if section == "method" else "HAS", ())
     return frozenset(features.get(name, ()) if isinstance(features, dict) else features)
 
@@ -212,6 +256,10 @@ def _model(
                 raise ValueError(f"must satisfy {condition}: {why}")
         return model
 
-    config = ConfigDict(strict=True, extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-    validators: dict[str, Any] = {"requirements": model_validator(mode="after")(check)} if requirements else {}
+    config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
+    validators: dict[str, Any] = (
+        {"requirements": model_validator(mode="after")(check)} if requirements else {}
+    )
     return create_model(name, __config__=config, __validators__=validators, **fields)

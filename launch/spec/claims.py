@@ -10,10 +10,11 @@ from launch.spec.yaml_source import Document, Place, Problem
 
 @dataclass(frozen=True)
 class Claim:
-    """`chain[0] < chain[1] < ...`, or, where `within` is a number, that no two of `chain` differ by more than that.
+    """`chain[0] < chain[1] < ...`, or, where `within` is a number, that no two of `chain` differ
+    by more than that.
 
-    The labels are those of the last axis. Claimed for every combination of the other axes, or for those alone that have the
-    label `of`.
+    The labels are those of the last axis. Claimed for every combination of the other axes, or for
+    those alone that have the label `of`.
     """
 
     text: str
@@ -23,9 +24,14 @@ class Claim:
 
 
 def read_claims(
-    document: Document, claims: Sequence[Any], labels: Sequence[Sequence[str]], problems: list[Problem]
+    document: Document,
+    claims: Sequence[Any],
+    labels: Sequence[Sequence[str]],
+    problems: list[Problem],
 ) -> tuple[Claim, ...]:
-    """The claims of a spec whose axes have these labels; what cannot be read becomes a problem at its place."""
+    """The claims of a spec whose axes have these labels; what cannot be read becomes a problem at
+    its place.
+    """
     read = []
     for i, item in enumerate(claims):
         at: Place = ("claims", i)
@@ -33,13 +39,19 @@ def read_claims(
         if isinstance(item, dict):
             text, of = item.get("claim"), item.get("of")
             if set(item) != {"claim", "of"} or not (isinstance(text, str) and isinstance(of, str)):
-                message = f"a claim is a text, or {{claim: text, of: a label of another axis}}; found {item!r}"
+                message = (
+                    f"a claim is a text, or {{claim: text, of: a label of another axis}}; "
+                    f"found {item!r}"
+                )
                 problems.append(Problem(document.mark(at), message))
                 continue
             valid = [label for axis in labels[:-1] for label in axis]
             if of not in valid:
                 problems.append(
-                    Problem(document.mark((*at, "of")), f"no label '{of}' of another axis{near(of, valid)}")
+                    Problem(
+                        document.mark((*at, "of")),
+                        f"no label '{of}' of another axis{near(of, valid)}",
+                    )
                 )
             at = (*at, "claim")
         else:
@@ -80,7 +92,11 @@ def _range(text: str, labels: Sequence[str]) -> tuple[tuple[str, ...], float | N
         return (), None
     chain = []
     while listed:
-        label = max((label for label in labels if _starts(listed, label)), key=len, default=listed.partition(", ")[0])
+        label = max(
+            (label for label in labels if _starts(listed, label)),
+            key=len,
+            default=listed.partition(", ")[0],
+        )
         chain.append(label)
         listed = listed[len(label) :].removeprefix(", ")
     return tuple(chain), within

@@ -1,4 +1,5 @@
-"""A spec, one table or figure of a paper as YAML, read strictly: all mistakes at once, each with its place.
+"""A spec, one table or figure of a paper as YAML, read strictly: all mistakes at once, each with
+its place.
 
 The grammar is described in `experiments/README.md`.
 """
@@ -23,7 +24,17 @@ from launch.spec.settings import Resolver, Written, merge, near, reason, set_val
 from launch.spec.trial import SECTIONS, Trial
 from launch.spec.yaml_source import Document, Place, Problem, SpecError, read
 
-__all__ = ["Cell", "Claim", "FigureSpec", "Metric", "Paper", "Spec", "SpecError", "load_spec", "with_winner"]
+__all__ = [
+    "Cell",
+    "Claim",
+    "FigureSpec",
+    "Metric",
+    "Paper",
+    "Spec",
+    "SpecError",
+    "load_spec",
+    "with_winner",
+]
 
 WINNER = "winner"
 """The row of what a search found."""
@@ -55,7 +66,9 @@ class _File(_Strict):
     paper: Paper | None = None
     metric: Metric = Metric()
     margin: Annotated[float, Field(ge=0)] = 0.3
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)] = [0]
+    seeds: Annotated[
+        list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)
+    ] = [0]
     resources: Any = None
     trial: dict[str, Any] = {}
     axes: dict[str, dict[str, Any] | list[Any]] = {}
@@ -69,7 +82,8 @@ class _File(_Strict):
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the table: its label on each axis, what the paper prints, and a trial for each seed.
+    """One cell of the table: its label on each axis, what the paper prints, and a trial for each
+    seed.
 
     also: what it prints of the metrics in `Metric.also`.
     stopped: a sample that its search has stopped, which nothing resumes.
@@ -111,7 +125,9 @@ class Spec:
     claims: tuple[Claim, ...]
     figures: tuple[FigureSpec, ...]
     search: Search | None = None
-    """Of a spec that searches: its cells are what the winner is compared with, until the winner is known."""
+    """Of a spec that searches: its cells are what the winner is compared with, until the winner is
+    known.
+    """
 
     @property
     def name(self) -> str:
@@ -125,24 +141,33 @@ class Spec:
 
     @property
     def views(self) -> tuple["Spec", ...]:
-        """This spec for its first metric, and a copy for each further one, with that metric's published numbers."""
+        """This spec for its first metric, and a copy for each further one, with that metric's
+        published numbers.
+        """
         return (
             self,
             *(
                 replace(
                     self,
                     metric=self.metric.model_copy(update={"name": name, "also": []}),
-                    cells=tuple(replace(cell, published=cell.also.get(name), also={}) for cell in self.cells),
+                    cells=tuple(
+                        replace(cell, published=cell.also.get(name), also={})
+                        for cell in self.cells
+                    ),
                 )
                 for name in self.metric.also
             ),
         )
 
 
-def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int] | None = None) -> Spec:
-    """Read and resolve a spec; `profile` makes the smaller copy of that name, `seeds` replaces the spec's.
+def load_spec(
+    path: str | Path, profile: str | None = None, seeds: Sequence[int] | None = None
+) -> Spec:
+    """Read and resolve a spec; `profile` makes the smaller copy of that name, `seeds` replaces the
+    spec's.
 
-    Raises SpecError, whose text has one line `file:line:column: message` for every mistake in the file.
+    Raises SpecError, whose text has one line `file:line:column: message` for every mistake in the
+    file.
     """
     document = read(Path(path))
     problems: list[Problem] = []
@@ -154,7 +179,9 @@ def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int]
     whole = read_resources(document, (), document.data, problems) or NONE_WRITTEN
     smaller = own_of_profile.resources or (NONE_WRITTEN if profile else None)
     asked: list[tuple[Placed, Trial]] = []
-    axes, choices = _rows(document, file, problems) if file.rows else _axes(document, file, problems)
+    axes, choices = (
+        _rows(document, file, problems) if file.rows else _axes(document, file, problems)
+    )
     labels = [[choice.label for choice in axis] for axis in choices]
     metrics = [file.metric.name, *file.metric.also]
     published = read_published(document, labels, metrics, file.rows, file.published, problems)
@@ -169,18 +196,30 @@ def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int]
         written = merge(written, written_profile)
         values = resolver.values(written.settings, ("trial",))
         if values is not None:
-            own = next((choice.own.seeds for choice in reversed(combination) if choice.own.seeds), None)
+            own = next(
+                (choice.own.seeds for choice in reversed(combination) if choice.own.seeds), None
+            )
             trials = Trial.for_seeds(values, forced or own or file.seeds, texts)
-            placed = smaller or next((c.own.resources for c in reversed(combination) if c.own.resources), whole)
+            placed = smaller or next(
+                (c.own.resources for c in reversed(combination) if c.own.resources), whole
+            )
             asked.append((placed, trials[0]))
             names = tuple(choice.label for choice in combination)
             numbers = published.get(names, {})
             first = numbers.pop(file.metric.name, None)
-            cells.append(Cell(names, first, trials, written.assumed, numbers, resources=placed.resources))
+            cells.append(
+                Cell(names, first, trials, written.assumed, numbers, resources=placed.resources)
+            )
     if why := misfit(file.metric, {cell.labels: cell.trials[0].values for cell in cells}):
-        problems.append(Problem(document.mark(("metric",) if "metric" in document.data else (), key=True), why))
+        problems.append(
+            Problem(document.mark(("metric",) if "metric" in document.data else (), key=True), why)
+        )
     refuse_misfits(document, asked, bool(file.search), problems)
-    search = read_search(document, searches, merge(base, written_profile), resolver) if file.search else None
+    search = (
+        read_search(document, searches, merge(base, written_profile), resolver)
+        if file.search
+        else None
+    )
     if file.search and labels:
         labels[-1].append(WINNER)  # claims may be about it
     claims = read_claims(document, file.claims, labels, problems)
@@ -194,11 +233,16 @@ def load_spec(path: str | Path, profile: str | None = None, seeds: Sequence[int]
 
 
 def with_winner(spec: Spec, best: Tried) -> Spec:
-    """A spec that searches with what it found as its last row: trained with every seed, on the full training set."""
+    """A spec that searches with what it found as its last row: trained with every seed, on the
+    full training set.
+    """
     if spec.search is None:
         return spec
     point, number = best.sample.point, best.sample.number
-    why = f"sample {number} of {spec.search.samples} ({said(point)}), the best one on held-out training images"
+    why = (
+        f"sample {number} of {spec.search.samples} ({said(point)}), the best one on held-out "
+        "training images"
+    )
     cell = Cell((WINNER,), None, spec.search.trials(point, spec.seeds), dict.fromkeys(point, why))
     return replace(spec, cells=(*spec.cells, cell))
 
@@ -208,23 +252,38 @@ def _top_level(document: Document, problems: list[Problem]) -> _File | None:
     data = document.data
     if not isinstance(data, dict):
         problems.append(
-            Problem(document.mark(()), f"a spec is a mapping with title, trial, axes or rows; found {data!r}")
+            Problem(
+                document.mark(()),
+                f"a spec is a mapping with title, trial, axes or rows; found {data!r}",
+            )
         )
         return None
     if bool(data.get("axes")) == bool(data.get("rows")):
         at: Place = ("rows",) if "rows" in data else ()
         problems.append(
-            Problem(document.mark(at, key=True), "a spec has either axes (a product) or rows (line by line)")
+            Problem(
+                document.mark(at, key=True),
+                "a spec has either axes (a product) or rows (line by line)",
+            )
         )
     elif data.get("search") and not data.get("rows"):
-        message = "a spec that searches has rows: what its winner is compared with, such as the baseline"
+        message = (
+            "a spec that searches has rows: what its winner is compared with, such as the baseline"
+        )
         problems.append(Problem(document.mark(("axes",), key=True), message))
     try:
         return _File.model_validate(data)
     except ValidationError as error:
         for detail in error.errors():
-            at = tuple(part for part in detail["loc"] if not str(part).startswith(("dict[", "list[")))
-            problems.append(Problem(document.mark(at, key=detail["type"] == "extra_forbidden"), _complaint(at, detail)))
+            at = tuple(
+                part for part in detail["loc"] if not str(part).startswith(("dict[", "list["))
+            )
+            problems.append(
+                Problem(
+                    document.mark(at, key=detail["type"] == "extra_forbidden"),
+                    _complaint(at, detail),
+                )
+            )
         bad = {detail["loc"][0] for detail in error.errors()}
         rest = {"title": "", **{k: v for k, v in data.items() if k not in bad}}
         return _File.model_validate(rest)
@@ -244,12 +303,17 @@ def _complaint(at: Place, detail: Any) -> str:
 def _profile(
     document: Document, file: _File, name: str | None, problems: list[Problem]
 ) -> tuple[Written, "_Own", Parts]:
-    """The settings, what is its own, and changes to the search of the chosen profile; the others are checked for their keys."""
+    """The settings, what is its own, and changes to the search of the chosen profile; the others
+    are checked for their keys.
+    """
     search: Parts = [(("search",), file.search)]
     chosen: tuple[Written, _Own, Parts] = (Written({}, {}), _Own(), search)
     if name is not None and name not in file.profiles:
         problems.append(
-            Problem(document.mark(("profiles",), key=True), f"no profile '{name}'{near(name, file.profiles)}")
+            Problem(
+                document.mark(("profiles",), key=True),
+                f"no profile '{name}'{near(name, file.profiles)}",
+            )
         )
     for key, data in file.profiles.items():
         at = ("profiles", key)
@@ -275,14 +339,23 @@ class _Own(NamedTuple):
 def _own(document: Document, at: Place, data: Mapping[str, Any], problems: list[Problem]) -> _Own:
     resources = read_resources(document, at, data, problems)
     seeds = data.get("seeds")
-    if seeds is None or (isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds)):
+    if seeds is None or (
+        isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds)
+    ):
         return _Own(seeds, resources)
-    problems.append(Problem(document.mark((*at, "seeds")), f"seeds must be a list of whole numbers, found {seeds!r}"))
+    problems.append(
+        Problem(
+            document.mark((*at, "seeds")),
+            f"seeds must be a list of whole numbers, found {seeds!r}",
+        )
+    )
     return _Own(None, resources)
 
 
 class _Choice(NamedTuple):
-    """One value of an axis, or one row: its label, what it sets, and what else it has of its own."""
+    """One value of an axis, or one row: its label, what it sets, and what else it has of its
+    own.
+    """
 
     label: str
     written: Written
@@ -293,12 +366,18 @@ Choices = list[list[_Choice]]
 """For each axis its choices."""
 
 
-def _axes(document: Document, file: _File, problems: list[Problem]) -> tuple[tuple[str, ...], Choices]:
+def _axes(
+    document: Document, file: _File, problems: list[Problem]
+) -> tuple[tuple[str, ...], Choices]:
     choices: Choices = []
     for axis, data in file.axes.items():
         at: Place = ("axes", axis)
         items = data.items() if isinstance(data, dict) else [(str(value), value) for value in data]
-        places = [(*at, key) for key in data] if isinstance(data, dict) else [(*at, i) for i in range(len(data))]
+        places = (
+            [(*at, key) for key in data]
+            if isinstance(data, dict)
+            else [(*at, i) for i in range(len(data))]
+        )
         if not data:
             problems.append(Problem(document.mark(at), f"axis '{axis}' has no values"))
         choices.append([])
@@ -313,17 +392,34 @@ def _axes(document: Document, file: _File, problems: list[Problem]) -> tuple[tup
     return tuple(file.axes), choices
 
 
-def _rows(document: Document, file: _File, problems: list[Problem]) -> tuple[tuple[str, ...], Choices]:
+def _rows(
+    document: Document, file: _File, problems: list[Problem]
+) -> tuple[tuple[str, ...], Choices]:
     choices: list[_Choice] = []
     for i, row in enumerate(file.rows):
         label = row.get("row")
         if label == WINNER and file.search:
-            problems.append(Problem(document.mark(("rows", i, "row")), f"the row '{WINNER}' is the search's own"))
+            problems.append(
+                Problem(
+                    document.mark(("rows", i, "row")), f"the row '{WINNER}' is the search's own"
+                )
+            )
         if not isinstance(label, str):
-            problems.append(Problem(document.mark(("rows", i)), "every row needs its label: {row: ..., method: ...}"))
+            problems.append(
+                Problem(
+                    document.mark(("rows", i)),
+                    "every row needs its label: {row: ..., method: ...}",
+                )
+            )
         elif any(label == other.label for other in choices):
-            problems.append(Problem(document.mark(("rows", i, "row")), f"a row labelled '{label}' is there already"))
-        written = settings_at(document, ("rows", i), row, problems, skip=("row", "published", *_Own._fields))
+            problems.append(
+                Problem(
+                    document.mark(("rows", i, "row")), f"a row labelled '{label}' is there already"
+                )
+            )
+        written = settings_at(
+            document, ("rows", i), row, problems, skip=("row", "published", *_Own._fields)
+        )
         choices.append(_Choice(str(label), written, _own(document, ("rows", i), row, problems)))
     return ("row",), [choices]
 
@@ -335,8 +431,11 @@ def _figures(document: Document, file: _File, problems: list[Problem]) -> tuple[
         draw = data.get("draw")
         if draw not in known:
             mark = document.mark(
-                ("figures", name, "draw") if "draw" in data else ("figures", name), key="draw" not in data
+                ("figures", name, "draw") if "draw" in data else ("figures", name),
+                key="draw" not in data,
             )
-            problems.append(Problem(mark, f"figure '{name}': unknown draw '{draw}'{near(str(draw), known)}"))
+            problems.append(
+                Problem(mark, f"figure '{name}': unknown draw '{draw}'{near(str(draw), known)}")
+            )
         figures.append(FigureSpec(name, str(draw), {k: v for k, v in data.items() if k != "draw"}))
     return tuple(figures)

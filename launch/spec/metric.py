@@ -12,7 +12,9 @@ ERRORS = ("top1_error", "top5_error")
 
 def _metric_name(name: str) -> str:
     if name not in (*ERRORS, *catalog.entries("probe")):
-        raise ValueError(f"must be {', '.join(ERRORS)}, or a probe: {', '.join(catalog.entries('probe'))}")
+        raise ValueError(
+            f"must be {', '.join(ERRORS)}, or a probe: {', '.join(catalog.entries('probe'))}"
+        )
     return name
 
 
@@ -20,10 +22,12 @@ MetricName = Annotated[str, AfterValidator(_metric_name)]
 
 
 class Metric(BaseModel):
-    """What a cell shows: an error in percent, at the best test epoch, the last, or the median of the last ten.
+    """What a cell shows: an error in percent, at the best test epoch, the last, or the median of
+    the last ten.
 
     Or what the probe of that name measured; there are no epochs then, and `select` is `measured`.
-    also: further metrics that the paper prints for the same trainings, each a table of its own in the report.
+    also: further metrics that the paper prints for the same trainings, each a table of its own in
+    the report.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
@@ -34,7 +38,9 @@ class Metric(BaseModel):
 
     @model_validator(mode="after")
     def _measured_by_probes(self) -> "Metric":
-        if any((name in ERRORS) == (self.select == "measured") for name in (self.name, *self.also)):
+        if any(
+            (name in ERRORS) == (self.select == "measured") for name in (self.name, *self.also)
+        ):
             valid = "best, last or median_last_10" if self.name in ERRORS else "measured"
             raise ValueError(f"select must be {valid} for {self.name}")
         return self
@@ -46,9 +52,11 @@ class Metric(BaseModel):
 
 
 def misfit(metric: Metric, cells: Mapping[tuple[str, ...], Mapping[str, Any]]) -> str | None:
-    """The first cell, by its labels, whose trial cannot have this metric, as a sentence; None where all can.
+    """The first cell, by its labels, whose trial cannot have this metric, as a sentence; None
+    where all can.
 
-    Either every cell's trial has the probe of the metric's name, or the metric is an error and none has any.
+    Either every cell's trial has the probe of the metric's name, or the metric is an error and
+    none has any.
     """
     wanted = metric.name if metric.is_measured else None
     for labels, values in cells.items():

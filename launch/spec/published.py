@@ -1,4 +1,6 @@
-"""The paper's numbers in a spec: nested as its axes are, or one in each row; by metric, where a table prints several."""
+"""The paper's numbers in a spec: nested as its axes are, or one in each row; by metric, where a
+table prints several.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,10 +19,12 @@ def read_published(
     published: Any,
     problems: list[Problem],
 ) -> dict[Labels, dict[str, float]]:
-    """Labels of a cell -> metric -> the paper's number. What does not fit becomes a problem at its place.
+    """Labels of a cell -> metric -> the paper's number. What does not fit becomes a problem at its
+    place.
 
     axes     the labels of each axis
-    metrics  with one metric the numbers are its; with several, each list of numbers stands under its metric's name
+    metrics  with one metric the numbers are its; with several, each list of numbers stands under
+             its metric's name
     rows     of a spec that is written line by line; there the numbers stand in the rows
     """
     reader = _Reader(document, axes, metrics, problems)
@@ -37,7 +41,11 @@ def read_published(
 
 class _Reader:
     def __init__(
-        self, document: Document, axes: Sequence[Sequence[str]], metrics: Sequence[str], problems: list[Problem]
+        self,
+        document: Document,
+        axes: Sequence[Sequence[str]],
+        metrics: Sequence[str],
+        problems: list[Problem],
     ) -> None:
         self.document, self.axes, self.metrics, self.problems = document, axes, metrics, problems
         self.found: dict[Labels, dict[str, float]] = {}
@@ -46,13 +54,21 @@ class _Reader:
         if len(self.metrics) == 1:
             self.numbers(data, at, labels, self.metrics[0])
         elif not isinstance(data, dict):
-            self._complain(at, f"with several metrics, numbers stand under {', '.join(self.metrics)}; found {data!r}")
+            self._complain(
+                at,
+                f"with several metrics, numbers stand under {', '.join(self.metrics)}; found "
+                f"{data!r}",
+            )
         else:
             for metric, numbers in data.items():
                 if metric in self.metrics:
                     self.numbers(numbers, (*at, metric), labels, metric)
                 else:
-                    self._complain((*at, metric), f"no metric '{metric}' here{near(metric, self.metrics)}", key=True)
+                    self._complain(
+                        (*at, metric),
+                        f"no metric '{metric}' here{near(metric, self.metrics)}",
+                        key=True,
+                    )
 
     def numbers(self, data: Any, at: Place, labels: Labels, metric: str) -> None:
         """Walk down the axes that `labels` does not name yet."""
@@ -71,9 +87,13 @@ class _Reader:
                 if key in valid:
                     self.numbers(item, (*at, key), (*labels, key), metric)
                 else:
-                    self._complain((*at, key), f"no label '{key}' here{near(key, valid)}", key=True)
+                    self._complain(
+                        (*at, key), f"no label '{key}' here{near(key, valid)}", key=True
+                    )
         else:
-            self._complain(at, f"expected {len(valid)} published values ({', '.join(valid)}), found {data!r}")
+            self._complain(
+                at, f"expected {len(valid)} published values ({', '.join(valid)}), found {data!r}"
+            )
 
     def _complain(self, at: Place, message: str, *, key: bool = False) -> None:
         self.problems.append(Problem(self.document.mark(at, key=key), message))

@@ -1,4 +1,6 @@
-"""`resources` in a spec: at its top, in a row, in a labelled group of settings, or in a profile."""
+"""`resources` in a spec: at its top, in a row, in a labelled group of settings, or in a
+profile.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +12,9 @@ from launch.spec.yaml_source import Document, Place, Problem
 
 
 class Placed(NamedTuple):
-    """Resources, and where they stand: the place to blame where a trial cannot be shared by so many processes."""
+    """Resources, and where they stand: the place to blame where a trial cannot be shared by so
+    many processes.
+    """
 
     resources: Resources
     at: Place
@@ -19,7 +23,9 @@ class Placed(NamedTuple):
 NONE_WRITTEN = Placed(ONE, ())
 
 
-def read_resources(document: Document, at: Place, data: Mapping[str, Any], problems: list[Problem]) -> Placed | None:
+def read_resources(
+    document: Document, at: Place, data: Mapping[str, Any], problems: list[Problem]
+) -> Placed | None:
     """`resources: {nodes: 1, gpus: 8}` of the mapping at `at`, where it has any."""
     written, place = data.get("resources"), (*at, "resources")
     if written is None:
@@ -40,7 +46,10 @@ def read_resources(document: Document, at: Place, data: Mapping[str, Any], probl
 
 
 def refuse_misfits(
-    document: Document, asked: Sequence[tuple[Placed, Trial]], searches: bool, problems: list[Problem]
+    document: Document,
+    asked: Sequence[tuple[Placed, Trial]],
+    searches: bool,
+    problems: list[Problem],
 ) -> None:
     """A problem at each `resources` for what its trials cannot be trained on, each said once."""
     said = set()

@@ -1,8 +1,8 @@
 """A search: its space, how samples are drawn from it, and which of them wins.
 
-Samples train on the training set less `held_out` images and are judged on those; the test set is never seen. Drawing is here,
-so that a random search's samples are known before anything runs. `launch/spec/search_grammar.py` reads a search from a spec,
-`launch/search/run.py` carries it out.
+Samples train on the training set less `held_out` images and are judged on those; the test set is
+never seen. Drawing is here, so that a random search's samples are known before anything runs.
+`launch/spec/search_grammar.py` reads a search from a spec, `launch/search/run.py` carries it out.
 """
 
 import copy
@@ -19,7 +19,9 @@ from launch.spec import catalog
 from launch.spec.trial import Trial, canonical
 
 DIGITS = 4
-"""Significant digits of what is drawn, so that a winner can be written into a spec and is the same trial there."""
+"""Significant digits of what is drawn, so that a winner can be written into a spec and is the same
+trial there.
+"""
 
 
 class Strict(BaseModel):
@@ -29,7 +31,9 @@ class Strict(BaseModel):
 
 
 class Asha(Strict):
-    """Successive halving without waiting: at `grace_epochs` times each power of the factor, the best 1/factor go on."""
+    """Successive halving without waiting: at `grace_epochs` times each power of the factor, the
+    best 1/factor go on.
+    """
 
     name: Literal["asha"] = "asha"
     grace_epochs: Annotated[int, Field(ge=1)] = 1
@@ -37,7 +41,9 @@ class Asha(Strict):
 
 
 class Median(Strict):
-    """Stops a sample whose best is worse than the median of the others' running means, `least_samples` of them at least."""
+    """Stops a sample whose best is worse than the median of the others' running means,
+    `least_samples` of them at least.
+    """
 
     name: Literal["median"] = "median"
     grace_epochs: Annotated[int, Field(ge=1)] = 1
@@ -55,7 +61,9 @@ Scheduler = Asha | Median | Unstopped
 
 @dataclass(frozen=True)
 class Dimension:
-    """One key of the space. kind: uniform, loguniform, choice or int; bounds: low and high, or the choices."""
+    """One key of the space. kind: uniform, loguniform, choice or int; bounds: low and high, or the
+    choices.
+    """
 
     key: str
     kind: str
@@ -81,7 +89,9 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Sample:
-    """One point of the space and its trial, which validates on held-out training images; numbers count from 1."""
+    """One point of the space and its trial, which validates on held-out training images; numbers
+    count from 1.
+    """
 
     number: int
     point: Mapping[str, Any]
@@ -114,7 +124,9 @@ class Tried:
 
 @dataclass(frozen=True)
 class Search:
-    """A search, resolved. `base` holds the values of the winner's trials but for seed and point; it sees all training images."""
+    """A search, resolved. `base` holds the values of the winner's trials but for seed and point;
+    it sees all training images.
+    """
 
     space: tuple[Dimension, ...]
     metric: str
@@ -128,10 +140,18 @@ class Search:
 
     @property
     def digest(self) -> str:
-        """Tells searches apart. `samples` has no part in it: with more of them a search goes on, and its first ones count."""
+        """Tells searches apart. `samples` has no part in it: with more of them a search goes on,
+        and its first ones count.
+        """
         values = {
             "space": [[d.key, d.kind, list(d.bounds)] for d in self.space],
-            "search": [self.metric, self.seed, self.algorithm, self.held_out, self.scheduler.model_dump()],
+            "search": [
+                self.metric,
+                self.seed,
+                self.algorithm,
+                self.held_out,
+                self.scheduler.model_dump(),
+            ],
             "base": self.base,
             "numerics": catalog.numerics(),
         }
@@ -146,7 +166,9 @@ class Search:
         return Sample(number, dict(point), Trial({**values, "seed": self.seed}))
 
     def drawn(self) -> tuple[Sample, ...]:
-        """A random search's samples, all different; none for an algorithm that learns as it goes."""
+        """A random search's samples, all different; none for an algorithm that learns as it
+        goes.
+        """
         if self.algorithm != "random":
             return ()
         points = _distinct(self.space, self.samples, self.seed)
@@ -166,12 +188,17 @@ def said(point: Mapping[str, Any]) -> str:
 
 
 def winner(tried: Iterable[Tried], samples: int) -> Tried | None:
-    """The finished sample with the smallest validation metric, then loss, then number, once all samples are decided."""
+    """The finished sample with the smallest validation metric, then loss, then number, once all
+    samples are decided.
+    """
     decided = [one for one in tried if one.state != "undecided"]
     finished = [one for one in decided if one.state == "finished" and one.value is not None]
     if len(decided) < samples or not finished:
         return None
-    return min(finished, key=lambda one: (one.value, math.inf if one.loss is None else one.loss, one.sample.number))
+    return min(
+        finished,
+        key=lambda one: (one.value, math.inf if one.loss is None else one.loss, one.sample.number),
+    )
 
 
 def _placed(base: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +210,9 @@ def _placed(base: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _distinct(space: Sequence[Dimension], samples: int, seed: int) -> list[dict[str, Any]]:
-    """The first `samples` different points of the sequence that the seed gives; fewer where the space has no more."""
+    """The first `samples` different points of the sequence that the seed gives; fewer where the
+    space has no more.
+    """
     random, points = Random(seed), list[dict[str, Any]]()
     for _ in range(100 * samples):
         if len(points) == samples:

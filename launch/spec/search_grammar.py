@@ -1,4 +1,5 @@
-"""The `search:` part of a spec, read as strictly as the rest: all mistakes at once, each with its place.
+"""The `search:` part of a spec, read as strictly as the rest: all mistakes at once, each with its
+place.
 
 The grammar is described in `experiments/README.md`.
 """
@@ -31,10 +32,14 @@ class _Keys(Strict):
 
 
 Parts = Sequence[tuple[Place, Mapping[str, Any]]]
-"""The mappings that say what the search is, each with its place; a later one (a profile's) replaces keys of an earlier one."""
+"""The mappings that say what the search is, each with its place; a later one (a profile's)
+replaces keys of an earlier one.
+"""
 
 
-def read_search(document: Document, parts: Parts, base: Written, resolver: Resolver) -> Search | None:
+def read_search(
+    document: Document, parts: Parts, base: Written, resolver: Resolver
+) -> Search | None:
     """Read the `search:` of a spec; None, with problems kept, where something in it is wrong."""
     problems, places = resolver.problems, dict[str, Place]()
     data: dict[str, Any] = {}
@@ -43,21 +48,34 @@ def read_search(document: Document, parts: Parts, base: Written, resolver: Resol
         places |= {key: (*at, key) for key in part}
     start, before = parts[0][0], len(problems)
     keys = _keys(document, start, places, data, problems)
-    scheduler = _scheduler(document, places.get("scheduler", start), data.get("scheduler", "asha"), problems)
+    scheduler = _scheduler(
+        document, places.get("scheduler", start), data.get("scheduler", "asha"), problems
+    )
     space, at = data.get("space"), places.get("space", start)
     dimensions = _space(document, at, space, problems) if isinstance(space, dict) else []
     values = _corners(document, at, dimensions, base, resolver)
     if keys is None or scheduler is None or values is None or len(problems) > before:
         return None
     search = Search(
-        tuple(dimensions), keys.metric, keys.samples, keys.seed, scheduler, keys.algorithm, keys.held_out, values
+        tuple(dimensions),
+        keys.metric,
+        keys.samples,
+        keys.seed,
+        scheduler,
+        keys.algorithm,
+        keys.held_out,
+        values,
     )
     _check_whole(document, places, search, problems)
     return search if len(problems) == before else None
 
 
 def _keys(
-    document: Document, start: Place, places: Mapping[str, Place], data: Mapping[str, Any], problems: list[Problem]
+    document: Document,
+    start: Place,
+    places: Mapping[str, Place],
+    data: Mapping[str, Any],
+    problems: list[Problem],
 ) -> _Keys | None:
     try:
         return _Keys.model_validate(data)
@@ -71,11 +89,17 @@ def _keys(
                 message = f"a search has no '{key}'{near(key, _Keys.model_fields)}"
                 problems.append(Problem(document.mark(at, key=True), message))
             else:
-                problems.append(Problem(document.mark(at), f"{name}: {reason(detail)}, found {detail['input']!r}"))
+                problems.append(
+                    Problem(
+                        document.mark(at), f"{name}: {reason(detail)}, found {detail['input']!r}"
+                    )
+                )
         return None
 
 
-def _scheduler(document: Document, at: Place, data: Any, problems: list[Problem]) -> Scheduler | None:
+def _scheduler(
+    document: Document, at: Place, data: Any, problems: list[Problem]
+) -> Scheduler | None:
     """`scheduler: asha`, or a mapping with its options beside its name."""
     given = {"name": data} if isinstance(data, str) else data
     if not isinstance(given, dict) or given.get("name") not in SCHEDULERS:
@@ -92,7 +116,9 @@ def _scheduler(document: Document, at: Place, data: Any, problems: list[Problem]
             option = str(detail["loc"][0])
             if detail["type"] == "extra_forbidden":
                 valid = [name for name in model.model_fields if name != "name"]
-                message = f"scheduler '{given['name']}' has no option '{option}'{near(option, valid)}"
+                message = (
+                    f"scheduler '{given['name']}' has no option '{option}'{near(option, valid)}"
+                )
                 problems.append(Problem(document.mark((*at, option), key=True), message))
             else:
                 message = f"search.scheduler.{option}: {reason(detail)}, found {detail['input']!r}"
@@ -100,19 +126,33 @@ def _scheduler(document: Document, at: Place, data: Any, problems: list[Problem]
         return None
 
 
-def _space(document: Document, at: Place, data: Mapping[str, Any], problems: list[Problem]) -> list[Dimension]:
+def _space(
+    document: Document, at: Place, data: Mapping[str, Any], problems: list[Problem]
+) -> list[Dimension]:
     """The dimensions whose form is right; what is wrong in the others is a problem each."""
     dimensions = []
     if not data:
-        problems.append(Problem(document.mark(at), "the space of a search has at least one key, such as method.alpha"))
+        problems.append(
+            Problem(
+                document.mark(at),
+                "the space of a search has at least one key, such as method.alpha",
+            )
+        )
     for key, item in data.items():
         place = (*at, key)
         section, _, option = key.partition(".")
         if section not in SECTIONS or not option:
-            message = f"a key of the space is dotted, such as method.alpha; found '{key}'{near(section, SECTIONS)}"
+            message = (
+                "a key of the space is dotted, such as method.alpha; found "
+                f"'{key}'{near(section, SECTIONS)}"
+            )
             problems.append(Problem(document.mark(place, key=True), message))
         elif key == "dataset.held_out":
-            problems.append(Problem(document.mark(place, key=True), "dataset.held_out is set by the search itself"))
+            problems.append(
+                Problem(
+                    document.mark(place, key=True), "dataset.held_out is set by the search itself"
+                )
+            )
         elif not isinstance(item, dict) or len(item) != 1:
             message = f"{key}: expected one of {{{': ...}, {'.join(KINDS)}: ...}}, found {item!r}"
             problems.append(Problem(document.mark(place), message))
@@ -120,10 +160,17 @@ def _space(document: Document, at: Place, data: Mapping[str, Any], problems: lis
             kind, bounds = next(iter(item.items()))
             if kind not in KINDS:
                 problems.append(
-                    Problem(document.mark((*place, kind), key=True), f"unknown '{kind}'{near(kind, KINDS)}")
+                    Problem(
+                        document.mark((*place, kind), key=True),
+                        f"unknown '{kind}'{near(kind, KINDS)}",
+                    )
                 )
             elif (wrong := _wrong_bounds(kind, bounds)) is not None:
-                problems.append(Problem(document.mark((*place, kind)), f"{key}: {kind} {wrong}, found {bounds!r}"))
+                problems.append(
+                    Problem(
+                        document.mark((*place, kind)), f"{key}: {kind} {wrong}, found {bounds!r}"
+                    )
+                )
             else:
                 dimensions.append(Dimension(key, kind, tuple(bounds)))
     return dimensions
@@ -132,10 +179,18 @@ def _space(document: Document, at: Place, data: Mapping[str, Any], problems: lis
 def _wrong_bounds(kind: str, bounds: Any) -> str | None:
     """What is wrong with the bounds of a kind, or None."""
     if kind == "choice":
-        fine = isinstance(bounds, list) and bounds and all(bounds.count(value) == 1 for value in bounds)
+        fine = (
+            isinstance(bounds, list)
+            and bounds
+            and all(bounds.count(value) == 1 for value in bounds)
+        )
         return None if fine else "takes a list of different values"
     types = (int,) if kind == "int" else (int, float)
-    fine = isinstance(bounds, list) and len(bounds) == 2 and all(type(value) in types for value in bounds)
+    fine = (
+        isinstance(bounds, list)
+        and len(bounds) == 2
+        and all(type(value) in types for value in bounds)
+    )
     if not fine or not all(math.isfinite(value) for value in bounds):
         return f"takes [low, high], two {'whole ' if kind == 'int' else ''}numbers"
     if bounds[0] >= bounds[1]:
@@ -144,9 +199,15 @@ def _wrong_bounds(kind: str, bounds: Any) -> str | None:
 
 
 def _corners(
-    document: Document, at: Place, dimensions: Sequence[Dimension], base: Written, resolver: Resolver
+    document: Document,
+    at: Place,
+    dimensions: Sequence[Dimension],
+    base: Written,
+    resolver: Resolver,
 ) -> dict[str, Any] | None:
-    """The resolved values at the space's first corner; every bound and choice is checked as if it were written in a trial."""
+    """The resolved values at the space's first corner; every bound and choice is checked as if it
+    were written in a trial.
+    """
     values = None
     most = max((len(dimension.bounds) for dimension in dimensions), default=0)
     for i in reversed(range(most)):
@@ -163,17 +224,23 @@ def _corners(
     return values
 
 
-def _check_whole(document: Document, places: Mapping[str, Place], search: Search, problems: list[Problem]) -> None:
+def _check_whole(
+    document: Document, places: Mapping[str, Place], search: Search, problems: list[Problem]
+) -> None:
     """What only the parts together can get wrong."""
     if search.base["dataset"]["held_out"]:
-        message = "the trial of a search has no dataset.held_out of its own: the search sets it for its samples"
+        message = (
+            "the trial of a search has no dataset.held_out of its own: the search sets it "
+            "for its samples"
+        )
         problems.append(Problem(document.mark(places["held_out"]), message))
     grace = getattr(search.scheduler, "grace_epochs", 1)
     if grace > search.epochs:
         at = (*places["scheduler"], "grace_epochs")
         problems.append(
             Problem(
-                document.mark(at), f"grace_epochs must be at most the trial's epochs, {search.epochs}, found {grace}"
+                document.mark(at),
+                f"grace_epochs must be at most the trial's epochs, {search.epochs}, found {grace}",
             )
         )
     if search.algorithm == "random" and (found := len(search.drawn())) < search.samples:

@@ -1,4 +1,6 @@
-"""One frozen, fully resolved training configuration with its seed, and the identity that follows from it."""
+"""One frozen, fully resolved training configuration with its seed, and the identity that follows
+from it.
+"""
 
 import hashlib
 import json
@@ -20,14 +22,17 @@ def canonical(values: Mapping[str, Any]) -> str:
 
 
 def trial_id(values: Mapping[str, Any], numerics: int | None = None) -> str:
-    """sha256 of the canonical resolved values and rm.NUMERICS (or that of an older record), its first 12 hex digits."""
+    """sha256 of the canonical resolved values and rm.NUMERICS (or that of an older record), its
+    first 12 hex digits.
+    """
     number = catalog.numerics() if numerics is None else numerics
     return hashlib.sha256(f"{canonical(values)}{number}".encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Every resolved value of one training, or of one measurement (`probe`), defaults included: its sections and the seed.
+    """Every resolved value of one training, or of one measurement (`probe`), defaults included:
+    its sections and the seed.
 
     Labels, published numbers, backends and machines are not part of it.
     """
@@ -39,24 +44,34 @@ class Trial:
         return trial_id(self.values)
 
     @classmethod
-    def for_seeds(cls, sections: Mapping[str, Any], seeds: Iterable[int], texts: dict[int, str]) -> tuple["Trial", ...]:
+    def for_seeds(
+        cls, sections: Mapping[str, Any], seeds: Iterable[int], texts: dict[int, str]
+    ) -> tuple["Trial", ...]:
         """A trial for each seed, with its id: what the seeds share is written out and hashed once.
 
-        texts   canonical texts by the `id()` of the section they are of; filled here, for sections that outlive it
+        texts   canonical texts by the `id()` of the section they are of; filled here, for sections
+                that outlive it
         """
         for section in sections.values():
             if id(section) not in texts:
                 texts[id(section)] = canonical(section)
         parts = {name: f'"{name}":{texts[id(section)]}' for name, section in sections.items()}
-        head = "{" + "".join(f"{parts[name]}," for name in sorted(parts) if name < "seed") + '"seed":'
-        tail = "".join(f",{parts[name]}" for name in sorted(parts) if name > "seed") + f"}}{catalog.numerics()}"
+        head = (
+            "{" + "".join(f"{parts[name]}," for name in sorted(parts) if name < "seed") + '"seed":'
+        )
+        tail = (
+            "".join(f",{parts[name]}" for name in sorted(parts) if name > "seed")
+            + f"}}{catalog.numerics()}"
+        )
         begun = hashlib.sha256(head.encode())
         trials = []
         for seed in seeds:
             digest = begun.copy()
             digest.update(f"{seed}{tail}".encode())
             trial = cls({**sections, "seed": seed})
-            trial.__dict__["id"] = digest.hexdigest()[:12]  # what the cached property would compute
+            trial.__dict__["id"] = digest.hexdigest()[
+                :12
+            ]  # what the cached property would compute
             trials.append(trial)
         return tuple(trials)
 
@@ -70,8 +85,14 @@ class Trial:
         return 0 if "probe" in self.values else int(self.values["train"]["epochs"])
 
     def to_json(self) -> str:
-        """The content of `trial.json`: the values, with id and numerics for whoever reads it alone."""
-        return json.dumps({"id": self.id, "numerics": catalog.numerics(), **self.values}, indent=1, ensure_ascii=False)
+        """The content of `trial.json`: the values, with id and numerics for whoever reads it
+        alone.
+        """
+        return json.dumps(
+            {"id": self.id, "numerics": catalog.numerics(), **self.values},
+            indent=1,
+            ensure_ascii=False,
+        )
 
     def flat(self) -> dict[str, Any]:
         """The values under dotted keys: {"method.alpha": 0.5, "seed": 0, ...}."""

@@ -1,4 +1,6 @@
-"""A YAML document that remembers where each of its values stands, so that every error can name file, line and column."""
+"""A YAML document that remembers where each of its values stands, so that every error can name
+file, line and column.
+"""
 
 import re
 from dataclasses import dataclass, field
@@ -30,7 +32,9 @@ class SpecError(Exception):
     def __init__(self, path: Path, problems: list[Problem]) -> None:
         self.path = path
         self.problems = sorted(set(problems))
-        super().__init__("\n".join(f"{path}:{p.mark.line}:{p.mark.column}: {p.message}" for p in self.problems))
+        super().__init__(
+            "\n".join(f"{path}:{p.mark.line}:{p.mark.column}: {p.message}" for p in self.problems)
+        )
 
 
 @dataclass
@@ -43,7 +47,9 @@ class Document:
     values: dict[Place, Mark] = field(default_factory=dict)
 
     def mark(self, path: Place, *, key: bool = False) -> Mark:
-        """The place of the value (or of its key) at `path`, or of the nearest enclosing one that has a place."""
+        """The place of the value (or of its key) at `path`, or of the nearest enclosing one that
+        has a place.
+        """
         places = self.keys if key else self.values
         while path and path not in places:
             path, places = path[:-1], self.values
@@ -51,18 +57,23 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars: `5e-4` is a number; yes, no, on, off are words, and so is 12:30:00 (not base 60)."""
+    """YAML 1.2's scalars: `5e-4` is a number; yes, no, on, off are words, and so is 12:30:00 (not
+    base 60).
+    """
 
 
 _Loader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern)
         for tag, pattern in resolvers
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:int")
+        if tag
+        not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:int")
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$", re.IGNORECASE), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$", re.IGNORECASE), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:int",
     re.compile(r"^[-+]?(?:0b[01_]+|0[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$"),
@@ -70,13 +81,17 @@ _Loader.add_implicit_resolver(
 )
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
+    re.compile(
+        r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+    ),
     list("-+0123456789."),
 )
 
 
 def read(path: Path) -> Document:
-    """Parse one YAML file; SpecError for what is no YAML, for duplicate keys and for keys that are not text."""
+    """Parse one YAML file; SpecError for what is no YAML, for duplicate keys and for keys that are
+    not text.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -100,16 +115,22 @@ def read(path: Path) -> Document:
     return document
 
 
-def _build(node: yaml.Node, at: Place, loader: _Loader, document: Document, problems: list[Problem]) -> Any:
+def _build(
+    node: yaml.Node, at: Place, loader: _Loader, document: Document, problems: list[Problem]
+) -> Any:
     mark = Mark(node.start_mark.line + 1, node.start_mark.column + 1)
     document.values[at] = mark
     if isinstance(node, yaml.SequenceNode):
-        return [_build(item, (*at, i), loader, document, problems) for i, item in enumerate(node.value)]
+        return [
+            _build(item, (*at, i), loader, document, problems) for i, item in enumerate(node.value)
+        ]
     if not isinstance(node, yaml.MappingNode):
         try:
             return loader.construct_object(node)
         except (yaml.YAMLError, ValueError):
-            problems.append(Problem(mark, f"'{node.value}' is not a value of the type it looks like"))
+            problems.append(
+                Problem(mark, f"'{node.value}' is not a value of the type it looks like")
+            )
             return None
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
@@ -120,7 +141,10 @@ def _build(node: yaml.Node, at: Place, loader: _Loader, document: Document, prob
         key = str(key_node.value)
         if key in mapping:
             problems.append(
-                Problem(key_mark, f"duplicate key '{key}'; first given at line {document.keys[(*at, key)].line}")
+                Problem(
+                    key_mark,
+                    f"duplicate key '{key}'; first given at line {document.keys[(*at, key)].line}",
+                )
             )
             continue
         document.keys[(*at, key)] = key_mark

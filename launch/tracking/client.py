@@ -18,23 +18,30 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "recursivemix"
 FEW = 30
-"""Up to so many trials are looked up one by one; beyond that, reading the whole experiment is quicker."""
+"""Up to so many trials are looked up one by one; beyond that, reading the whole experiment is
+quicker.
+"""
 
 _PAGE = 2000
 _LOCAL_DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"}
 
 
 class TrackingError(RuntimeError):
-    """The tracking store could not be written; nothing is lost, as `sync` mirrors at any later time."""
+    """The tracking store could not be written; nothing is lost, as `sync` mirrors at any later
+    time.
+    """
 
 
 def connect() -> "MlflowClient":
-    """A client of the store that `tracking_uri` names; only the one writer may ask for it, as it may make the store."""
+    """A client of the store that `tracking_uri` names; only the one writer may ask for it, as it
+    may make the store.
+    """
     file = local_file()
     if file is not None and not file.parent.is_dir():
         raise TrackingError(f"there is no folder {file.parent}")  # MLflow would try for minutes
     if file is not None and not file.exists():
-        # Left by whoever still has a deleted store open; a new store that took them over would be spoilt.
+        # Left by whoever still has a deleted store open; a new store that took them over would be
+        # spoilt.
         for leftover in ("-wal", "-shm", "-journal"):
             file.with_name(file.name + leftover).unlink(missing_ok=True)
         _make(file)
@@ -42,7 +49,9 @@ def connect() -> "MlflowClient":
 
 
 def _make(file: Path) -> None:
-    """A new store, with all its tables, appears at once: MLflow makes them step by step, and cannot go on where it was killed."""
+    """A new store, with all its tables, appears at once: MLflow makes them step by step, and
+    cannot go on where it was killed.
+    """
     aside = file.with_name(f"{file.name}.new")
     for leftover in ("", "-wal", "-shm", "-journal"):
         aside.with_name(aside.name + leftover).unlink(missing_ok=True)
@@ -60,7 +69,8 @@ def local_file() -> Path | None:
 def _connect(uri: str) -> "MlflowClient":
     """A client that neither reports home nor prints, and that sends no request twice by itself.
 
-    A repeated `create_run` whose first answer got lost would make a second run; the mirror looks before it tries again.
+    A repeated `create_run` whose first answer got lost would make a second run; the mirror looks
+    before it tries again.
     """
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -76,7 +86,9 @@ def _connect(uri: str) -> "MlflowClient":
 
 
 def experiment(client: "MlflowClient") -> str:
-    """The id of our experiment, made where it is not there yet; a server decides itself where it keeps artifacts."""
+    """The id of our experiment, made where it is not there yet; a server decides itself where it
+    keeps artifacts.
+    """
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None and found.lifecycle_stage == "deleted":
         raise TrackingError(
@@ -88,7 +100,9 @@ def experiment(client: "MlflowClient") -> str:
     if (file := local_file()) is not None:
         _write_ahead(file)
     place = None if is_server() else (results_dir() / "artifacts").as_uri()
-    kind = {"mlflow.experimentKind": "custom_model_development"}  # else its pages are laid out for language models
+    kind = {
+        "mlflow.experimentKind": "custom_model_development"
+    }  # else its pages are laid out for language models
     return str(client.create_experiment(EXPERIMENT, artifact_location=place, tags=kind))
 
 
@@ -97,16 +111,23 @@ def is_server() -> bool:
 
 
 def reaches_artifacts(place: str) -> bool:
-    """Whether files sent to a run's place end where the server reads them: not in a folder of the server's, seen from elsewhere."""
+    """Whether files sent to a run's place end where the server reads them: not in a folder of the
+    server's, seen from elsewhere.
+    """
     host = urlsplit(tracking_uri()).hostname
-    return not place.startswith(("file:", "/")) or not is_server() or host in ("localhost", "127.0.0.1", "::1")
+    return (
+        not place.startswith(("file:", "/"))
+        or not is_server()
+        or host in ("localhost", "127.0.0.1", "::1")
+    )
 
 
 def _write_ahead(file: Path) -> None:
-    """Switch a new store to sqlite's write-ahead log: a fifth of the time per commit, and readers do not hold up the mirror.
+    """Switch a new store to sqlite's write-ahead log: a fifth of the time per commit, and readers
+    do not hold up the mirror.
 
-    The file remembers it, and two more stand beside it while it is in use: copy all three. Not on a network file system,
-    where the log cannot be shared between machines.
+    The file remembers it, and two more stand beside it while it is in use: copy all three. Not on
+    a network file system, where the log cannot be shared between machines.
     """
     if _file_system(file.parent) in _LOCAL_DISKS:
         with suppress(sqlite3.Error), closing(sqlite3.connect(file)) as database:
@@ -114,11 +135,12 @@ def _write_ahead(file: Path) -> None:
 
 
 def count_entries(file: Path) -> None:
-    """Let sqlite note how its tables are filled, from a look at 10,000 entries of each index: some 20 ms.
+    """Let sqlite note how its tables are filled, from a look at 10,000 entries of each index: some
+    20 ms.
 
-    Without that it searches the points of every run for those of one: of a million points 70 ms a learning curve instead of
-    0.1 ms, in the report and on MLflow's pages alike. It depends on how many runs there are: with a quarter more they are counted
-    again.
+    Without that it searches the points of every run for those of one: of a million points 70 ms a
+    learning curve instead of 0.1 ms, in the report and on MLflow's pages alike. It depends on how
+    many runs there are: with a quarter more they are counted again.
     """
     with suppress(sqlite3.Error), closing(sqlite3.connect(file)) as database:
         (runs,) = database.execute("SELECT count(*) FROM runs").fetchone()
@@ -146,17 +168,22 @@ def _file_system(folder: Path) -> str:
     return next((mounts[place] for place in (folder, *folder.parents) if place in mounts), "")
 
 
-def look_up(client: "MlflowClient", experiment_id: str, trial_ids: Sequence[str]) -> "dict[str, list[Run]]":
+def look_up(
+    client: "MlflowClient", experiment_id: str, trial_ids: Sequence[str]
+) -> "dict[str, list[Run]]":
     """The runs of these trials, by trial id; usually one each.
 
-    A run may come twice, on two pages between which another folder's mirror made a run; it counts once.
+    A run may come twice, on two pages between which another folder's mirror made a run; it counts
+    once.
     """
     found: dict[str, dict[str, Run]] = {}
     each = [f"tags.trial_id = '{trial_id}'" for trial_id in dict.fromkeys(trial_ids)]
     for condition in each if len(each) <= FEW else [""]:
         token = None
         while True:
-            page = client.search_runs([experiment_id], condition, max_results=_PAGE, page_token=token)
+            page = client.search_runs(
+                [experiment_id], condition, max_results=_PAGE, page_token=token
+            )
             for run in page:
                 found.setdefault(run.data.tags.get("trial_id", ""), {})[run.info.run_id] = run
             token = page.token

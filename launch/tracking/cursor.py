@@ -1,4 +1,5 @@
-"""What was mirrored when: results/mirrored.json, a short cut past the tracking store where nothing is new.
+"""What was mirrored when: results/mirrored.json, a short cut past the tracking store where nothing
+is new.
 
 Without it everything is looked up in the store itself, which alone decides what is there.
 """
@@ -19,18 +20,27 @@ Mark = list[Any]
 
 
 def mark(run_dir: Path) -> Mark:
-    """State, and the sizes of journal, uses and system metrics; of a finished run only what another use or --force would change."""
+    """State, and the sizes of journal, uses and system metrics; of a finished run only what
+    another use or --force would change.
+    """
     state = rundir.state(run_dir)
     if state == "finished":
         last = rundir.last_event(run_dir)
         if last is not None and last["event"] == "finished":  # else its last line is still to come
             return _finished(str(run_dir))
     sampled = _size(run_dir / system_metrics.FILE)
-    return [state, _size(run_dir / "journal.jsonl"), _size(run_dir / "uses.jsonl"), *([sampled] if sampled > 0 else [])]
+    return [
+        state,
+        _size(run_dir / "journal.jsonl"),
+        _size(run_dir / "uses.jsonl"),
+        *([sampled] if sampled > 0 else []),
+    ]
 
 
 def _finished(run_dir: str) -> Mark:
-    """One look at one file: thousands of finished runs are passed by in a moment, on network file systems too."""
+    """One look at one file: thousands of finished runs are passed by in a moment, on network file
+    systems too.
+    """
     for name in ("uses.jsonl", "journal.jsonl"):
         try:
             found = os.stat(f"{run_dir}/{name}")  # noqa: PTH116  a tenth of Path.stat's time
@@ -64,14 +74,22 @@ class Marks:
     def behind(self, run_dirs: Iterable[Path]) -> list[Path]:
         """Those of the run directories that have something new."""
         every = list(run_dirs)
-        return [run_dir for run_dir, known in zip(every, parallel.each(self._current, every), strict=True) if not known]
+        return [
+            run_dir
+            for run_dir, known in zip(every, parallel.each(self._current, every), strict=True)
+            if not known
+        ]
 
     def _current(self, run_dir: Path) -> bool:
         known = self.known.get(run_dir.name)
         if known is None:
             return False
         try:
-            return known == (_finished(str(run_dir)) if known[0] == "finished" and len(known) == 4 else mark(run_dir))
+            return known == (
+                _finished(str(run_dir))
+                if known[0] == "finished" and len(known) == 4
+                else mark(run_dir)
+            )
         except (ValueError, KeyError, TypeError):  # a spoilt journal: for the mirror to name
             return False
 
@@ -88,7 +106,9 @@ def _file() -> Path:
 
 
 def _store() -> str:
-    """A hash of the store's address, which may hold a password; of a file also its inode, so that a deleted one is noticed."""
+    """A hash of the store's address, which may hold a password; of a file also its inode, so that
+    a deleted one is noticed.
+    """
     uri = tracking_uri()
     if uri.startswith("sqlite:///"):
         try:

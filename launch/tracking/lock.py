@@ -1,4 +1,6 @@
-"""The store's one writer for a results folder: the lock, what it was doing when it died, and the folder's name in the store."""
+"""The store's one writer for a results folder: the lock, what it was doing when it died, and the
+folder's name in the store.
+"""
 
 import fcntl
 import uuid
@@ -12,8 +14,9 @@ from launch.paths import results_dir
 class Creations:
     """The trials for which a run was being created when a mirror was last heard of.
 
-    A server may carry out a request whose sender has died, after the next mirror has looked and found nothing. The next mirror
-    therefore looks again at its end. One line in the lock file; it holds more than one trial only after several deaths.
+    A server may carry out a request whose sender has died, after the next mirror has looked and
+    found nothing. The next mirror therefore looks again at its end. One line in the lock file; it
+    holds more than one trial only after several deaths.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +33,9 @@ class Creations:
 
 @contextmanager
 def one_writer() -> Iterator[Creations]:
-    """The store has one writer at a time for these results; a second one waits here. The lock dies with its holder."""
+    """The store has one writer at a time for these results; a second one waits here. The lock dies
+    with its holder.
+    """
     results_dir().mkdir(parents=True, exist_ok=True)
     path = results_dir() / ".mlflow.lock"
     with path.open("a") as lock:
@@ -39,7 +44,9 @@ def one_writer() -> Iterator[Creations]:
 
 
 def identity() -> str:
-    """A name of this results folder that a copy of it elsewhere shares: it tells our former runs from other people's."""
+    """A name of this results folder that a copy of it elsewhere shares: it tells our former runs
+    from other people's.
+    """
     path = results_dir() / ".identity"
     if not path.exists():
         aside = path.with_suffix(".tmp")

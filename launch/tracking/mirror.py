@@ -1,8 +1,10 @@
-"""Mirrors journals into MLflow: one MLflow run a trial, every point once, whoever is killed at whatever moment.
+"""Mirrors journals into MLflow: one MLflow run a trial, every point once, whoever is killed at
+whatever moment.
 
-How far a run is mirrored stands in the store itself, as the metric `epoch`, which MLflow writes in one transaction with the
-points it counts. A mirror that is killed, or whose server is, therefore finds out from the store what is missing; a store that
-is lost is filled again from the run directories. This module and analysis/records/load.py alone import mlflow.
+How far a run is mirrored stands in the store itself, as the metric `epoch`, which MLflow writes in
+one transaction with the points it counts. A mirror that is killed, or whose server is, therefore
+finds out from the store what is missing; a store that is lost is filled again from the run
+directories. This module and analysis/records/load.py alone import mlflow.
 """
 
 import gc
@@ -47,11 +49,15 @@ Progress = Callable[[int, int], None]
 """Called with how many run directories are done, and how many there are to do."""
 
 
-def mirror(run_dirs: Iterable[Path], *, full: bool = False, progress: Progress | None = None) -> int:
-    """Bring the store up to date with these run directories; returns how many of them had something new.
+def mirror(
+    run_dirs: Iterable[Path], *, full: bool = False, progress: Progress | None = None
+) -> int:
+    """Bring the store up to date with these run directories; returns how many of them had
+    something new.
 
-    Does not even load MLflow where the marks of the last mirroring say that nothing is new; `full` trusts the store alone.
-    Raises TrackingError, after all others are done, naming the run directories that could not be mirrored.
+    Does not even load MLflow where the marks of the last mirroring say that nothing is new; `full`
+    trusts the store alone. Raises TrackingError, after all others are done, naming the run
+    directories that could not be mirrored.
     """
     todo = list(run_dirs)
     if not full and not (todo := Marks.read().behind(todo)):
@@ -69,7 +75,8 @@ def mirror(run_dirs: Iterable[Path], *, full: bool = False, progress: Progress |
 def initialise() -> None:
     """Make the store's tables, as the one writer: MLflow's migrations do not bear two at a time.
 
-    The experiment too where the store is this folder's own; in a shared one, the server's first client makes it.
+    The experiment too where the store is this folder's own; in a shared one, the server's first
+    client makes it.
     """
     with one_writer():
         client = connect()
@@ -81,18 +88,24 @@ def initialise() -> None:
 
 
 def attach_weights(run_dirs: Iterable[Path], progress: Progress | None = None) -> int:
-    """Export the weights of finished, mirrored runs and keep them as artifacts; returns of how many they are new.
+    """Export the weights of finished, mirrored runs and keep them as artifacts; returns of how
+    many they are new.
 
-    Measurements have none, and those of committed runs are where they were trained. Raises TrackingError, after all others are
-    done, naming the first whose weights cannot be exported.
+    Measurements have none, and those of committed runs are where they were trained. Raises
+    TrackingError, after all others are done, naming the first whose weights cannot be exported.
     """
-    finished = [found for run_dir in run_dirs if (found := record.read(run_dir)) and found.has_weights]
+    finished = [
+        found for run_dir in run_dirs if (found := record.read(run_dir)) and found.has_weights
+    ]
     count = 0
     with one_writer() as creations, _Mirror(creations) as working:
         known = working.look_up([found.trial_id for found in finished])
         for done, found in enumerate(finished, 1):
             for run in known.get(found.trial_id, []):
-                if run.data.tags.get("journal") == found.journal and "weights" not in run.data.tags:
+                if (
+                    run.data.tags.get("journal") == found.journal
+                    and "weights" not in run.data.tags
+                ):
                     count += working.attach_weights(run, found.run_dir)
             if progress is not None:
                 progress(done, len(finished))
@@ -123,7 +136,9 @@ class _Mirror:
         return look_up(self.client, self.experiment, trial_ids)
 
     def mirror(self, run_dirs: Sequence[Path], marks: Marks, progress: Progress) -> None:
-        """One after another; what is done is remembered every few seconds, and a bad one does not stop the others."""
+        """One after another; what is done is remembered every few seconds, and a bad one does not
+        stop the others.
+        """
         known = self.look_up([run_dir.name for run_dir in run_dirs])
         done: dict[Path, Mark] = {}
         remembered = time.monotonic()
@@ -136,8 +151,17 @@ class _Mirror:
                 marks.add(done)
                 done, remembered = {}, time.monotonic()
             progress(count, len(run_dirs))
-        for trial_id, runs in self.look_up(self.creations.doubtful).items() if self.creations.doubtful else ():
-            self._one_of(runs, {run.data.tags["journal"] for run in runs if run.data.tags.get("trial_id") == trial_id})
+        for trial_id, runs in (
+            self.look_up(self.creations.doubtful).items() if self.creations.doubtful else ()
+        ):
+            self._one_of(
+                runs,
+                {
+                    run.data.tags["journal"]
+                    for run in runs
+                    if run.data.tags.get("trial_id") == trial_id
+                },
+            )
         marks.add(done)
         self.creations.settled()
         if self.concluded and (file := local_file()):
@@ -148,10 +172,14 @@ class _Mirror:
     def sum_up(self, what: str) -> TrackingError:
         run_dir, error = self.failures[0]
         more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
-        return TrackingError(f"{run_dir}{more} could not be {what}: {type(error).__name__}: {error}")
+        return TrackingError(
+            f"{run_dir}{more} could not be {what}: {type(error).__name__}: {error}"
+        )
 
     def _mirror_one(self, run_dir: Path, runs: "list[Run]") -> Mark | None:
-        """The mark to remember, None where it failed. A call that failed may have been carried out: look before trying again."""
+        """The mark to remember, None where it failed. A call that failed may have been carried
+        out: look before trying again.
+        """
         try:
             done, found = mark(run_dir), record.read(run_dir)
         except (ValueError, KeyError, TypeError) as error:  # a spoilt journal or result
@@ -168,30 +196,48 @@ class _Mirror:
             except Exception as error:  # whatever MLflow, its server or its database brings
                 failure = error
                 time.sleep(0.5 * attempt)
-        self.client.get_experiment(self.experiment)  # raises where the store is away: then the others need not be tried
+        self.client.get_experiment(
+            self.experiment
+        )  # raises where the store is away: then the others need not be tried
         self.failures.append((run_dir, failure))
         return None
 
     def _bring_up(self, found: Record, runs: "list[Run]") -> None:
         for run in runs:
             if self._is_former(run, found):
-                self.client.delete_run(run.info.run_id)  # run again with --force: it stays in MLflow's trash
+                self.client.delete_run(
+                    run.info.run_id
+                )  # run again with --force: it stays in MLflow's trash
         kept = self._one_of(runs, {found.journal}) or self._create(found)
         self._send(kept, found)
         self._conclude(kept, found)
 
     def _is_former(self, run: "Run", found: Record) -> bool:
-        """Of the same trial in the same results folder, but of another journal; other people's runs are left alone."""
+        """Of the same trial in the same results folder, but of another journal; other people's
+        runs are left alone.
+        """
         tags = run.data.tags
-        ours = tags["folder"] == self.folder if "folder" in tags else tags.get("run_dir") == str(found.run_dir)
+        ours = (
+            tags["folder"] == self.folder
+            if "folder" in tags
+            else tags.get("run_dir") == str(found.run_dir)
+        )
         return ours and tags.get("journal") != found.journal
 
     def _one_of(self, runs: "list[Run]", journals: set[str]) -> "Run | None":
-        """The run of each journal that holds most; its doubles, which a killed mirror or server may leave, are deleted."""
+        """The run of each journal that holds most; its doubles, which a killed mirror or server
+        may leave, are deleted.
+        """
         kept = None
         for journal in journals:
             same = [run for run in runs if run.data.tags.get("journal") == journal]
-            same.sort(key=lambda run: (run.data.metrics.get(record.MARK, 0), len(run.data.params), run.info.run_id))
+            same.sort(
+                key=lambda run: (
+                    run.data.metrics.get(record.MARK, 0),
+                    len(run.data.params),
+                    run.info.run_id,
+                )
+            )
             for double in same[:-1]:
                 self.client.delete_run(double.info.run_id)
             kept = same[-1] if same else kept
@@ -200,15 +246,21 @@ class _Mirror:
     def _create(self, found: Record) -> "Run":
         self.creations.begin(found.trial_id)
         tags = {**found.tags, "folder": self.folder}
-        return self.client.create_run(self.experiment, start_time=found.start, tags=tags, run_name=found.name)
+        return self.client.create_run(
+            self.experiment, start_time=found.start, tags=tags, run_name=found.name
+        )
 
     def _send(self, run: "Run", found: Record) -> None:
-        """What the run does not hold yet, in as few calls as MLflow's limits allow; an epoch is never cut in two."""
+        """What the run does not hold yet, in as few calls as MLflow's limits allow; an epoch is
+        never cut in two.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
         data, run_id = run.data, run.info.run_id
         params = [Param(key, value) for key, value in found.params if key not in data.params]
-        tags = [RunTag(key, value) for key, value in found.tags.items() if data.tags.get(key) != value]
+        tags = [
+            RunTag(key, value) for key, value in found.tags.items() if data.tags.get(key) != value
+        ]
         groups = found.points(int(data.metrics.get(record.MARK, 0)))
         if record.FINAL_MARK not in data.metrics and (finals := found.finals()):
             groups = chain(groups, [finals])
@@ -223,7 +275,9 @@ class _Mirror:
             self.client.delete_tag(run_id, "error")
 
     def _send_samples(self, run_id: str, found: Record, after: int) -> None:
-        """System metrics; one that is sent again, after a death between it and its mark, is the same point."""
+        """System metrics; one that is sent again, after a death between it and its mark, is the
+        same point.
+        """
         from mlflow.entities import Metric, RunTag
 
         for batch in record.batches(found.samples(after), MOST_AT_ONCE - 1, MOST_AT_ONCE - 1):
@@ -231,7 +285,9 @@ class _Mirror:
             self.client.log_batch(run_id, metrics=[Metric(*point) for point in batch], tags=tags)
 
     def _conclude(self, run: "Run", found: Record) -> None:
-        """Artifacts first, then the status: a run that is over in the store has its artifacts there."""
+        """Artifacts first, then the status: a run that is over in the store has its artifacts
+        there.
+        """
         run_id, info = run.info.run_id, run.info
         if found.status == "RUNNING":
             if info.status != "RUNNING":
@@ -242,8 +298,12 @@ class _Mirror:
             return
         try:
             self._attach(run, found)
-        except Exception as error:  # another storage than the records': its absence must not make a status untrue
-            self.client.set_tag(run_id, "artifacts_error", f"{type(error).__name__}: {error}"[:1000])
+        except (
+            Exception
+        ) as error:  # another storage than the records': its absence must not make a status untrue
+            self.client.set_tag(
+                run_id, "artifacts_error", f"{type(error).__name__}: {error}"[:1000]
+            )
         else:
             if "artifacts_error" in run.data.tags:
                 self.client.delete_tag(run_id, "artifacts_error")
@@ -253,13 +313,17 @@ class _Mirror:
     def _attach(self, run: "Run", found: Record) -> None:
         place = run.info.artifact_uri or ""
         if not reaches_artifacts(place):
-            raise TrackingError(f"the experiment keeps artifacts in {place}, a folder of the server's machine")
+            raise TrackingError(
+                f"the experiment keeps artifacts in {place}, a folder of the server's machine"
+            )
         with tempfile.TemporaryDirectory(dir=self.scratch.name) as folder:
             found.write_artifacts(Path(folder))
             self.client.log_artifacts(run.info.run_id, folder)
 
     def attach_weights(self, run: "Run", run_dir: Path) -> bool:
-        """By `rm.export` in a process of its own, as this one imports no torch; whether that succeeded."""
+        """By `rm.export` in a process of its own, as this one imports no torch; whether that
+        succeeded.
+        """
         weights = Path(self.scratch.name) / f"{run_dir.name}.pt"
         command = [sys.executable, "-m", "rm.export", str(run_dir), str(weights)]
         exported = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -275,7 +339,9 @@ class _Mirror:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """No garbage collection between the thousands of objects of one run's points, which all live until they are written."""
+    """No garbage collection between the thousands of objects of one run's points, which all live
+    until they are written.
+    """
     gc.disable()
     try:
         yield

@@ -1,7 +1,9 @@
-"""What the tracking store is to hold of one run directory: a pure function of its files, so it can be written again at any time.
+"""What the tracking store is to hold of one run directory: a pure function of its files, so it can
+be written again at any time.
 
-Of an epoch that was journalled twice, as after a kill and a resumption, the first account counts: what has been mirrored once
-never changes, and a store that is filled again from the run directories ends like one that was filled while they ran.
+Of an epoch that was journalled twice, as after a kill and a resumption, the first account counts:
+what has been mirrored once never changes, and a store that is filled again from the run
+directories ends like one that was filled while they ran.
 """
 
 import csv
@@ -18,7 +20,9 @@ from launch.spec.trial import flatten
 from launch.worker import system_metrics
 
 MARK = "epoch"
-"""The metric whose latest value says how far a run is mirrored; it travels in one transaction with the points it counts."""
+"""The metric whose latest value says how far a run is mirrored; it travels in one transaction with
+the points it counts.
+"""
 
 FINAL_MARK = "train_seconds"
 """The metric that is there once the final results are."""
@@ -32,7 +36,9 @@ _MOST_TEXT = 5000
 
 
 class Point(NamedTuple):
-    """One value of one metric; time in ms since 1970, as journalled, so that a point sent twice is the same point."""
+    """One value of one metric; time in ms since 1970, as journalled, so that a point sent twice is
+    the same point.
+    """
 
     key: str
     value: float
@@ -57,12 +63,16 @@ class Record:
 
     @property
     def journal(self) -> str:
-        """When the journal began; with the trial's id it identifies a run, as --force begins another journal."""
+        """When the journal began; with the trial's id it identifies a run, as --force begins
+        another journal.
+        """
         return str(self.events[0]["time"])
 
     @property
     def has_weights(self) -> bool:
-        """Whether a checkpoint ought to be here: not of a measurement, nor of a committed run, which was trained elsewhere."""
+        """Whether a checkpoint ought to be here: not of a measurement, nor of a committed run,
+        which was trained elsewhere.
+        """
         return self.state == "finished" and not self.trial.get("probe") and not self.is_committed
 
     @property
@@ -80,25 +90,37 @@ class Record:
 
     @property
     def name(self) -> str:
-        """`table3 · ResNet-18 · + RM (ours) · seed 0`, after the first spec that uses the trial."""
+        """`table3 · ResNet-18 · + RM (ours) · seed 0`, after the first spec that uses the
+        trial.
+        """
         return str(self.uses[0]["label"]) if self.uses else self.trial_id
 
     @property
     def status(self) -> str:
-        """MLflow's word: what is neither finished, failed nor running was killed, whoever killed it."""
+        """MLflow's word: what is neither finished, failed nor running was killed, whoever killed
+        it.
+        """
         return _STATUS.get(self.state, "KILLED")
 
     @cached_property
     def params(self) -> list[tuple[str, str]]:
         """The resolved values under dotted keys, sorted."""
         values = {key: value for key, value in self.trial.items() if key not in ("id", "numerics")}
-        return [(key, v if isinstance(v, str) else json.dumps(v)) for key, v in sorted(flatten(values))]
+        return [
+            (key, v if isinstance(v, str) else json.dumps(v)) for key, v in sorted(flatten(values))
+        ]
 
     @cached_property
     def tags(self) -> dict[str, str]:
         """Identity, every spec that uses the run, where it ran, and why it failed."""
-        tags = {"trial_id": self.trial_id, "journal": self.journal, "seed": str(self.trial["seed"])}
-        tags |= {"run_dir": str(self.run_dir), "mlflow.user": "recursivemix"} | _provenance(self.run_dir)
+        tags = {
+            "trial_id": self.trial_id,
+            "journal": self.journal,
+            "seed": str(self.trial["seed"]),
+        }
+        tags |= {"run_dir": str(self.run_dir), "mlflow.user": "recursivemix"} | _provenance(
+            self.run_dir
+        )
         if self.is_committed:
             tags["origin"] = "reproduced"
         rows: dict[str, list[str]] = {}
@@ -124,10 +146,14 @@ class Record:
         for epoch, event in self.epochs.items():
             if epoch > after:
                 time = _ms(event)
-                yield [Point(k, float(event[k]), time, epoch) for k in event if k not in _NOT_METRICS]
+                yield [
+                    Point(k, float(event[k]), time, epoch) for k in event if k not in _NOT_METRICS
+                ]
 
     def samples(self, after: int) -> Iterator[list[Point]]:
-        """The system metrics of each line later than `after`, under the names that MLflow's page of them expects."""
+        """The system metrics of each line later than `after`, under the names that MLflow's page
+        of them expects.
+        """
         try:
             text = (self.run_dir / system_metrics.FILE).read_text(encoding="utf-8")
         except OSError:
@@ -138,7 +164,11 @@ class Record:
             except ValueError:
                 continue  # cut short by a kill
             time = _ms(sample)
-            yield [Point(f"system/{key}", float(sample[key]), time, number) for key in sample if key != "time"]
+            yield [
+                Point(f"system/{key}", float(sample[key]), time, number)
+                for key in sample
+                if key != "time"
+            ]
 
     def finals(self) -> list[Point]:
         """Best, last and median, from result.json, which is what finished means; none before."""
@@ -152,7 +182,8 @@ class Record:
         return [Point(key, float(value), time, last) for key, value in named.items()]
 
     def write_artifacts(self, folder: Path) -> None:
-        """Into an empty folder: trial.json, provenance.json and the learning curve, curve.csv, one line an epoch.
+        """Into an empty folder: trial.json, provenance.json and the learning curve, curve.csv, one
+        line an epoch.
 
         And the files that a measurement kept.
         """
@@ -161,7 +192,11 @@ class Record:
                 shutil.copyfile(self.run_dir / name, folder / name)
         for kept in sorted((self.run_dir / "artifacts").glob("*")):  # pictures of a measurement
             shutil.copyfile(kept, folder / kept.name)
-        columns = list(dict.fromkeys(key for event in self.epochs.values() for key in event if key not in _NOT_METRICS))
+        columns = list(
+            dict.fromkeys(
+                key for event in self.epochs.values() for key in event if key not in _NOT_METRICS
+            )
+        )
         with (folder / "curve.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
             table.writeheader()
@@ -169,7 +204,9 @@ class Record:
 
 
 def read(run_dir: Path) -> Record | None:
-    """The record of a run directory; None where nothing has happened yet, or its trial.json cannot be read."""
+    """The record of a run directory; None where nothing has happened yet, or its trial.json cannot
+    be read.
+    """
     state = rundir.state(run_dir)  # before the journal: what the state speaks of is then in it
     events, _ = rundir.read_events(run_dir)
     trial = _json(run_dir / "trial.json")
@@ -179,8 +216,12 @@ def read(run_dir: Path) -> Record | None:
     return Record(run_dir, trial, _uses(run_dir), events, result, state)
 
 
-def batches(groups: Iterator[list[Point]], first_room: int, room: int) -> Iterator[Sequence[Point]]:
-    """Join groups to as few batches of at most `room` points as keep every group whole; the first has `first_room`."""
+def batches(
+    groups: Iterator[list[Point]], first_room: int, room: int
+) -> Iterator[Sequence[Point]]:
+    """Join groups to as few batches of at most `room` points as keep every group whole; the first
+    has `first_room`.
+    """
     batch: list[Point] = []
     for group in groups:
         if batch and len(batch) + len(group) > first_room:
@@ -212,12 +253,21 @@ def _uses(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def _provenance(run_dir: Path) -> dict[str, str]:
-    """Of the last attempt: host, device, versions, commit (marked where the working tree differed from it)."""
+    """Of the last attempt: host, device, versions, commit (marked where the working tree differed
+    from it).
+    """
     attempts = _json(run_dir / "provenance.json")
     if not attempts:
         return {}
     attempt = attempts[-1]
     commit = attempt["git_commit"]
     commit = f"{commit}{'+changes' if attempt['git_diff'] else ''}" if commit else "unknown"
-    versions = ", ".join(f"{name} {version}" for name, version in attempt.get("packages", {}).items())
-    return {"host": attempt["host"], "device": attempt["device"], "versions": versions, "git_commit": commit}
+    versions = ", ".join(
+        f"{name} {version}" for name, version in attempt.get("packages", {}).items()
+    )
+    return {
+        "host": attempt["host"],
+        "device": attempt["device"],
+        "versions": versions,
+        "git_commit": commit,
+    }

@@ -1,1 +1,3 @@
-"""Runs one run directory, whatever started it, with one process or several. The only room of `launch` that trains."""
+"""Runs one run directory, whatever started it, with one process or several. The only room of
+`launch` that trains.
+"""

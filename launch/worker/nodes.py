@@ -1,11 +1,15 @@
-"""The other nodes of a job whose trial is trained on several: they start their processes and pass on their answers.
+"""The other nodes of a job whose trial is trained on several: they start their processes and pass
+on their answers.
 
-The worker of the first node, which holds the trial's lease, opens a socket for each attempt and writes where it is, and a token,
-into a file beside the array's tasks. The other nodes' tasks connect, are told what to start, pass on what their processes answer,
-and end them when the connection ends.
+The worker of the first node, which holds the trial's lease, opens a socket for each attempt and
+writes where it is, and a token, into a file beside the array's tasks. The other nodes' tasks
+connect, are told what to start, pass on what their processes answer, and end them when the
+connection ends.
 
-    results/slurm/<job name>/nodes-<job id>-<restart>.json      {"address", "port", "token"}, for the owner's eyes only
-                             nodes-<job id>-<restart>.done      the first node needs the others no more
+    results/slurm/<job name>/nodes-<job id>-<restart>.json      {"address", "port", "token"}, for
+    the owner's eyes only
+                             nodes-<job id>-<restart>.done      the first node needs the others no
+                             more
 """
 
 import contextlib
@@ -33,7 +37,10 @@ POLL_SECONDS = 0.5
 
 def meeting_path(folder: Path) -> Path:
     """Where the nodes of this job, in this incarnation of it, find each other."""
-    return folder / f"nodes-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', 0)}.json"
+    return (
+        folder
+        / f"nodes-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', 0)}.json"
+    )
 
 
 class Meeting:
@@ -56,20 +63,28 @@ class Meeting:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.path.unlink(missing_ok=True)
         for connection in (self.door, *self.came.values()):
             connection.close()
 
     def wait(self, stop: Callable[[], bool]) -> bool:
-        """Until all others are here; false where it was asked to stop. Raises Lost after MEET_SECONDS."""
+        """Until all others are here; false where it was asked to stop. Raises Lost after
+        MEET_SECONDS.
+        """
         deadline = time.monotonic() + MEET_SECONDS
         while len(self.came) < self.others:
             if stop():
                 return False
             if time.monotonic() > deadline:
-                raise process_group.Lost(f"{len(self.came)} of {self.others} other nodes came within {MEET_SECONDS:.0f} s")
+                raise process_group.Lost(
+                    f"{len(self.came)} of {self.others} other nodes came within "
+                    f"{MEET_SECONDS:.0f} s"
+                )
             with contextlib.suppress(TimeoutError):
                 self._admit(self.door.accept()[0])
         return True
@@ -91,7 +106,13 @@ class Meeting:
         sent = []
         for place, (number, connection) in enumerate(sorted(self.came.items()), start=1):
             first = place * here
-            order = {"run_dir": str(run_dir), "first": first, "here": here, "count": count, "port": self.rendezvous}
+            order = {
+                "run_dir": str(run_dir),
+                "first": first,
+                "here": here,
+                "count": count,
+                "port": self.rendezvous,
+            }
             with contextlib.suppress(OSError):  # one that is gone again is heard to be
                 connection.sendall((json.dumps(order) + "\n").encode())
             sent.append(Node(connection, number, set(range(first, first + here))))
@@ -102,7 +123,12 @@ class Node:
     """Another node, as `launch.worker.process_group` hears it."""
 
     def __init__(self, connection: socket.socket, number: int, ranks: set[int]) -> None:
-        self.connection, self.number, self.missing, self.lines = connection, number, ranks, process_group.Lines()
+        self.connection, self.number, self.missing, self.lines = (
+            connection,
+            number,
+            ranks,
+            process_group.Lines(),
+        )
 
     def fileno(self) -> int:
         return self.connection.fileno()
@@ -141,9 +167,13 @@ def serve(path: Path) -> int:
 
 
 def _attend(told: dict[str, Any]) -> None:
-    """Go to one meeting, run what is asked for, and pass on the answers until the other side or all processes have ended."""
+    """Go to one meeting, run what is asked for, and pass on the answers until the other side or
+    all processes have ended.
+    """
     with socket.create_connection((told["address"], told["port"]), timeout=30) as connection:
-        connection.sendall((json.dumps({"token": told["token"], "node": _number()}) + "\n").encode())
+        connection.sendall(
+            (json.dumps({"token": told["token"], "node": _number()}) + "\n").encode()
+        )
         connection.settimeout(None)
         order = json.loads(connection.makefile().readline() or "null")
         if order is None:
@@ -153,7 +183,9 @@ def _attend(told: dict[str, Any]) -> None:
         kept = os.dup(2)
         os.dup2(log, 2)
         try:
-            with process_group.ranks(run_dir, order["first"], order["here"], order["count"], address, order["port"]) as own:
+            with process_group.ranks(
+                run_dir, order["first"], order["here"], order["count"], address, order["port"]
+            ) as own:
                 _pass_on(own, connection)
         finally:
             os.dup2(kept, 2)
@@ -183,14 +215,18 @@ def _number() -> int:
 
 
 def _is_there(path: Path) -> bool:
-    """Lists the folder: NFS may answer from memory, for half a minute, that a file is not there."""
+    """Lists the folder: NFS may answer from memory, for half a minute, that a file is not
+    there.
+    """
     with os.scandir(path.parent) as entries:
         return any(entry.name == path.name for entry in entries)
 
 
 def _own_address() -> str:
     """How the other nodes reach this one: as SLURM does."""
-    given = os.environ.get("SLURM_LAUNCH_NODE_IPADDR")  # of the node that srun runs on, a job's first
+    given = os.environ.get(
+        "SLURM_LAUNCH_NODE_IPADDR"
+    )  # of the node that srun runs on, a job's first
     if given:
         return given
     said = cli.ask("scontrol", "--oneliner", "show", "node", os.environ["SLURMD_NODENAME"])

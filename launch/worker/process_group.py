@@ -1,10 +1,12 @@
-"""One trial trained by several processes: starts them, hears their answers, asks them to stop, and leaves none behind.
+"""One trial trained by several processes: starts them, hears their answers, asks them to stop, and
+leaves none behind.
 
-Each is `python -m launch.worker RUN_DIR` with RANK, WORLD_SIZE and so on in its environment, as torch.distributed.run would set
-them. Its agent is not used: SLURM's warning (USR2, to every process of a job) would end it, and it answers with a status of its
-own where ours says finished, interrupted or failed. The processes decide together, before the same step, to stop, so that asking
-some is asking all; the first one alone writes into the run directory. One that ends without an answer ends the others, and the
-trial is given to new ones, as with a single worker that dies.
+Each is `python -m launch.worker RUN_DIR` with RANK, WORLD_SIZE and so on in its environment, as
+torch.distributed.run would set them. Its agent is not used: SLURM's warning (USR2, to every
+process of a job) would end it, and it answers with a status of its own where ours says finished,
+interrupted or failed. The processes decide together, before the same step, to stop, so that asking
+some is asking all; the first one alone writes into the run directory. One that ends without an
+answer ends the others, and the trial is given to new ones, as with a single worker that dies.
 """
 
 import json
@@ -27,12 +29,16 @@ NODES = "RM_NODES"
 MEETING = "RM_MEETING"
 """The environment variable with the path at which they find each other."""
 LOST_SECONDS = 15.0
-"""After a process failed or was lost, or all have answered: how long the others may take to end by themselves."""
+"""After a process failed or was lost, or all have answered: how long the others may take to end by
+themselves.
+"""
 POLL_SECONDS = 0.2
 
 
 class Lost(Exception):
-    """A process ended without an answer: nothing is known of the trial but what is in its run directory."""
+    """A process ended without an answer: nothing is known of the trial but what is in its run
+    directory.
+    """
 
 
 Heard = tuple[list[dict[str, Any]], bool]
@@ -47,7 +53,9 @@ class Part(Protocol):
     def fileno(self) -> int: ...
 
     def hear(self) -> "Heard":
-        """The answers that have come in, those of its ranks that are lost too, and whether they were the last."""
+        """The answers that have come in, those of its ranks that are lost too, and whether they
+        were the last.
+        """
 
     def ask_to_stop(self) -> None: ...
 
@@ -74,15 +82,27 @@ class Lines:
 class Rank:
     """A process of this machine."""
 
-    def __init__(self, run_dir: Path, rank: int, count: int, local: int, address: str, port: int) -> None:
+    def __init__(
+        self, run_dir: Path, rank: int, count: int, local: int, address: str, port: int
+    ) -> None:
         self.rank, self.missing, self.lines = rank, {rank}, Lines()
-        place = {"RANK": rank, "LOCAL_RANK": local, "WORLD_SIZE": count, "MASTER_ADDR": address, "MASTER_PORT": port}
+        place = {
+            "RANK": rank,
+            "LOCAL_RANK": local,
+            "WORLD_SIZE": count,
+            "MASTER_ADDR": address,
+            "MASTER_PORT": port,
+        }
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "launch.worker", str(run_dir)],
             stdin=subprocess.PIPE,  # its end is ours: no process may write on once the lease is another's
             stdout=subprocess.PIPE,
-            env={**os.environ, **{name: str(value) for name, value in place.items()}, "PYTHONPATH": path},
+            env={
+                **os.environ,
+                **{name: str(value) for name, value in place.items()},
+                "PYTHONPATH": path,
+            },
         )
 
     def fileno(self) -> int:
@@ -94,7 +114,13 @@ class Rank:
         if over and self.missing:
             code = self.process.wait()
             how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            answers.append({"rank": self.rank, "outcome": "lost", "error": f"process {self.rank} ended with {how}"})
+            answers.append(
+                {
+                    "rank": self.rank,
+                    "outcome": "lost",
+                    "error": f"process {self.rank} ended with {how}",
+                }
+            )
             self.missing.clear()
         return answers, over
 
@@ -111,7 +137,9 @@ class Rank:
 
 
 @contextmanager
-def ranks(run_dir: Path, first: int, here: int, count: int, address: str, port: int) -> Iterator[list[Rank]]:
+def ranks(
+    run_dir: Path, first: int, here: int, count: int, address: str, port: int
+) -> Iterator[list[Rank]]:
     """`here` processes from rank `first` on, of `count` in all; ended when the block is left."""
     started: list[Rank] = []
     try:
@@ -124,15 +152,22 @@ def ranks(run_dir: Path, first: int, here: int, count: int, address: str, port: 
 
 
 def train(run_dir: Path, count: int, stop: Callable[[], bool]) -> dict[str, Any]:
-    """Train a run directory, whose lease is ours, by `count` processes; returns an answer as `launch.worker.run_one` does.
+    """Train a run directory, whose lease is ours, by `count` processes; returns an answer as
+    `launch.worker.run_one` does.
 
     Raises Lost where a process ended without one.
     """
     nodes = int(os.environ.get(NODES, 1))
-    here, gpus = count // nodes, [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    here, gpus = (
+        count // nodes,
+        [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu],
+    )
     if count % nodes or 0 < len(gpus) < here:
         has = f"{nodes} nodes" if nodes > 1 else f"{len(gpus)} GPUs"
-        return {"outcome": "failed", "error": f"{count} processes cannot share the {has} that there are here"}
+        return {
+            "outcome": "failed",
+            "error": f"{count} processes cannot share the {has} that there are here",
+        }
     if nodes > 1:
         from launch.worker.nodes import Meeting
 
@@ -147,13 +182,19 @@ def train(run_dir: Path, count: int, stop: Callable[[], bool]) -> dict[str, Any]
 
 
 def attend(parts: Sequence[Part], stop: Callable[[], bool]) -> list[dict[str, Any]]:
-    """Hear the parts until all have answered, or until the others of one that failed had LOST_SECONDS; in the order heard."""
+    """Hear the parts until all have answered, or until the others of one that failed had
+    LOST_SECONDS; in the order heard.
+    """
     answers: list[dict[str, Any]] = []
     asked, deadline = False, float("inf")
     with selectors.DefaultSelector() as selector:
         for part in parts:
             selector.register(part.fileno(), selectors.EVENT_READ, part)
-        while selector.get_map() and any(part.missing for part in parts) and time.monotonic() < deadline:
+        while (
+            selector.get_map()
+            and any(part.missing for part in parts)
+            and time.monotonic() < deadline
+        ):
             for key, _ in selector.select(POLL_SECONDS):
                 heard, over = key.data.hear()
                 answers += heard
@@ -163,14 +204,23 @@ def attend(parts: Sequence[Part], stop: Callable[[], bool]) -> list[dict[str, An
                 asked = True
                 for part in parts:
                     part.ask_to_stop()
-            if deadline == float("inf") and any(answer["outcome"] in ("lost", "failed") for answer in answers):
+            if deadline == float("inf") and any(
+                answer["outcome"] in ("lost", "failed") for answer in answers
+            ):
                 deadline = time.monotonic() + LOST_SECONDS
     return answers
 
 
 def verdict(answers: Sequence[dict[str, Any]], stopping: bool) -> dict[str, Any]:
     """The one answer that follows from those of the processes; `rank` says whose it is."""
-    failed = next((answer for answer in answers if answer["outcome"] == "failed" and not answer.get("lost_peer")), None)
+    failed = next(
+        (
+            answer
+            for answer in answers
+            if answer["outcome"] == "failed" and not answer.get("lost_peer")
+        ),
+        None,
+    )
     if failed:
         return failed
     lost = next((answer for answer in answers if answer["outcome"] in ("lost", "failed")), None)

@@ -1,7 +1,9 @@
-"""How busy the machine was while a trial ran, where asked for: a line every few seconds in `system.jsonl`.
+"""How busy the machine was while a trial ran, where asked for: a line every few seconds in
+`system.jsonl`.
 
-RM_SYSTEM_METRICS=SECONDS asks for it, in every worker that has it in its environment, whatever started that. It is about the
-machine and no part of the trial: no number of the training depends on it. Names are those that MLflow's own monitor uses.
+RM_SYSTEM_METRICS=SECONDS asks for it, in every worker that has it in its environment, whatever
+started that. It is about the machine and no part of the trial: no number of the training depends
+on it. Names are those that MLflow's own monitor uses.
 """
 
 import argparse
@@ -29,7 +31,9 @@ def seconds(text: str) -> float:
     except ValueError:
         found = 0.0
     if not LEAST_SECONDS <= found <= 3600:
-        raise argparse.ArgumentTypeError(f"a number of seconds from {LEAST_SECONDS:g} to 3600, found '{text}'")
+        raise argparse.ArgumentTypeError(
+            f"a number of seconds from {LEAST_SECONDS:g} to 3600, found '{text}'"
+        )
     return found
 
 
@@ -50,7 +54,9 @@ def asked_for() -> float | None:
 
 @contextmanager
 def sampled(run_dir: Path) -> Iterator[None]:
-    """Sample while the block runs, from a thread that sleeps in between; what cannot be measured is left out."""
+    """Sample while the block runs, from a thread that sleeps in between; what cannot be measured
+    is left out.
+    """
     seconds = asked_for()
     if seconds is None:
         yield
@@ -81,7 +87,9 @@ def _sample(run_dir: Path, seconds: float, done: threading.Event) -> None:
 
 
 class _Clock:
-    """Processor time until now: this machine's, busy and in all, and this process's with its children."""
+    """Processor time until now: this machine's, busy and in all, and this process's with its
+    children.
+    """
 
     def __init__(self) -> None:
         self.wall = time.monotonic()
@@ -89,13 +97,19 @@ class _Clock:
         self.own = spent.user + spent.system + spent.children_user + spent.children_system
         try:
             first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
-            ticks = [int(part) for part in first.split()[1:9]]  # user nice system idle iowait irq softirq steal
+            ticks = [
+                int(part) for part in first.split()[1:9]
+            ]  # user nice system idle iowait irq softirq steal
         except (OSError, ValueError):
             ticks = []
         self.all, self.idle = sum(ticks), sum(ticks[3:5])
 
     def since(self, before: "_Clock") -> dict[str, float]:
-        values = {"process_cpu_percentage": 100 * (self.own - before.own) / max(self.wall - before.wall, 1e-9)}
+        values = {
+            "process_cpu_percentage": 100
+            * (self.own - before.own)
+            / max(self.wall - before.wall, 1e-9)
+        }
         if self.all > before.all:
             busy = 1 - (self.idle - before.idle) / (self.all - before.all)
             values["cpu_utilization_percentage"] = 100 * busy
@@ -103,7 +117,9 @@ class _Clock:
 
 
 def _memory() -> dict[str, float]:
-    """The machine's memory in use, and this process's resident memory; in MB of a million bytes, as MLflow counts them."""
+    """The machine's memory in use, and this process's resident memory; in MB of a million bytes,
+    as MLflow counts them.
+    """
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         kib = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
@@ -120,11 +136,17 @@ def _memory() -> dict[str, float]:
 
 
 def gpus() -> dict[str, float]:
-    """Of each GPU that this process may use, in its own order; nothing where there is no driver."""
+    """Of each GPU that this process may use, in its own order; nothing where there is no
+    driver.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1"):
         return {}
-    command = ["nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits"]
+    command = [
+        "nvidia-smi",
+        f"--query-gpu={','.join(_GPU_FIELDS)}",
+        "--format=csv,noheader,nounits",
+    ]
     try:
         listed = subprocess.run(
             [*command, *([f"--id={visible}"] if visible else [])],
@@ -142,7 +164,9 @@ def gpus() -> dict[str, float]:
         found = {
             "utilization_percentage": busy,
             "memory_usage_megabytes": round(used * mib, 1) if used is not None else None,
-            "memory_usage_percentage": round(100 * used / total, 1) if used is not None and total else None,
+            "memory_usage_percentage": round(100 * used / total, 1)
+            if used is not None and total
+            else None,
             "power_usage_watts": watts,
         }
         values |= {f"gpu_{i}_{name}": value for name, value in found.items() if value is not None}

@@ -1,10 +1,13 @@
-"""A warm worker: runs one run directory after another, whatever started it. The only module of `launch` that imports `rm`.
+"""A warm worker: runs one run directory after another, whatever started it. The only module of
+`launch` that imports `rm`.
 
-    python -m launch.worker          reads run directories, one a line, from standard input; answers each with a line of JSON
-    python -m launch.worker RUN_DIR  is one of the processes that train it together, as launch/worker/process_group.py starts them
+    python -m launch.worker          reads run directories, one a line, from standard input;
+    answers each with a line of JSON
+    python -m launch.worker RUN_DIR  is one of the processes that train it together, as
+    launch/worker/process_group.py starts them
 
-It writes into run directories only; it needs neither network nor database. SIGTERM, SIGINT, SIGUSR2 and the end of its input
-make it checkpoint at the next step and stop.
+It writes into run directories only; it needs neither network nor database. SIGTERM, SIGINT,
+SIGUSR2 and the end of its input make it checkpoint at the next step and stop.
 """
 
 import json
@@ -28,18 +31,25 @@ if TYPE_CHECKING:
 
 
 def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
-    """Run one run directory under its lease; returns {"outcome": finished|interrupted|failed|busy, "error": text or null}.
+    """Run one run directory under its lease; returns {"outcome": finished|interrupted|failed|busy,
+    "error": text or null}.
 
-    Where it was asked to cancel this one (`rundir.request_cancel`) the outcome is interrupted and the error "cancelled".
+    Where it was asked to cancel this one (`rundir.request_cancel`) the outcome is interrupted and
+    the error "cancelled".
     """
     try:
         with rundir.lease(run_dir) as cancelled, _log_to(run_dir / "log.txt"):
             if cancelled() and not (run_dir / "result.json").exists():
-                return {"outcome": "interrupted", "error": rundir.CANCELLED}  # while it was queued: not even started
+                return {
+                    "outcome": "interrupted",
+                    "error": rundir.CANCELLED,
+                }  # while it was queued: not even started
             with sampled(run_dir):
                 answer = _train(run_dir, lambda: stop() or cancelled(), wanted(run_dir).processes)
             return (
-                {**answer, "error": rundir.CANCELLED} if answer["outcome"] == "interrupted" and cancelled() else answer
+                {**answer, "error": rundir.CANCELLED}
+                if answer["outcome"] == "interrupted" and cancelled()
+                else answer
             )
     except rundir.Busy as error:
         return {"outcome": "busy", "error": str(error)}
@@ -56,7 +66,9 @@ def _train(run_dir: Path, stop: Callable[[], bool], processes: int) -> dict[str,
     answer = process_group.train(run_dir, processes, stop)
     new, _ = rundir.read_events(run_dir, before)
     if answer["outcome"] == "failed" and not any(event["event"] == "failed" for event in new):
-        _note_failure(run_dir, answer["error"], answer.get("traceback"))  # only the first process writes there
+        _note_failure(
+            run_dir, answer["error"], answer.get("traceback")
+        )  # only the first process writes there
     return {"outcome": answer["outcome"], "error": answer["error"]}
 
 
@@ -72,7 +84,9 @@ def _fit(run_dir: Path, stop: Callable[[], bool], together: bool = False) -> dic
         fit(_load(run_dir), run_dir, stop=stop, processes=processes, device=device)
     except Interrupted as error:
         return {"outcome": "interrupted", "error": str(error)}
-    except Exception as error:  # one failing trial never stops the others; its traceback is in the journal
+    except (
+        Exception
+    ) as error:  # one failing trial never stops the others; its traceback is in the journal
         traceback.print_exc()
         answer: dict[str, Any] = {"outcome": "failed", "error": f"{type(error).__name__}: {error}"}
         if together:
@@ -82,7 +96,9 @@ def _fit(run_dir: Path, stop: Callable[[], bool], together: bool = False) -> dic
 
 
 def _load(run_dir: Path) -> "Trial":
-    """The trial; where it cannot be read the journal says so, as `fit` does with what goes wrong later."""
+    """The trial; where it cannot be read the journal says so, as `fit` does with what goes wrong
+    later.
+    """
     from rm.options import load_trial
 
     try:
@@ -123,7 +139,8 @@ def _log_to(path: Path) -> Iterator[None]:
 def _own_stdin() -> TextIO:
     """The standard input, moved out of the way of processes that are forked off this one.
 
-    Such a process (a DataLoader's) closes its `sys.stdin` first, for which it needs a lock that the thread reading requests holds.
+    Such a process (a DataLoader's) closes its `sys.stdin` first, for which it needs a lock that
+    the thread reading requests holds.
     """
     ours = os.fdopen(os.dup(0), encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -132,7 +149,9 @@ def _own_stdin() -> TextIO:
     return ours
 
 
-def _read_requests(lines: TextIO, requests: "queue.Queue[str | None]", stopped: threading.Event) -> None:
+def _read_requests(
+    lines: TextIO, requests: "queue.Queue[str | None]", stopped: threading.Event
+) -> None:
     for line in lines:
         requests.put(line.strip())
     stopped.set()  # whoever started this worker is gone
@@ -150,20 +169,30 @@ def main() -> int:
         stopped.set()
         requests.put(None)
 
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):  # USR2: SLURM's warning reaches every process of a job
+    for each in (
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGUSR2,
+    ):  # USR2: SLURM's warning reaches every process of a job
         signal.signal(each, on_signal)
     if len(sys.argv) > 1:
         return _one_of_several(Path(sys.argv[1]), answers, stopped.is_set)
-    threading.Thread(target=_read_requests, args=(_own_stdin(), requests, stopped), daemon=True).start()
+    threading.Thread(
+        target=_read_requests, args=(_own_stdin(), requests, stopped), daemon=True
+    ).start()
     return _serve(requests, answers, stopped.is_set)
 
 
-def _serve(requests: "queue.Queue[str | None]", answers: TextIO, stopped: Callable[[], bool]) -> int:
+def _serve(
+    requests: "queue.Queue[str | None]", answers: TextIO, stopped: Callable[[], bool]
+) -> int:
     """Run what is asked for on standard input until it ends or a signal comes."""
     while not stopped() and (request := requests.get()) is not None:
         try:
             answer = {"run_dir": request, **run_one(Path(request), stopped)}
-        except process_group.Lost as error:  # as when this process had died itself: another one goes on
+        except (
+            process_group.Lost
+        ) as error:  # as when this process had died itself: another one goes on
             print(error, file=sys.stderr)
             return 1
         try:
@@ -197,4 +226,3 @@ def warm_up() -> None:
     import rm.train  # noqa: F401
 
     torch.set_num_threads(int(os.environ.get("RM_THREADS", torch.get_num_threads())))
-

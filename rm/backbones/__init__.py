@@ -1,10 +1,12 @@
-"""Networks: one file per family, one function per network; the function's name is its name in a spec.
+"""Networks: one file per family, one function per network; the function's name is its name in a
+spec.
 
-A network function is `name(num_classes, in_channels, *, option=default, ...) -> Backbone`. The training loop supplies the two
-positional arguments, the spec the keyword-only ones.
+A network function is `name(num_classes, in_channels, *, option=default, ...) -> Backbone`. The
+training loop supplies the two positional arguments, the spec the keyword-only ones.
 
-A file's `HAS` names what methods can reach inside its networks: "stem" and "stages" (`named_stages`), "residual branches"
-(`branches`); a tuple for all of them, or a mapping name: tuple. A method's `NEEDS` is checked against it when a spec is planned.
+A file's `HAS` names what methods can reach inside its networks: "stem" and "stages"
+(`named_stages`), "residual branches" (`branches`); a tuple for all of them, or a mapping name:
+tuple. A method's `NEEDS` is checked against it when a spec is planned.
 """
 
 import contextlib
@@ -17,7 +19,8 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module):
-    """A classifier that shows its last feature map, so that region losses are written once for every network.
+    """A classifier that shows its last feature map, so that region losses are written once for
+    every network.
 
     A subclass sets `num_features` (C), `head` (nn.Linear, C -> K) and defines `features`.
     """
@@ -30,7 +33,9 @@ class Backbone(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not define features()")
 
     def named_stages(self) -> dict[str, nn.Module]:
-        """ "stem", "stage1", "stage2", ... in order -> the module whose output (B, C, h, w) is that stage's feature map."""
+        """ "stem", "stage1", "stage2", ... in order -> the module whose output (B, C, h, w) is
+        that stage's feature map.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define named_stages()")
 
     def branches(self) -> list[nn.Module]:
@@ -42,7 +47,9 @@ class Backbone(nn.Module):
         return features.mean((2, 3))
 
     def plain_state_dict(self) -> dict[str, Tensor]:
-        """The deployed weights, under the names of the library that the architecture comes from, if it comes from one."""
+        """The deployed weights, under the names of the library that the architecture comes from,
+        if it comes from one.
+        """
         return dict(self.state_dict())
 
     def forward(self, images: Tensor) -> Tensor:
@@ -56,10 +63,12 @@ Change = Callable[[str, Tensor], Tensor]
 
 
 class Taps:
-    """Forward hooks through which a method changes what modules inside a network put out, and only while it says so.
+    """Forward hooks through which a method changes what modules inside a network put out, and only
+    while it says so.
 
     taps = Taps(backbone.named_stages())       in Method.network
-    with taps.changing(change):                in Method.loss; modules in evaluation mode stay as they are
+    with taps.changing(change):                in Method.loss; modules in evaluation mode stay as
+    they are
         logits = model(images)
     """
 
@@ -67,8 +76,11 @@ class Taps:
         self._open = False
         self._change: Change | None = None
         self._run: Change = self._changed
-        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import would take seconds
-            # Each step brings another `change` and its random numbers: nothing to trace, or it would be traced every time.
+        if (
+            "torch._dynamo" in sys.modules
+        ):  # else nothing is compiled, and the import would take seconds
+            # Each step brings another `change` and its random numbers: nothing to trace, or it
+            # would be traced every time.
             self._run = torch.compiler.disable(self._changed)  # type: ignore[no-untyped-call]
         for name, module in modules.items():
             module.register_forward_hook(functools.partial(self._hook, name))
@@ -82,7 +94,9 @@ class Taps:
         finally:
             self._open, self._change = False, None
 
-    def _hook(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    def _hook(
+        self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+    ) -> Tensor | None:
         return self._run(name, output) if self._open and module.training else None
 
     def _changed(self, name: str, output: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
-"""CIFAR DenseNet-BC: a 3x3 stem without pooling and three transitions, so that a 32-pixel image ends as a 4x4 map.
+"""CIFAR DenseNet-BC: a 3x3 stem without pooling and three transitions, so that a 32-pixel image
+ends as a 4x4 map.
 
-The networks follow weiaicunzai/pytorch-cifar100, which the authors' released code took over. Against Huang et al., CVPR
-2017: no batch norm after the stem, no ReLU in the transitions, PyTorch's default initialisation.
+The networks follow weiaicunzai/pytorch-cifar100, which the authors' released code took over.
+Against Huang et al., CVPR 2017: no batch norm after the stem, no ReLU in the transitions,
+PyTorch's default initialisation.
 """
 
 from collections.abc import Sequence
@@ -34,9 +36,13 @@ class DenseLayer(nn.Module):
 
 
 class DenseNet(Backbone):
-    """Dense blocks joined by transitions that halve both the channels (reduction 0.5) and the map."""
+    """Dense blocks joined by transitions that halve both the channels (reduction 0.5) and the
+    map.
+    """
 
-    def __init__(self, depths: Sequence[int], growth: int, num_classes: int, in_channels: int) -> None:
+    def __init__(
+        self, depths: Sequence[int], growth: int, num_classes: int, in_channels: int
+    ) -> None:
         """depths: dense layers in each block; growth: channels that each layer appends."""
         super().__init__()
         channels = 2 * growth
@@ -46,7 +52,9 @@ class DenseNet(Backbone):
             if index > 0:
                 self.blocks.append(_transition(channels, channels // 2))
                 channels //= 2
-            self.blocks.append(nn.Sequential(*(DenseLayer(channels + i * growth, growth) for i in range(depth))))
+            self.blocks.append(
+                nn.Sequential(*(DenseLayer(channels + i * growth, growth) for i in range(depth)))
+            )
             channels += depth * growth
         self.final = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
         self.num_features = channels
@@ -58,7 +66,10 @@ class DenseNet(Backbone):
 
     def named_stages(self) -> dict[str, nn.Module]:
         blocks = list(self.blocks)[::2]  # between them are the transitions
-        return {"stem": self.stem, **{f"stage{number}": block for number, block in enumerate(blocks, 1)}}
+        return {
+            "stem": self.stem,
+            **{f"stage{number}": block for number, block in enumerate(blocks, 1)},
+        }
 
 
 def densenet121(num_classes: int, in_channels: int) -> Backbone:

@@ -13,18 +13,23 @@ HAS = {
     "imagenet_resnet50": ("stem", "stages", "residual branches"),
     "imagenet_resnet101": ("stem", "stages", "residual branches"),
     "imagenet_resnext50_32x4d": ("stem", "stages", "residual branches"),
-    # Its patch embedding is layer-normalised tokens, no map, and its branches have a drop path of their own.
+    # Its patch embedding is layer-normalised tokens, no map, and its branches have a drop path of
+    # their own.
     "imagenet_pvt_v2_b1": ("stages",),
 }
 
 
 class TimmBackbone(Backbone):
-    """A timm classifier split into its feature extractor (`network`) and its last linear layer (`head`).
+    """A timm classifier split into its feature extractor (`network`) and its last linear layer
+    (`head`).
 
-    The classifier is moved out of `network`, not shared with it, so that every parameter has exactly one name.
+    The classifier is moved out of `network`, not shared with it, so that every parameter has
+    exactly one name.
     """
 
-    network: Any  # a timm model: an nn.Module with forward_features(), num_features and default_cfg
+    network: (
+        Any  # a timm model: an nn.Module with forward_features(), num_features and default_cfg
+    )
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -39,12 +44,15 @@ class TimmBackbone(Backbone):
         return out
 
     def plain_state_dict(self) -> dict[str, Tensor]:
-        """State dict under timm's names: loads strictly into timm.create_model(name, num_classes=K).
+        """State dict under timm's names: loads strictly into timm.create_model(name,
+        num_classes=K).
 
         The ResNets' names are torchvision's too.
         """
         state: dict[str, Tensor] = dict(self.network.state_dict())
-        state.update({f"{self._classifier}.{name}": value for name, value in self.head.state_dict().items()})
+        state.update(
+            {f"{self._classifier}.{name}": value for name, value in self.head.state_dict().items()}
+        )
         return state
 
 
@@ -53,11 +61,16 @@ class _ResNet(TimmBackbone):
 
     def named_stages(self) -> dict[str, nn.Module]:
         # The stem ends with max-pooling, as in the paper's and MoEx's networks.
-        return {"stem": self.network.maxpool, **{f"stage{n}": getattr(self.network, f"layer{n}") for n in (1, 2, 3, 4)}}
+        return {
+            "stem": self.network.maxpool,
+            **{f"stage{n}": getattr(self.network, f"layer{n}") for n in (1, 2, 3, 4)},
+        }
 
     def branches(self) -> list[nn.Module]:
         blocks = (block for n in (1, 2, 3, 4) for block in getattr(self.network, f"layer{n}"))
-        return [block.bn3 for block in blocks]  # the last thing before the sum: no squeeze-excitation, no drop path
+        return [
+            block.bn3 for block in blocks
+        ]  # the last thing before the sum: no squeeze-excitation, no drop path
 
 
 class _PVT(TimmBackbone):
@@ -70,7 +83,8 @@ class _PVT(TimmBackbone):
 def imagenet_resnet50(num_classes: int, in_channels: int) -> Backbone:
     """ImageNet ResNet-50: last map (B, 2048, 7, 7) at 224 px.
 
-    Source: He et al., CVPR 2016, with the stride in the 3x3 convolution, as in torchvision and the released code.
+    Source: He et al., CVPR 2016, with the stride in the 3x3 convolution, as in torchvision and the
+    released code.
     """
     return _resnet("resnet50", num_classes, in_channels)
 
@@ -78,7 +92,8 @@ def imagenet_resnet50(num_classes: int, in_channels: int) -> Backbone:
 def imagenet_resnet101(num_classes: int, in_channels: int) -> Backbone:
     """ImageNet ResNet-101: last map (B, 2048, 7, 7) at 224 px.
 
-    Source: He et al., CVPR 2016, with the stride in the 3x3 convolution, as in torchvision and the released code.
+    Source: He et al., CVPR 2016, with the stride in the 3x3 convolution, as in torchvision and the
+    released code.
     """
     return _resnet("resnet101", num_classes, in_channels)
 
@@ -91,20 +106,26 @@ def imagenet_resnext50_32x4d(num_classes: int, in_channels: int) -> Backbone:
     return _resnet("resnext50_32x4d", num_classes, in_channels)
 
 
-def imagenet_pvt_v2_b1(num_classes: int, in_channels: int, *, drop_path_rate: float = 0.1) -> Backbone:
+def imagenet_pvt_v2_b1(
+    num_classes: int, in_channels: int, *, drop_path_rate: float = 0.1
+) -> Backbone:
     """PVTv2-B1: last map (B, 512, 7, 7) at 224 px.
 
-    Source: Wang et al., CVMJ 2022; drop_path_rate 0.1 is that of PVTv2's own ImageNet recipe, timm's default is 0.
+    Source: Wang et al., CVMJ 2022; drop_path_rate 0.1 is that of PVTv2's own ImageNet recipe,
+    timm's default is 0.
     """
     return _PVT(_timm("pvt_v2_b1", num_classes, in_channels, drop_path_rate=drop_path_rate))
 
 
 def _resnet(name: str, num_classes: int, in_channels: int) -> TimmBackbone:
-    # timm would start every residual branch at zero; the released code, like torchvision, does not.
+    # timm would start every residual branch at zero; the released code, like torchvision, does
+    # not.
     return _ResNet(_timm(name, num_classes, in_channels, zero_init_last=False))
 
 
 def _timm(name: str, num_classes: int, in_channels: int, **options: Any) -> Any:
     import timm
 
-    return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
+    return timm.create_model(
+        name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options
+    )

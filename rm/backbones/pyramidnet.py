@@ -1,7 +1,7 @@
 """CIFAR PyramidNets (Han et al., CVPR 2017): every block is a little wider than the one before.
 
-Widths, shortcuts and initialisation as in dyhan0920/PyramidNet-PyTorch, which CutMix's and RecursiveMix's released code
-took over.
+Widths, shortcuts and initialisation as in dyhan0920/PyramidNet-PyTorch, which CutMix's and
+RecursiveMix's released code took over.
 """
 
 import math
@@ -25,14 +25,16 @@ class AddIntoFirstChannels(torch.autograd.Function):
     shortcut  (B, c, H, W)   c <= C
     returns   (B, C, H, W)
 
-    Autograd's own gradient of a sum into a slice copies the whole map several times (on a CPU, two to three times the
-    time of padding); this one copies nothing, and neither direction touches a zero channel.
+    Autograd's own gradient of a sum into a slice copies the whole map several times (on a CPU, two
+    to three times the time of padding); this one copies nothing, and neither direction touches a
+    zero channel.
     """
 
     @staticmethod
     def forward(ctx: Any, branch: Tensor, shortcut: Tensor) -> Tensor:
         ctx.channels = shortcut.shape[1]
-        # Not in place on `branch`: that saves a copy, but torch.compile would break its graph at every block.
+        # Not in place on `branch`: that saves a copy, but torch.compile would break its graph at
+        # every block.
         out = branch.clone()
         out[:, : ctx.channels] += shortcut
         return out
@@ -45,8 +47,8 @@ class AddIntoFirstChannels(torch.autograd.Function):
 class Bottleneck(nn.Module):
     """Pre-activation bottleneck that adds the zero-padded input to its output.
 
-    (B, in_channels, H, W) -> (B, 4 * width, ceil(H/stride), ceil(W/stride)). No ReLU before the first convolution and
-    none after the sum (Han et al., Section 3.3).
+    (B, in_channels, H, W) -> (B, 4 * width, ceil(H/stride), ceil(W/stride)). No ReLU before the
+    first convolution and none after the sum (Han et al., Section 3.3).
     """
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
@@ -63,7 +65,8 @@ class Bottleneck(nn.Module):
             nn.Conv2d(width, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         )
-        # ceil_mode keeps an odd map's last row and column, as the padded convolution of the branch does.
+        # ceil_mode keeps an odd map's last row and column, as the padded convolution of the branch
+        # does.
         self.shortcut = nn.AvgPool2d(2, stride=2, ceil_mode=True) if stride == 2 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,13 +75,17 @@ class Bottleneck(nn.Module):
 
 
 class PyramidNet(Backbone):
-    """Three stages of (depth - 2) / 9 bottlenecks; the width grows linearly from 16 to 16 + alpha over all blocks."""
+    """Three stages of (depth - 2) / 9 bottlenecks; the width grows linearly from 16 to 16 + alpha
+    over all blocks.
+    """
 
     def __init__(self, depth: int, alpha: int, num_classes: int, in_channels: int) -> None:
         """depth = 9n + 2, alpha: the total widening (Eq. 2 of the PyramidNet paper)."""
         super().__init__()
         if depth < 11 or depth % 9 != 2:
-            raise ValueError(f"a bottleneck PyramidNet has depth 9n + 2 (11, 20, ..., 164, 200), not {depth}")
+            raise ValueError(
+                f"a bottleneck PyramidNet has depth 9n + 2 (11, 20, ..., 164, 200), not {depth}"
+            )
         per_stage = (depth - 2) // 9
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, _STEM_WIDTH, 3, padding=1, bias=False),
@@ -97,7 +104,9 @@ class PyramidNet(Backbone):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Draw k x k convolutions from N(0, 2 / (k*k*out_channels)); batch norms (1, 0) and head keep PyTorch's."""
+        """Draw k x k convolutions from N(0, 2 / (k*k*out_channels)); batch norms (1, 0) and head
+        keep PyTorch's.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = math.prod(module.kernel_size) * module.out_channels

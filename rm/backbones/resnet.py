@@ -1,7 +1,9 @@
-"""CIFAR ResNets and ResNeXt: a 3x3 stem and no max-pooling, so that a 32-pixel image ends as a 4x4 map.
+"""CIFAR ResNets and ResNeXt: a 3x3 stem and no max-pooling, so that a 32-pixel image ends as a 4x4
+map.
 
-The networks follow the widely used weiaicunzai/pytorch-cifar100, which the authors' released code took over: stride in
-the 3x3 convolution, identity shortcuts or a 1x1 convolution with batch norm, PyTorch's default initialisation.
+The networks follow the widely used weiaicunzai/pytorch-cifar100, which the authors' released code
+took over: stride in the 3x3 convolution, identity shortcuts or a 1x1 convolution with batch norm,
+PyTorch's default initialisation.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +16,13 @@ HAS = ("stem", "stages", "residual branches")
 
 
 class ResidualBlock(nn.Module):
-    """ReLU(residual(x) + shortcut(x)): (B, in_channels, H, W) -> (B, out_channels, ceil(H/stride), ceil(W/stride))."""
+    """ReLU(residual(x) + shortcut(x)): (B, in_channels, H, W) -> (B, out_channels, ceil(H/stride),
+    ceil(W/stride)).
+    """
 
-    def __init__(self, residual: nn.Sequential, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self, residual: nn.Sequential, in_channels: int, out_channels: int, stride: int
+    ) -> None:
         super().__init__()
         self.out_channels = out_channels
         self.residual = residual
@@ -41,7 +47,9 @@ class ResNet(Backbone):
         num_classes: int,
         in_channels: int,
     ) -> None:
-        """block(in_channels, width, stride) builds one block; depths and widths have one entry a stage."""
+        """block(in_channels, width, stride) builds one block; depths and widths have one entry a
+        stage.
+        """
         super().__init__()
         channels = widths[0]
         self.stem = nn.Sequential(*_conv_norm(in_channels, channels, 3), nn.ReLU(inplace=True))
@@ -61,16 +69,23 @@ class ResNet(Backbone):
         return out
 
     def named_stages(self) -> dict[str, nn.Module]:
-        return {"stem": self.stem, **{f"stage{number}": stage for number, stage in enumerate(self.stages, 1)}}
+        return {
+            "stem": self.stem,
+            **{f"stage{number}": stage for number, stage in enumerate(self.stages, 1)},
+        }
 
     def branches(self) -> list[nn.Module]:
-        return [block.residual for block in self.stages.modules() if isinstance(block, ResidualBlock)]
+        return [
+            block.residual for block in self.stages.modules() if isinstance(block, ResidualBlock)
+        ]
 
 
 def resnet8(num_classes: int, in_channels: int, *, width: int = 16) -> Backbone:
-    """Smallest 6n+2 CIFAR ResNet (n = 1): stages of width, 2*width, 4*width; last map 8x8 at 32 px.
+    """Smallest 6n+2 CIFAR ResNet (n = 1): stages of width, 2*width, 4*width; last map 8x8 at 32
+    px.
 
-    Source: He et al., CVPR 2016, Section 4.2; with 1x1 projection shortcuts (option B) where the shape changes.
+    Source: He et al., CVPR 2016, Section 4.2; with 1x1 projection shortcuts (option B) where the
+    shape changes.
     """
     return ResNet(_basic_block, (1, 1, 1), (width, 2 * width, 4 * width), num_classes, in_channels)
 
@@ -102,13 +117,18 @@ def resnet50(num_classes: int, in_channels: int) -> Backbone:
 def resnext50_32x4d(num_classes: int, in_channels: int) -> Backbone:
     """CIFAR ResNeXt-50 (32x4d): last map (B, 2048, 4, 4) at 32 px.
 
-    Source: Xie et al., CVPR 2017, Fig. 3(c): only the 3x3 convolution is grouped; weiaicunzai groups the first 1x1 too.
+    Source: Xie et al., CVPR 2017, Fig. 3(c): only the 3x3 convolution is grouped; weiaicunzai
+    groups the first 1x1 too.
     """
     return ResNet(_resnext_block, (3, 4, 6, 3), (64, 128, 256, 512), num_classes, in_channels)
 
 
-def _conv_norm(in_channels: int, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+def _conv_norm(
+    in_channels: int, channels: int, kernel: int, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    conv = nn.Conv2d(
+        in_channels, channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False
+    )
     return [conv, nn.BatchNorm2d(channels)]
 
 
@@ -121,7 +141,9 @@ def _basic_block(in_channels: int, width: int, stride: int) -> ResidualBlock:
     return ResidualBlock(residual, in_channels, width, stride)
 
 
-def _bottleneck(in_channels: int, width: int, stride: int, groups: int = 1, inner: int | None = None) -> ResidualBlock:
+def _bottleneck(
+    in_channels: int, width: int, stride: int, groups: int = 1, inner: int | None = None
+) -> ResidualBlock:
     inner = width if inner is None else inner
     residual = nn.Sequential(
         *_conv_norm(in_channels, inner, 1),
@@ -134,5 +156,6 @@ def _bottleneck(in_channels: int, width: int, stride: int, groups: int = 1, inne
 
 
 def _resnext_block(in_channels: int, width: int, stride: int) -> ResidualBlock:
-    # 32 groups of 4 channels at width 64, twice as many channels a group at each doubling of the width.
+    # 32 groups of 4 channels at width 64, twice as many channels a group at each doubling of the
+    # width.
     return _bottleneck(in_channels, width, stride, groups=32, inner=2 * width)

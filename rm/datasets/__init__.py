@@ -1,7 +1,9 @@
-"""Data sets: one function each, `name(folder, *, option=default, ...) -> Dataset`; its name is its name in a spec.
+"""Data sets: one function each, `name(folder, *, option=default, ...) -> Dataset`; its name is its
+name in a spec.
 
-Small images (`Split`) live on the training device as uint8, so there is no DataLoader: `rm/input/device_images.py` gathers a batch there.
-Others (`Stored`) stay on disk: `rm/input/stream.py` has processes read and augment them while the device computes.
+Small images (`Split`) live on the training device as uint8, so there is no DataLoader:
+`rm/input/device_images.py` gathers a batch there. Others (`Stored`) stay on disk:
+`rm/input/stream.py` has processes read and augment them while the device computes.
 """
 
 import functools
@@ -18,7 +20,9 @@ from torch import Tensor
 
 
 class DataError(RuntimeError):
-    """A data set is missing, incomplete, or not what it should be; the message says where and what to do."""
+    """A data set is missing, incomplete, or not what it should be; the message says where and what
+    to do.
+    """
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,9 @@ class Split:
         return len(self.labels)
 
     def subset(self, count: int | None) -> "Split":
-        """`count` images drawn once and for all (the same for every trial and seed), in their original order."""
+        """`count` images drawn once and for all (the same for every trial and seed), in their
+        original order.
+        """
         chosen = _chosen(len(self), count)
         return self if chosen is None else self.take(chosen)
 
@@ -49,7 +55,8 @@ class Split:
 class Stored:
     """Images on disk, read each time they are shown.
 
-    reader   `reader(image, seed)` -> (H, W, C) uint8, augmented as `seed` alone decides, in another process; raises DataError
+    reader   `reader(image, seed)` -> (H, W, C) uint8, augmented as `seed` alone decides, in
+             another process; raises DataError
     index    (N,) int64, which of the reader's images these are
     labels   (N,) int64
     """
@@ -64,7 +71,11 @@ class Stored:
     def subset(self, count: int | None) -> "Stored":
         """`count` images drawn once and for all, as `Split.subset` draws them."""
         chosen = _chosen(len(self), count)
-        return self if chosen is None else Stored(self.reader, self.index[chosen], self.labels[chosen])
+        return (
+            self
+            if chosen is None
+            else Stored(self.reader, self.index[chosen], self.labels[chosen])
+        )
 
 
 def _chosen(length: int, count: int | None) -> NDArray[np.int64] | None:
@@ -123,8 +134,8 @@ def load(
 
     limit        train on this many images only, the same ones for every seed
     test_limit   test on this many images only
-    held_out     take this many images out of the training set, the same ones for every seed, and test on them: a search
-                 for hyper-parameters then never sees the test set
+    held_out     take this many images out of the training set, the same ones for every seed, and
+                 test on them: a search for hyper-parameters then never sees the test set
     """
     whole = _whole(name, tuple(sorted(options.items())))
     if held_out:
@@ -135,8 +146,16 @@ def load(
 def _validating(name: str, whole: Dataset, held_out: int) -> Dataset:
     """The training split in two, the second one in the test split's place."""
     if not isinstance(whole.train, Split):
-        raise DataError(f"{name}: held_out is for data sets that are kept on the device, {name} is read from disk")
+        raise DataError(
+            f"{name}: held_out is for data sets that are kept on the device, {name} is read from "
+            "disk"
+        )
     if held_out >= len(whole.train):
-        raise DataError(f"{name}: held_out is {held_out}, but there are only {len(whole.train)} training images")
+        raise DataError(
+            f"{name}: held_out is {held_out}, but there are only {len(whole.train)} training "
+            "images"
+        )
     order = np.random.default_rng(1).permutation(len(whole.train))
-    return replace(whole, train=whole.train.take(order[held_out:]), test=whole.train.take(order[:held_out]))
+    return replace(
+        whole, train=whole.train.take(order[held_out:]), test=whole.train.take(order[:held_out])
+    )

@@ -1,4 +1,6 @@
-"""CIFAR-10 and CIFAR-100 through torchvision: downloaded when missing, every file checked by its md5."""
+"""CIFAR-10 and CIFAR-100 through torchvision: downloaded when missing, every file checked by its
+md5.
+"""
 
 import fcntl
 from pathlib import Path
@@ -47,10 +49,15 @@ def _read(reader: Any, kind: str, inside: str, folder: Path, train: bool) -> Any
             return reader(str(folder), train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"{kind}: not found, or damaged, in {folder / inside}, and the download failed ({error}). Put the python version of "
-            f"the data set there (the folder {inside} from its archive), or set RM_DATA_DIR to the folder that holds {inside}"
+            f"{kind}: not found, or damaged, in {folder / inside}, and the download failed "
+            f"({error}). Put the python version of "
+            f"the data set there (the folder {inside} from its archive), or set RM_DATA_DIR to "
+            f"the folder that holds {inside}"
         ) from None
 
 
 def _split(data: Any) -> Split:
-    return Split(torch.from_numpy(np.ascontiguousarray(data.data)), torch.tensor(data.targets, dtype=torch.int64))
+    return Split(
+        torch.from_numpy(np.ascontiguousarray(data.data)),
+        torch.tensor(data.targets, dtype=torch.int64),
+    )

@@ -1,6 +1,8 @@
-"""scikit-learn's bundled handwritten digits: 1,797 real 8x8 grey images (NIST, UCI "Optical Recognition of Handwritten Digits").
+"""scikit-learn's bundled handwritten digits: 1,797 real 8x8 grey images (NIST, UCI "Optical
+Recognition of Handwritten Digits").
 
-Read from the installed package's data file, which costs no import of scikit-learn, or from `digits.csv.gz` in the data folder.
+Read from the installed package's data file, which costs no import of scikit-learn, or from
+`digits.csv.gz` in the data folder.
 """
 
 import importlib.util
@@ -17,7 +19,9 @@ _TRAIN_IMAGES = 1000
 
 
 def digits(folder: Path, *, size: Annotated[int, "size >= 8"] = 32) -> Dataset:
-    """1,000 training and 797 test images, resized (bilinear) to size x size; the split is drawn once, with a fixed seed."""
+    """1,000 training and 797 test images, resized (bilinear) to size x size; the split is drawn
+    once, with a fixed seed.
+    """
     table = np.loadtxt(_file(folder), delimiter=",", dtype=np.float32)
     images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 8, 8)) * (255 / 16)
     images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
@@ -40,10 +44,16 @@ def _file(folder: Path) -> Path:
     package = importlib.util.find_spec("sklearn")
     places = [folder / "digits.csv.gz"]
     if package is not None and package.submodule_search_locations:
-        places.append(Path(next(iter(package.submodule_search_locations))) / "datasets" / "data" / "digits.csv.gz")
+        places.append(
+            Path(next(iter(package.submodule_search_locations)))
+            / "datasets"
+            / "data"
+            / "digits.csv.gz"
+        )
     for place in places:
         if place.exists():
             return place
     raise DataError(
-        f"digits: looked for {' and '.join(map(str, places))}; install scikit-learn, which brings it, or copy it there"
+        f"digits: looked for {' and '.join(map(str, places))}; install scikit-learn, which brings "
+        "it, or copy it there"
     )

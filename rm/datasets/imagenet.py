@@ -1,6 +1,8 @@
-"""ImageNet, or any set of pictures in a `train/<class>/`, `val/<class>/` tree, read from disk while the device computes.
+"""ImageNet, or any set of pictures in a `train/<class>/`, `val/<class>/` tree, read from disk
+while the device computes.
 
-Where `train` and `val` hold tars instead (`python -m rm.input.shards SOURCE TARGET` writes them), the same pictures come from those.
+Where `train` and `val` hold tars instead (`python -m rm.input.shards SOURCE TARGET` writes them),
+the same pictures come from those.
 """
 
 import os
@@ -27,12 +29,15 @@ def imagenet(
     val_images: Annotated[int | None, "val_images >= 1"] = None,
     root: Annotated[str, "len(root) > 0"] = "imagenet",
 ) -> Dataset:
-    """Pictures of `folder`/`root`, one class a folder, classes numbered in the order of their names (Deng et al., 2009).
+    """Pictures of `folder`/`root`, one class a folder, classes numbered in the order of their
+    names (Deng et al., 2009).
 
-    size                      pixels of a side, in training (random resized crop) and evaluation (centre of 256/224 size)
+    size                      pixels of a side, in training (random resized crop) and evaluation
+                              (centre of 256/224 size)
     color_jitter, lighting    strengths; the defaults are the CutMix recipe's, 0 is off
     random_erasing            probability; PVTv2's recipe has 0.25 and no lighting
-    train_images, val_images  how many there must be, to notice half a data set (ImageNet-1k: 1,281,167 and 50,000)
+    train_images, val_images  how many there must be, to notice half a data set (ImageNet-1k:
+                              1,281,167 and 50,000)
 
     DataError where the tree is not as described.
     """
@@ -42,9 +47,15 @@ def imagenet(
     train, val = _tables(place).values()
     for name, table, count in (("train", train, train_images), ("val", val, val_images)):
         if count is not None and count != len(table):
-            raise DataError(f"imagenet: expected {count:,} images in {place / name}, found {len(table):,}")
+            raise DataError(
+                f"imagenet: expected {count:,} images in {place / name}, found {len(table):,}"
+            )
     return Dataset(
-        train=_split(place / "train", train, training_transform(size, color_jitter, lighting, random_erasing)),
+        train=_split(
+            place / "train",
+            train,
+            training_transform(size, color_jitter, lighting, random_erasing),
+        ),
         test=_split(place / "val", val, evaluation_transform(size)),
         classes=len(train.classes),
         mean=MEAN,
@@ -55,7 +66,9 @@ def imagenet(
 
 
 def _tables(place: Path) -> dict[str, Table]:
-    """The pictures of `place`/train and `place`/val; DataError where they are not two halves of one data set."""
+    """The pictures of `place`/train and `place`/val; DataError where they are not two halves of
+    one data set.
+    """
     tables = {split: _listing(place, split) for split in ("train", "val")}
     _same_classes(place, tables["train"], tables["val"])
     return tables
@@ -66,17 +79,25 @@ def _split(folder: Path, table: Table, transform: object) -> Stored:
 
     packed = table.places is not None
     source = Shards(folder, table, shard_files(folder)) if packed else Tree(folder, table)
-    return Stored(Pictures(source, transform), np.arange(len(table)), torch.from_numpy(table.labels))
+    return Stored(
+        Pictures(source, transform), np.arange(len(table)), torch.from_numpy(table.labels)
+    )
 
 
 def _listing(place: Path, split: str) -> Table:
     """The pictures of one split, sorted by class and name; DataError where there is none."""
     folder = place / split
     if not folder.is_dir():
-        there = "does not exist" if not place.is_dir() else f"holds {_some(sorted(p.name for p in place.iterdir()))}"
+        there = (
+            "does not exist"
+            if not place.is_dir()
+            else f"holds {_some(sorted(p.name for p in place.iterdir()))}"
+        )
         raise DataError(
-            f"imagenet: expected {place}/train/<class>/*.JPEG and {place}/val/<class>/*.JPEG, but there is no {folder}; "
-            f"{place} {there}. Put the data set there (a link will do), or set RM_DATA_DIR to the folder that holds "
+            f"imagenet: expected {place}/train/<class>/*.JPEG and {place}/val/<class>/*.JPEG, but "
+            f"there is no {folder}; "
+            f"{place} {there}. Put the data set there (a link will do), or set RM_DATA_DIR to the "
+            "folder that holds "
             f"{place.name}, or the option root to the folder's name"
         )
     if shard_files(folder):
@@ -85,14 +106,20 @@ def _listing(place: Path, split: str) -> Table:
         classes = sorted(entry.name for entry in entries if entry.is_dir())
     if not classes:
         flat = sum(1 for path in folder.iterdir() if path.name.lower().endswith(_ENDINGS))
-        found = f"{flat} images without a class: move each into the folder of its class" if flat else "none"
+        found = (
+            f"{flat} images without a class: move each into the folder of its class"
+            if flat
+            else "none"
+        )
         raise DataError(
-            f"imagenet: expected a folder for each class in {folder}, {folder}/<class>/*.JPEG, found {found}"
+            f"imagenet: expected a folder for each class in {folder}, {folder}/<class>/*.JPEG, "
+            f"found {found}"
         )
     names = [_pictures(folder / name) for name in classes]
     if empty := [name for name, files in zip(classes, names, strict=True) if not files]:
         raise DataError(
-            f"imagenet: expected *.JPEG in every class folder of {folder}, found none in {len(empty)} of {len(classes)}: "
+            f"imagenet: expected *.JPEG in every class folder of {folder}, found none in "
+            f"{len(empty)} of {len(classes)}: "
             f"{_some(empty)}; unpack them again"
         )
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in names])
@@ -101,14 +128,17 @@ def _listing(place: Path, split: str) -> Table:
 
 def _pictures(folder: Path) -> list[bytes]:
     with os.scandir(folder) as entries:
-        return sorted(os.fsencode(entry.name) for entry in entries if entry.name.lower().endswith(_ENDINGS))
+        return sorted(
+            os.fsencode(entry.name) for entry in entries if entry.name.lower().endswith(_ENDINGS)
+        )
 
 
 def _same_classes(place: Path, train: Table, val: Table) -> None:
     for here, there, name, other in ((train, val, "train", "val"), (val, train, "val", "train")):
         if missing := sorted(set(here.classes) - set(there.classes)):
             raise DataError(
-                f"imagenet: expected the same class folders in {place}/train and {place}/val; {len(missing)} of "
+                f"imagenet: expected the same class folders in {place}/train and {place}/val; "
+                f"{len(missing)} of "
                 f"{place / name} are missing in {place / other}: {_some(missing)}"
             )
 

@@ -1,1 +1,3 @@
-"""Where a training step's images come from: the device's memory, image files, or shards of them."""
+"""Where a training step's images come from: the device's memory, image files, or shards of
+them.
+"""

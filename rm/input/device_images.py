@@ -1,4 +1,6 @@
-"""Batches cut from images that live on the device: crop and flip per image in one indexed gather, then normalised."""
+"""Batches cut from images that live on the device: crop and flip per image in one indexed gather,
+then normalised.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +15,16 @@ from rm.datasets import Split
 
 
 class Images(Protocol):
-    """A split as a run sees it, wherever it lies: batches of (B, C, H, W) float32, stored channels last, with labels (B,)."""
+    """A split as a run sees it, wherever it lies: batches of (B, C, H, W) float32, stored channels
+    last, with labels (B,).
+    """
 
     def __len__(self) -> int: ...
 
     def draw(self, generator: np.random.Generator) -> Any:
-        """What an epoch shows at each of its positions, 0..len: fixed here, whoever asks for which of them later."""
+        """What an epoch shows at each of its positions, 0..len: fixed here, whoever asks for which
+        of them later.
+        """
 
     def batches(self, views: Any, slices: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
         """The augmented images at these positions of what `draw` returned, a batch each."""
@@ -32,7 +38,9 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Views:
-    """Which image each position of an epoch shows and how: all (N,) int64 tensors on the device, flip bool."""
+    """Which image each position of an epoch shows and how: all (N,) int64 tensors on the device,
+    flip bool.
+    """
 
     index: Tensor
     top: Tensor
@@ -40,8 +48,12 @@ class Views:
     flip: Tensor
 
 
-def draw_views(count: int, padding: int, flip: bool, generator: np.random.Generator, device: torch.device) -> Views:
-    """An epoch's order, crops (0..2*padding from the padded image's corner) and flips, drawn at once."""
+def draw_views(
+    count: int, padding: int, flip: bool, generator: np.random.Generator, device: torch.device
+) -> Views:
+    """An epoch's order, crops (0..2*padding from the padded image's corner) and flips, drawn at
+    once.
+    """
     draws = (
         generator.permutation(count),
         generator.integers(0, 2 * padding + 1, count),
@@ -54,7 +66,9 @@ def draw_views(count: int, padding: int, flip: bool, generator: np.random.Genera
 class Normalise:
     """(pixel / 255 - mean) / std on the device, as one multiply-add."""
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+    def __init__(
+        self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+    ) -> None:
         self.scale = (1 / (255 * torch.tensor(std))).to(device)
         self.shift = (-torch.tensor(mean) / torch.tensor(std)).to(device)
 
@@ -64,7 +78,9 @@ class Normalise:
 
 
 class DeviceImages:
-    """A split on the device, zero-padded once, from which augmented or plain batches are gathered (an `Images`)."""
+    """A split on the device, zero-padded once, from which augmented or plain batches are gathered
+    (an `Images`).
+    """
 
     def __init__(
         self,
@@ -103,7 +119,9 @@ class DeviceImages:
         """Augmented images (B, C, H, W) float32, stored channels last, and labels (B,)."""
         index = views.index[positions]
         rows = views.top[positions, None] + self._rows
-        columns = torch.where(views.flip[positions, None], self.width - 1 - self._columns, self._columns)
+        columns = torch.where(
+            views.flip[positions, None], self.width - 1 - self._columns, self._columns
+        )
         columns = columns + views.left[positions, None]
         pixels = self.padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]
         return self._normalised(pixels), self.labels[index]
@@ -112,4 +130,6 @@ class DeviceImages:
         """Images as they are, (B, C, H, W) float32, and labels (B,)."""
         inner_rows = slice(self.padding, self.padding + self.height)
         inner_columns = slice(self.padding, self.padding + self.width)
-        return self._normalised(self.padded[positions, inner_rows, inner_columns]), self.labels[positions]
+        return self._normalised(self.padded[positions, inner_rows, inner_columns]), self.labels[
+            positions
+        ]

@@ -1,4 +1,5 @@
-"""Pictures in files, decoded and augmented by torchvision in the processes that read them; each picture has its own seed.
+"""Pictures in files, decoded and augmented by torchvision in the processes that read them; each
+picture has its own seed.
 
 Importing this imports torchvision, which only data sets of pictures do, when they are loaded.
 """
@@ -15,8 +16,11 @@ from torchvision.transforms import v2
 
 from rm.datasets import DataError
 
-# torchvision >= 0.29 says, in every process, that its decoders will go one day; requirements.lock holds a version that has them.
-warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities", category=DeprecationWarning)
+# torchvision >= 0.29 says, in every process, that its decoders will go one day; requirements.lock
+# holds a version that has them.
+warnings.filterwarnings(
+    "ignore", message="The image decoding and encoding capabilities", category=DeprecationWarning
+)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, per channel of values in [0, 1]."""
@@ -39,20 +43,27 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Pictures:
-    """A `Stored` split's reader: picture number `image` of `source`, through `transform` ((3, H, W) uint8 to the same)."""
+    """A `Stored` split's reader: picture number `image` of `source`, through `transform` ((3, H,
+    W) uint8 to the same).
+    """
 
     source: Source
     transform: Any
 
     def __call__(self, image: int, seed: int) -> Tensor:
-        """(H, W, 3) uint8; whatever `transform` draws follows from `seed` alone. DataError for what is no picture."""
+        """(H, W, 3) uint8; whatever `transform` draws follows from `seed` alone. DataError for
+        what is no picture.
+        """
         data = b""
         try:
             data = self.source.read(image)
-            pixels = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+            pixels = decode_image(
+                torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB
+            )
         except (OSError, RuntimeError, ValueError) as error:
             raise DataError(
-                f"{self.source.name(image)}: expected a readable JPEG or PNG image, found {len(data)} bytes that are none "
+                f"{self.source.name(image)}: expected a readable JPEG or PNG image, found "
+                f"{len(data)} bytes that are none "
                 f"({str(error).splitlines()[0]}); put the original file there again"
             ) from None
         with torch.random.fork_rng(devices=[]):
@@ -61,11 +72,14 @@ class Pictures:
         return picture.permute(1, 2, 0)
 
 
-def training_transform(size: int, color_jitter: float, lighting: float, random_erasing: float) -> Any:
-    """A random part of the picture as size x size, mirrored half of the time, in other colours, perhaps with a hole.
+def training_transform(
+    size: int, color_jitter: float, lighting: float, random_erasing: float
+) -> Any:
+    """A random part of the picture as size x size, mirrored half of the time, in other colours,
+    perhaps with a hole.
 
-    The released CutMix recipe (github.com/clovaai/CutMix-PyTorch, train.py) in its order; jitter in brightness, contrast and
-    saturation. Erasing as in PVTv2's.
+    The released CutMix recipe (github.com/clovaai/CutMix-PyTorch, train.py) in its order; jitter
+    in brightness, contrast and saturation. Erasing as in PVTv2's.
     """
     steps: list[Any] = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
     if color_jitter:
@@ -83,7 +97,9 @@ def evaluation_transform(size: int) -> Any:
 
 
 class Lighting(torch.nn.Module):
-    """Adds E (a * v) to every pixel: E, v the principal components of RGB, a ~ N(0, std) (Krizhevsky et al., 2012, 4.1)."""
+    """Adds E (a * v) to every pixel: E, v the principal components of RGB, a ~ N(0, std)
+    (Krizhevsky et al., 2012, 4.1).
+    """
 
     def __init__(self, std: float) -> None:
         super().__init__()
@@ -91,15 +107,18 @@ class Lighting(torch.nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(3, H, W) uint8 -> the same, rounded and cut to 0..255."""
-        shift = 255 * _EIGENVECTORS @ (self.std * torch.randn(3, dtype=torch.float32) * _EIGENVALUES)
+        shift = (
+            255 * _EIGENVECTORS @ (self.std * torch.randn(3, dtype=torch.float32) * _EIGENVALUES)
+        )
         return (pixels + shift[:, None, None]).round_().clamp_(0, 255).to(torch.uint8)
 
 
 class Erasing(torch.nn.Module):
-    """Noise in place of a box: N(0, 1) in each normalised value (Zhong et al., 2020; timm's RandomErasing, mode "pixel").
+    """Noise in place of a box: N(0, 1) in each normalised value (Zhong et al., 2020; timm's
+    RandomErasing, mode "pixel").
 
-    Area U(0.02, 1/3) of the picture, log of height/width U(log 0.3, log 1/0.3); ten attempts at a box that fits. The noise is
-    written as grey levels, so that its tails end at black and white.
+    Area U(0.02, 1/3) of the picture, log of height/width U(log 0.3, log 1/0.3); ten attempts at a
+    box that fits. The noise is written as grey levels, so that its tails end at black and white.
     """
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -112,8 +131,13 @@ class Erasing(torch.nn.Module):
             if 0 < h < height and 0 < w < width:
                 top = int(torch.randint(height - h + 1, (1,)))
                 left = int(torch.randint(width - w + 1, (1,)))
-                noise = torch.randn(3, h, w) * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+                noise = (
+                    torch.randn(3, h, w) * torch.tensor(STD)[:, None, None]
+                    + torch.tensor(MEAN)[:, None, None]
+                )
                 pixels = pixels.clone()
-                pixels[:, top : top + h, left : left + w] = (255 * noise).round().clamp(0, 255).to(torch.uint8)
+                pixels[:, top : top + h, left : left + w] = (
+                    (255 * noise).round().clamp(0, 255).to(torch.uint8)
+                )
                 break
         return pixels

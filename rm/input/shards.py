@@ -1,9 +1,12 @@
-"""Pictures packed in plain tar files, a few large ones instead of a million small ones, for file systems of clusters.
+"""Pictures packed in plain tar files, a few large ones instead of a million small ones, for file
+systems of clusters.
 
-python -m rm.input.shards SOURCE TARGET        # SOURCE/{train,val}/<class>/*.JPEG -> TARGET/{train,val}/shard-00000.tar, ...
+python -m rm.input.shards SOURCE TARGET        # SOURCE/{train,val}/<class>/*.JPEG ->
+TARGET/{train,val}/shard-00000.tar, ...
 
-No picture is changed, and any tool reads the tars. `index.npz` beside them says where each picture lies, so that reading one is a
-seek and a read; where it is missing, the tars' own headers are read instead, once a start.
+No picture is changed, and any tool reads the tars. `index.npz` beside them says where each picture
+lies, so that reading one is a seek and a read; where it is missing, the tars' own headers are read
+instead, once a start.
 """
 
 import argparse
@@ -28,7 +31,8 @@ class Table:
     """The pictures of a split, sorted by class and name.
 
     labels, names   (N,) numbers in `classes`, file names
-    places          (N, 3) tar among `shard_files`, first byte, bytes; None where each picture is a file of its own
+    places          (N, 3) tar among `shard_files`, first byte, bytes; None where each picture is a
+                    file of its own
     """
 
     classes: tuple[str, ...]
@@ -85,21 +89,28 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def read_table(folder: Path) -> Table:
-    """What the tars of `folder` hold, from its index or their headers; DataError where the two cannot belong together."""
+    """What the tars of `folder` hold, from its index or their headers; DataError where the two
+    cannot belong together.
+    """
     files = shard_files(folder)
     sizes = _sizes(files)
     if not (folder / _INDEX).exists():
         return _table(files)
     try:
         with np.load(folder / _INDEX) as index:
-            table = Table(tuple(index["classes"].tolist()), index["labels"], index["names"], index["places"])
+            table = Table(
+                tuple(index["classes"].tolist()), index["labels"], index["names"], index["places"]
+            )
             expected = index["files"].tolist()
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder / _INDEX}: not a readable index ({error}); delete it, the tars suffice") from None
+        raise DataError(
+            f"{folder / _INDEX}: not a readable index ({error}); delete it, the tars suffice"
+        ) from None
     if expected != sizes:
         wrong = sorted({name for name, _ in {*map(tuple, expected)} ^ {*map(tuple, sizes)}})
         raise DataError(
-            f"{folder}: expected the {len(expected)} tars that {_INDEX} names, at their sizes; missing, cut short or new: "
+            f"{folder}: expected the {len(expected)} tars that {_INDEX} names, at their sizes; "
+            "missing, cut short or new: "
             f"{', '.join(wrong[:3])}; copy them again, or delete {_INDEX} if the tars are right"
         )
     return table
@@ -114,14 +125,17 @@ def _table(files: list[Path]) -> Table:
                 for member in tar:
                     if member.isfile():
                         kind, _, name = member.name.removeprefix("./").rpartition("/")
-                        found.append((kind, os.fsencode(name), number, member.offset_data, member.size))
+                        found.append(
+                            (kind, os.fsencode(name), number, member.offset_data, member.size)
+                        )
         except (OSError, tarfile.TarError) as error:
             raise DataError(f"{file}: not a readable tar ({error}); copy it again") from None
     found.sort()
     classes = sorted({kind for kind, *_ in found})
     if not found or "" in classes:
         raise DataError(
-            f"{files[0].parent}: expected tars with members <class>/<name>.JPEG, found some without a class"
+            f"{files[0].parent}: expected tars with members <class>/<name>.JPEG, found some "
+            "without a class"
         )
     numbers = {kind: number for number, kind in enumerate(classes)}
     labels = np.array([numbers[kind] for kind, *_ in found], dtype=np.int64)
@@ -130,13 +144,17 @@ def _table(files: list[Path]) -> Table:
 
 
 def pack(folder: Path, table: Table, target: Path, shard_bytes: int = SHARD_BYTES) -> int:
-    """Write the pictures of a `Tree` to `target` and return how many tars that makes; DataError where there are tars already.
+    """Write the pictures of a `Tree` to `target` and return how many tars that makes; DataError
+    where there are tars already.
 
-    They are `.tar.part` until all are written: what an interrupted packing leaves is never taken for a data set.
+    They are `.tar.part` until all are written: what an interrupted packing leaves is never taken
+    for a data set.
     """
     target.mkdir(parents=True, exist_ok=True)
     if shard_files(target):
-        raise DataError(f"{target}: expected a folder without tars, found {shard_files(target)[0].name}")
+        raise DataError(
+            f"{target}: expected a folder without tars, found {shard_files(target)[0].name}"
+        )
     sizes = np.array([(folder / table.path(image)).stat().st_size for image in range(len(table))])
     numbers = np.cumsum(sizes) // shard_bytes
     parts = []
@@ -166,17 +184,27 @@ def main(arguments: list[str] | None = None) -> int:
     """The command `python -m rm.input.shards`."""
     from rm.datasets.imagenet import _tables
 
-    parser = argparse.ArgumentParser(prog="python -m rm.input.shards", description="Pack a tree of pictures into tar files.")
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="the folder that holds train and val")
+    parser = argparse.ArgumentParser(
+        prog="python -m rm.input.shards", description="Pack a tree of pictures into tar files."
+    )
     parser.add_argument(
-        "target", type=Path, metavar="TARGET", help="$RM_DATA_DIR/imagenet, or the name in the option root"
+        "source", type=Path, metavar="SOURCE", help="the folder that holds train and val"
+    )
+    parser.add_argument(
+        "target",
+        type=Path,
+        metavar="TARGET",
+        help="$RM_DATA_DIR/imagenet, or the name in the option root",
     )
     given = parser.parse_args(arguments)
     try:
         tables = _tables(given.source)
         for split, table in tables.items():
             count = pack(given.source / split, table, given.target / split)
-            print(f"{given.target / split}: {len(table):,} images of {len(table.classes)} classes in {count} tars")
+            print(
+                f"{given.target / split}: {len(table):,} images of {len(table.classes)} classes "
+                f"in {count} tars"
+            )
     except (DataError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,7 +1,8 @@
 """Images that stay on disk, read and augmented by long-lived processes while the device computes.
 
-What an epoch shows is fixed before it begins: at each position an image and the seed of all that is drawn for it. So neither the
-number of processes nor the step at which a resumed run begins changes a bit, and nothing before that step is read.
+What an epoch shows is fixed before it begins: at each position an image and the seed of all that
+is drawn for it. So neither the number of processes nor the step at which a resumed run begins
+changes a bit, and nothing before that step is read.
 """
 
 import os
@@ -29,7 +30,9 @@ Request = tuple[int, NDArray[np.int64], NDArray[np.int64]]
 def open_images(data: Dataset, device: torch.device, processes: int) -> tuple[Images, Images]:
     """Training and test split of a data set: on the device, or streamed to it from disk."""
     splits, normalise = (data.train, data.test), Normalise(data.mean, data.std, device)
-    pool = ReadingPool([split for split in splits if isinstance(split, Stored)], processes, device.type == "cuda")
+    pool = ReadingPool(
+        [split for split in splits if isinstance(split, Stored)], processes, device.type == "cuda"
+    )
     images: list[Images] = []
     for split, padding in zip(splits, (data.padding, 0), strict=True):
         if isinstance(split, Split):
@@ -40,13 +43,18 @@ def open_images(data: Dataset, device: torch.device, processes: int) -> tuple[Im
 
 
 def workers(processes: int) -> int:
-    """How many processes read for each that trains: $RM_LOADER_WORKERS, else its share of the cores, 8 at most.
+    """How many processes read for each that trains: $RM_LOADER_WORKERS, else its share of the
+    cores, 8 at most.
 
     DataError for a value that is no number from 1.
     """
     given = os.environ.get("RM_LOADER_WORKERS")
     if given is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
         return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", processes))))
     if not given.isdecimal() or int(given) < 1:
         raise DataError(f"RM_LOADER_WORKERS must be a whole number >= 1, found {given!r}")
@@ -54,7 +62,9 @@ def workers(processes: int) -> int:
 
 
 class ReadingPool:
-    """Processes that read batches ahead, started when the first is asked for and kept until `close`."""
+    """Processes that read batches ahead, started when the first is asked for and kept until
+    `close`.
+    """
 
     def __init__(self, splits: Sequence[Stored], processes: int, pin: bool) -> None:
         self.splits, self._pin = list(splits), pin
@@ -64,7 +74,9 @@ class ReadingPool:
         self._reading = 0
 
     def read(self, requests: Iterable[Request]) -> Iterator[Tensor]:
-        """(B, H, W, C) uint8 for each request, in their order. One reading at a time: a new one ends the one before."""
+        """(B, H, W, C) uint8 for each request, in their order. One reading at a time: a new one
+        ends the one before.
+        """
         self._reading += 1
         mine, self._plan.requests = self._reading, requests
         if self._loader is None:
@@ -74,7 +86,10 @@ class ReadingPool:
                 raise batch
             yield batch
             if mine != self._reading:
-                raise RuntimeError("another reading of these images began, or they were closed, before this one ended")
+                raise RuntimeError(
+                    "another reading of these images began, or they were closed, before this one "
+                    "ended"
+                )
 
     def _start(self) -> DataLoader[Any]:
         return DataLoader(
@@ -110,11 +125,15 @@ class _Library(torch.utils.data.Dataset[Any]):
         self.splits = splits
 
     def __getitems__(self, request: Request) -> Tensor | DataError:
-        """An error is returned, not raised: the trainer raises it without the traceback of another process around it."""
+        """An error is returned, not raised: the trainer raises it without the traceback of another
+        process around it.
+        """
         split, images, seeds = request
         read = self.splits[split].reader
         try:
-            return torch.stack([read(int(i), int(seed)) for i, seed in zip(images, seeds, strict=True)]).contiguous()
+            return torch.stack(
+                [read(int(i), int(seed)) for i, seed in zip(images, seeds, strict=True)]
+            ).contiguous()
         except DataError as error:
             return error
 
@@ -124,7 +143,8 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C, and a SIGTERM to all processes of a job, are for the trainer, which writes a checkpoint and closes this process.
+    """Ctrl-C, and a SIGTERM to all processes of a job, are for the trainer, which writes a
+    checkpoint and closes this process.
 
     A second SIGTERM is from the trainer's end itself.
     """
@@ -148,7 +168,9 @@ class Order:
 class StreamedImages:
     """A split on disk, read by a pool's processes, normalised on the device (an `Images`)."""
 
-    def __init__(self, split: Stored, pool: ReadingPool, normalise: Normalise, device: torch.device) -> None:
+    def __init__(
+        self, split: Stored, pool: ReadingPool, normalise: Normalise, device: torch.device
+    ) -> None:
         self.split, self.pool, self.device = split, pool, device
         self._number = next(number for number, each in enumerate(pool.splits) if each is split)
         self._normalised = normalise
@@ -157,15 +179,22 @@ class StreamedImages:
         return len(self.split)
 
     def draw(self, generator: np.random.Generator) -> Order:
-        return self._order(generator.permutation(len(self)), generator.integers(0, 2**63 - 1, len(self)))
+        return self._order(
+            generator.permutation(len(self)), generator.integers(0, 2**63 - 1, len(self))
+        )
 
     def _order(self, chosen: NDArray[np.int64], seeds: NDArray[np.int64]) -> Order:
         return Order(self.split.index[chosen], seeds, self.split.labels[chosen].to(self.device))
 
     def batches(self, views: Order, slices: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
-        requests = ((self._number, views.images[positions], views.seeds[positions]) for positions in slices)
+        requests = (
+            (self._number, views.images[positions], views.seeds[positions]) for positions in slices
+        )
         for positions, pixels in zip(slices, self.pool.read(requests), strict=True):
-            yield self._normalised(pixels.to(self.device, non_blocking=True)), views.labels[positions]
+            yield (
+                self._normalised(pixels.to(self.device, non_blocking=True)),
+                views.labels[positions],
+            )
 
     def plain_batches(self, positions: slice, largest: int) -> Iterator[tuple[Tensor, Tensor]]:
         every, size = np.arange(len(self)), min(largest, EVALUATION_BATCH)

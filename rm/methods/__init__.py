@@ -1,4 +1,5 @@
-"""Training methods: one file each, `rm/methods/<name>.py`, with one public class, a Method; its keyword-only parameters are the
+"""Training methods: one file each, `rm/methods/<name>.py`, with one public class, a Method; its
+keyword-only parameters are the
 options a spec can set."""
 
 from typing import Any
@@ -14,7 +15,9 @@ class Method:
 
     def __init__(self) -> None:
         self.observed: dict[str, Tensor | float] = {}
-        """Scalars of the last step that the loop averages into the epoch's metrics; the same names at every step."""
+        """Scalars of the last step that the loop averages into the epoch's metrics; the same names
+        at every step.
+        """
 
     def network(self, backbone: Backbone) -> nn.Module:
         """The module to train: the backbone itself, unless the method needs more parameters."""

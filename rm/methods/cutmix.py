@@ -1,7 +1,7 @@
 """CutMix: a box of each image is replaced by the same box of another one (Yun et al., ICCV 2019).
 
-With probability `probability` a batch is mixed: area ~ 1 - Beta(alpha, alpha), one box and one permutation a batch; labels are
-weighted with the area of the clipped box, as in the official code.
+With probability `probability` a batch is mixed: area ~ 1 - Beta(alpha, alpha), one box and one
+permutation a batch; labels are weighted with the area of the clipped box, as in the official code.
 """
 
 from typing import Annotated
@@ -15,7 +15,9 @@ from rm.ops import cut_fill, mix_targets, mixed_area, sample_box, soft_cross_ent
 
 
 class CutMix(Method):
-    """alpha: parameter of the Beta distribution of the area left (official `--beta`); probability: of mixing a batch."""
+    """alpha: parameter of the Beta distribution of the area left (official `--beta`); probability:
+    of mixing a batch.
+    """
 
     def __init__(
         self,
@@ -32,7 +34,9 @@ class CutMix(Method):
         self.observed = {"area": 0.0}
         if generator.random() < self.probability:
             size = (images.shape[-2], images.shape[-1])
-            partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
+            partner = torch.from_numpy(generator.permutation(len(images))).to(
+                images.device, non_blocking=True
+            )
             box = sample_box(size, 1 - float(generator.beta(self.alpha, self.alpha)), generator)
             area = mixed_area(box, size)
             images = cut_fill(images, images[partner], box)

@@ -1,12 +1,13 @@
-"""CutMix and MoEx together: a box of the image and the moments of the stem come from the same partner (Li et al., CVPR 2021).
+"""CutMix and MoEx together: a box of the image and the moments of the stem come from the same
+partner (Li et al., CVPR 2021).
 
-With probability `cutmix_probability` images and labels are mixed as in CutMix; then, with probability `moex_probability`,
-moments of the mixed batch are exchanged as in MoEx. With the kept area c, labels are
-y = lambda (c y + (1-c) y[perm]) + (1-lambda) (c y[perm] + (1-c) y[perm][perm]).
+With probability `cutmix_probability` images and labels are mixed as in CutMix; then, with
+probability `moex_probability`, moments of the mixed batch are exchanged as in MoEx. With the kept
+area c, labels are y = lambda (c y + (1-c) y[perm]) + (1-lambda) (c y[perm] + (1-c) y[perm][perm]).
 
-Source: Boyiliee/MoEx, ImageNet/main_moex_cutmix.py, run (ImageNet/README.md) with CutMix's Beta(1, 1) at probability 1 and
-MoEx's lambda 0.95 at probability 0.25: the defaults here. Row of the RM paper: Table 6 (ImageNet), which states no
-hyper-parameters.
+Source: Boyiliee/MoEx, ImageNet/main_moex_cutmix.py, run (ImageNet/README.md) with CutMix's Beta(1,
+1) at probability 1 and MoEx's lambda 0.95 at probability 0.25: the defaults here. Row of the RM
+paper: Table 6 (ImageNet), which states no hyper-parameters.
 """
 
 from typing import Annotated
@@ -24,7 +25,9 @@ NEEDS = ("stem",)
 
 
 class CutMixMoEx(Method):
-    """alpha: parameter of CutMix's Beta distribution; label_weight: MoEx's lambda; the probabilities: of mixing a batch."""
+    """alpha: parameter of CutMix's Beta distribution; label_weight: MoEx's lambda; the
+    probabilities: of mixing a batch.
+    """
 
     def __init__(
         self,
@@ -45,7 +48,9 @@ class CutMixMoEx(Method):
     def loss(
         self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
+        partner = torch.from_numpy(generator.permutation(len(images))).to(
+            images.device, non_blocking=True
+        )
         self.observed = {"area": 0.0, "exchanged": 0.0}
         if generator.random() < self.cutmix_probability:
             size = (images.shape[-2], images.shape[-1])

@@ -1,10 +1,11 @@
 """Cutout: a square of every image is blanked (DeVries & Taylor, arXiv 1708.04552); labels stay.
 
-For each image draw a centre uniformly over its pixels and set the square of side `size` around it, clipped at the border, to 0
-after normalisation: x_i = (1 - M_i) * x_i. After uoguelph-mlrg/Cutout, `util/cutout.py` (later than its first commit, whose holes
-had twice the side), one hole an image.
+For each image draw a centre uniformly over its pixels and set the square of side `size` around it,
+clipped at the border, to 0 after normalisation: x_i = (1 - M_i) * x_i. After uoguelph-mlrg/Cutout,
+`util/cutout.py` (later than its first commit, whose holes had twice the side), one hole an image.
 
-Rows of the RecursiveMix paper: CIFAR-10 size 16 (the authors' command; 8 for CIFAR-100), ImageNet size 112 (CutMix paper).
+Rows of the RecursiveMix paper: CIFAR-10 size 16 (the authors' command; 8 for CIFAR-100), ImageNet
+size 112 (CutMix paper).
 """
 
 from typing import Annotated
@@ -28,15 +29,21 @@ class Cutout(Method):
         self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         (count, _, height, width), device = images.shape, images.device
-        rows = self._inside(height, generator.integers(height, size=count)).to(device, non_blocking=True)
-        columns = self._inside(width, generator.integers(width, size=count)).to(device, non_blocking=True)
+        rows = self._inside(height, generator.integers(height, size=count)).to(
+            device, non_blocking=True
+        )
+        columns = self._inside(width, generator.integers(width, size=count)).to(
+            device, non_blocking=True
+        )
         hole = (rows[:, :, None] & columns[:, None, :])[:, None]
         self.observed = {"hole": hole.float().mean()}
         logits = model(images.masked_fill(hole, 0))
         return soft_cross_entropy(logits, targets), logits
 
     def _inside(self, side: int, centres: np.ndarray) -> Tensor:
-        """(B,) centres along one side -> (B, side): which pixels the square covers; outside the image there are none."""
+        """(B,) centres along one side -> (B, side): which pixels the square covers; outside the
+        image there are none.
+        """
         distance = np.arange(side) - centres[:, None]
         half = self.size // 2
         return torch.from_numpy((-half <= distance) & (distance < half))

@@ -1,13 +1,17 @@
-"""DropBlock: contiguous blocks of the last two stages' feature maps are set to zero (Ghiasi et al., NeurIPS 2018).
+"""DropBlock: contiguous blocks of the last two stages' feature maps are set to zero (Ghiasi et
+al., NeurIPS 2018).
 
-Each element that can be a block's corner starts one with probability gamma, for every sample and channel by itself; what is
-left is divided by its share of the map: x = x * mask / mean(mask), gamma = (1-p)/b^2 * HW / ((H-b+1) (W-b+1)).
+Each element that can be a block's corner starts one with probability gamma, for every sample and
+channel by itself; what is left is divided by its share of the map: x = x * mask / mean(mask),
+gamma = (1-p)/b^2 * HW / ((H-b+1) (W-b+1)).
 
-Source: tensorflow/tpu, models/official/resnet (`dropblock` in resnet_model.py; resnet_main.py): blocks lie whole inside the
-map, p holds in the last stage and 1 - (1-p)/4 in the one before. Two things differ. There p falls linearly from 1 during the
-training; a method does not know the epoch, so here p is constant. There DropBlock follows each convolution and shortcut inside
-those stages; here each stage, once, so that its strength does not grow with a network's depth. Rows of the RM paper (Tables 1
-and 6): no hyper-parameters are stated; block_size 7 and keep_prob 0.9 are those of the DropBlock paper's ImageNet ResNet-50.
+Source: tensorflow/tpu, models/official/resnet (`dropblock` in resnet_model.py; resnet_main.py):
+blocks lie whole inside the map, p holds in the last stage and 1 - (1-p)/4 in the one before. Two
+things differ. There p falls linearly from 1 during the training; a method does not know the epoch,
+so here p is constant. There DropBlock follows each convolution and shortcut inside those stages;
+here each stage, once, so that its strength does not grow with a network's depth. Rows of the RM
+paper (Tables 1 and 6): no hyper-parameters are stated; block_size 7 and keep_prob 0.9 are those of
+the DropBlock paper's ImageNet ResNet-50.
 """
 
 from typing import Annotated
@@ -25,7 +29,9 @@ NEEDS = ("stages",)
 
 
 class DropBlock(Method):
-    """block_size: a block's side in elements, at most the map's; keep_prob: p, the share of the last stage's map to be kept."""
+    """block_size: a block's side in elements, at most the map's; keep_prob: p, the share of the
+    last stage's map to be kept.
+    """
 
     def __init__(
         self,
@@ -52,7 +58,8 @@ class DropBlock(Method):
             mask = block_mask(features.shape, self.block_size, self.keep_probs[stage], noise)
             kept = mask.mean()
             self.observed[f"kept_{stage}"] = kept
-            # A map dropped as a whole stays zero. Only the whole batch's being dropped could make the share zero.
+            # A map dropped as a whole stays zero. Only the whole batch's being dropped could make
+            # the share zero.
             return features * (mask / kept.clamp_min(1 / mask.numel())).to(features.dtype)
 
         with self.taps.changing(dropped):
@@ -60,11 +67,17 @@ class DropBlock(Method):
         return soft_cross_entropy(logits, targets), logits
 
 
-def block_mask(shape: torch.Size, block_size: int, keep_prob: float, noise: torch.Generator) -> Tensor:
-    """Zeros in blocks that lie inside the map, ones elsewhere: (B, C, H, W), about keep_prob of it ones."""
+def block_mask(
+    shape: torch.Size, block_size: int, keep_prob: float, noise: torch.Generator
+) -> Tensor:
+    """Zeros in blocks that lie inside the map, ones elsewhere: (B, C, H, W), about keep_prob of it
+    ones.
+    """
     batch, channels, height, width = shape
     side = min(block_size, height, width)
     corners = (height - side + 1, width - side + 1)
     gamma = (1 - keep_prob) / side**2 * height * width / (corners[0] * corners[1])
-    starts = (torch.rand(batch, channels, *corners, generator=noise, device=noise.device) < gamma).float()
+    starts = (
+        torch.rand(batch, channels, *corners, generator=noise, device=noise.device) < gamma
+    ).float()
     return 1 - F.max_pool2d(F.pad(starts, (side - 1,) * 4), side, stride=1)

@@ -1,11 +1,13 @@
 """Feature CutMix: CutMix of a feature map instead of the image (Yun et al., ICCV 2019, ablation).
 
-One permutation and one box a batch: the box of the map after `stage` is replaced by the same box of the partner's map. Kept
-area ~ Beta(alpha, alpha); labels are weighted with the share of the map's positions that the clipped box covers.
+One permutation and one box a batch: the box of the map after `stage` is replaced by the same box
+of the partner's map. Kept area ~ Beta(alpha, alpha); labels are weighted with the share of the
+map's positions that the clipped box covers.
 
-Source: the CutMix paper's ablation. Its released code (clovaai/CutMix-PyTorch) mixes images only; this is that code's
-`rand_bbox` at the map's resolution, and the depth, after the first stage, is our choice. Row of the RM paper: Table 6
-(ImageNet), which states no hyper-parameters; alpha 1 and probability 1 are those of CutMix on ImageNet.
+Source: the CutMix paper's ablation. Its released code (clovaai/CutMix-PyTorch) mixes images only;
+this is that code's `rand_bbox` at the map's resolution, and the depth, after the first stage, is
+our choice. Row of the RM paper: Table 6 (ImageNet), which states no hyper-parameters; alpha 1 and
+probability 1 are those of CutMix on ImageNet.
 """
 
 from typing import Annotated, Literal
@@ -22,7 +24,9 @@ NEEDS = ("stages",)
 
 
 class FeatureCutMix(Method):
-    """alpha: parameter of the Beta distribution of the area left; stage: whose map is mixed; probability: of mixing a batch."""
+    """alpha: parameter of the Beta distribution of the area left; stage: whose map is mixed;
+    probability: of mixing a batch.
+    """
 
     def __init__(
         self,
@@ -42,7 +46,9 @@ class FeatureCutMix(Method):
         self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         area = 0.0
-        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
+        partner = torch.from_numpy(generator.permutation(len(images))).to(
+            images.device, non_blocking=True
+        )
 
         def mixed(_: str, features: Tensor) -> Tensor:
             nonlocal area

@@ -1,10 +1,12 @@
 """Manifold Mixup: Mixup of the feature maps of a layer drawn at random (Verma et al., ICML 2019).
 
-At each step one layer of {0: the images, 1: after stage 1, 2: after stage 2}, one lambda ~ Beta(alpha, alpha) and one
-permutation: h = lambda h + (1-lambda) h[perm], labels alike. The gradient flows through both.
+At each step one layer of {0: the images, 1: after stage 1, 2: after stage 2}, one lambda ~
+Beta(alpha, alpha) and one permutation: h = lambda h + (1-lambda) h[perm], labels alike. The
+gradient flows through both.
 
-Source: vikasverma1077/manifold_mixup, supervised/models/preresnet.py (`randint(0, 2)`, after `layer1`, after `layer2`); its
-README has alpha 2.0 for CIFAR-10. Row of the RM paper (Table 1): alpha = 1.0, the default here; Table 6 states none.
+Source: vikasverma1077/manifold_mixup, supervised/models/preresnet.py (`randint(0, 2)`, after
+`layer1`, after `layer2`); its README has alpha 2.0 for CIFAR-10. Row of the RM paper (Table 1):
+alpha = 1.0, the default here; Table 6 states none.
 """
 
 from typing import Annotated
@@ -37,7 +39,9 @@ class ManifoldMixup(Method):
         self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         area = 1 - float(generator.beta(self.alpha, self.alpha))
-        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
+        partner = torch.from_numpy(generator.permutation(len(images))).to(
+            images.device, non_blocking=True
+        )
         layer = ("images", *_LAYERS)[int(generator.integers(3))]
 
         def mixed(name: str, features: Tensor) -> Tensor:

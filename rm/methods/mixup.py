@@ -1,6 +1,7 @@
 """Mixup: convex combinations of pairs of images and labels (Zhang et al., ICLR 2018).
 
-One lambda ~ Beta(alpha, alpha) and one permutation a batch, as the official CIFAR code: x = l x + (1-l) x[perm], labels alike.
+One lambda ~ Beta(alpha, alpha) and one permutation a batch, as the official CIFAR code: x = l x +
+(1-l) x[perm], labels alike.
 """
 
 from typing import Annotated
@@ -24,7 +25,9 @@ class Mixup(Method):
         self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         area = 1 - float(generator.beta(self.alpha, self.alpha))
-        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
+        partner = torch.from_numpy(generator.permutation(len(images))).to(
+            images.device, non_blocking=True
+        )
         logits = model(torch.lerp(images, images[partner], area))
         self.observed = {"area": area}
         return soft_cross_entropy(logits, mix_targets(targets, targets[partner], area)), logits

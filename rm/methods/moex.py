@@ -1,12 +1,14 @@
-"""MoEx: a sample keeps its normalised features and takes another one's moments (Li et al., CVPR 2021).
+"""MoEx: a sample keeps its normalised features and takes another one's moments (Li et al., CVPR
+2021).
 
-With probability `probability` a batch is exchanged, after the stem: h = (h - mu) / sigma * sigma[perm] + mu[perm], mu and sigma
-over the channels at each position (positional normalisation); labels y = lambda y + (1-lambda) y[perm]. Both sides get
-gradients.
+With probability `probability` a batch is exchanged, after the stem: h = (h - mu) / sigma *
+sigma[perm] + mu[perm], mu and sigma over the channels at each position (positional normalisation);
+labels y = lambda y + (1-lambda) y[perm]. Both sides get gradients.
 
-Source: Boyiliee/MoEx, `moex` in ImageNet/moex_resnet.py (unbiased variance, epsilon 1e-5, fp32), run with lambda 0.9 and
-probability 1 on ImageNet and, by CIFAR/run.sh, with lambda 0.5 and probability 0.25 for PyramidNet-200. Rows of the RM paper:
-Table 6 (ImageNet; the defaults here) and Table 1 (CIFAR-10); neither states hyper-parameters.
+Source: Boyiliee/MoEx, `moex` in ImageNet/moex_resnet.py (unbiased variance, epsilon 1e-5, fp32),
+run with lambda 0.9 and probability 1 on ImageNet and, by CIFAR/run.sh, with lambda 0.5 and
+probability 0.25 for PyramidNet-200. Rows of the RM paper: Table 6 (ImageNet; the defaults here)
+and Table 1 (CIFAR-10); neither states hyper-parameters.
 """
 
 from typing import Annotated
@@ -24,7 +26,9 @@ _EPSILON = 1e-5
 
 
 class MoEx(Method):
-    """label_weight: lambda, the weight of the label of the normalised features; probability: of exchanging a batch."""
+    """label_weight: lambda, the weight of the label of the normalised features; probability: of
+    exchanging a batch.
+    """
 
     def __init__(
         self,
@@ -47,14 +51,19 @@ class MoEx(Method):
         if not exchange:
             logits = model(images)
             return soft_cross_entropy(logits, targets), logits
-        partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
+        partner = torch.from_numpy(generator.permutation(len(images))).to(
+            images.device, non_blocking=True
+        )
         with self.taps.changing(lambda _, features: exchange_moments(features, partner)):
             logits = model(images)
-        return soft_cross_entropy(logits, mix_targets(targets, targets[partner], 1 - self.label_weight)), logits
+        return soft_cross_entropy(
+            logits, mix_targets(targets, targets[partner], 1 - self.label_weight)
+        ), logits
 
 
 def exchange_moments(features: Tensor, partner: Tensor) -> Tensor:
-    """Give each sample its partner's mean and deviation over the channels, position by position (Eq. 1-3 of Li et al.).
+    """Give each sample its partner's mean and deviation over the channels, position by position
+    (Eq. 1-3 of Li et al.).
 
     features   (B, C, H, W)   C > 1; computed in fp32 or wider, returned in its own type
     partner    (B,)           sample i takes the moments of sample partner[i]

@@ -1,21 +1,28 @@
-"""PuzzleMix: blocks of two images are joined so that the most salient of both are kept (Kim et al., ICML 2020, arXiv 2009.06962).
+"""PuzzleMix: blocks of two images are joined so that the most salient of both are kept (Kim et
+al., ICML 2020, arXiv 2009.06962).
 
-Saliency: norm over channels of the loss's gradient at the clean image. Mask z: the exact minimum over a grid of n x n blocks of
-sum_p (1 - z_p) s1_p + z_p s2_p + eta prior_lambda(z_p), plus neighbours' b (1 + gamma D) (z_p - z_q)^2, b = beta / (16 n), D from
-pixel differences across the border (Eq. 5). Each image's salient blocks are then moved into its part of the mask (Eq. 6), and
-x = z x1' + (1 - z) x2', y = mean(z) y1 + (1 - mean(z)) y2, with lambda ~ Beta(alpha, alpha) and n in {2, 4, 8, 16} per batch.
+Saliency: norm over channels of the loss's gradient at the clean image. Mask z: the exact minimum
+over a grid of n x n blocks of sum_p (1 - z_p) s1_p + z_p s2_p + eta prior_lambda(z_p), plus
+neighbours' b (1 + gamma D) (z_p - z_q)^2, b = beta / (16 n), D from pixel differences across the
+border (Eq. 5). Each image's salient blocks are then moved into its part of the mask (Eq. 6), and x
+= z x1' + (1 - z) x2', y = mean(z) y1 + (1 - mean(z)) y2, with lambda ~ Beta(alpha, alpha) and n in
+{2, 4, 8, 16} per batch.
 
-After snu-mllab/PuzzleMix, `mixup.py`, `main.py`, `imagenet/train.py`. The saliency pass is in evaluation mode and leaves nothing
-behind in the parameters (official `clean_lam 0`, the default and the one used for CIFAR and 300-epoch ImageNet).
+After snu-mllab/PuzzleMix, `mixup.py`, `main.py`, `imagenet/train.py`. The saliency pass is in
+evaluation mode and leaves nothing behind in the parameters (official `clean_lam 0`, the default
+and the one used for CIFAR and 300-epoch ImageNet).
 
-Cost, beyond another method's step: a forward and a backward pass with respect to the images, and the minimum cuts on the CPU, for
-128 images with three labels about 5 / 15 / 50 / 250 ms at n = 2 / 4 / 8 / 16 on one core.
+Cost, beyond another method's step: a forward and a backward pass with respect to the images, and
+the minimum cuts on the CPU, for 128 images with three labels about 5 / 15 / 50 / 250 ms at n = 2 /
+4 / 8 / 16 on one core.
 
-Ours: the mask is the global minimum (`rm/methods/_graph_cut.py`; the official alpha-beta swap finds a local one for three labels); n must
-divide the image's sides; the loss is soft cross-entropy (as `imagenet/train.py`; `main.py` has binary cross-entropy of softmax).
+Ours: the mask is the global minimum (`rm/methods/_graph_cut.py`; the official alpha-beta swap
+finds a local one for three labels); n must divide the image's sides; the loss is soft
+cross-entropy (as `imagenet/train.py`; `main.py` has binary cross-entropy of softmax).
 
-Rows: CIFAR as the defaults (README, 1,200-epoch CIFAR-100). ImageNet ResNet-50: neighbourhood 2, transport_size 0, pixel_std 0.226,
-the rest as here (`imagenet/train.py`; the authors' 21.24 % are step learning rate, batch 256, 300 epochs).
+Rows: CIFAR as the defaults (README, 1,200-epoch CIFAR-100). ImageNet ResNet-50: neighbourhood 2,
+transport_size 0, pixel_std 0.226, the rest as here (`imagenet/train.py`; the authors' 21.24 % are
+step learning rate, batch 256, 300 epochs).
 """
 
 import math
@@ -39,10 +46,12 @@ class PuzzleMix(Method):
     alpha            of the Beta distribution of lambda (mixup_alpha)
     probability      of mixing a batch (mixup_prob)
     labels           number of mask values between 0 and 1 (n_labels)
-    beta, gamma      weight of the mask's smoothness, and of the images' across block borders relative to it
+    beta, gamma      weight of the mask's smoothness, and of the images' across block borders
+                     relative to it
     eta              weight of the prior that draws the mask's mean to lambda
     neighbourhood    pixels averaged before they are compared across a border (neigh_size)
-    pixel_std        of the data's normalisation, to have differences in [0, 1]: 0.2 for CIFAR, 0.226 for ImageNet
+    pixel_std        of the data's normalisation, to have differences in [0, 1]: 0.2 for CIFAR,
+                     0.226 for ImageNet
     transport        whether blocks are moved
     transport_cost   of moving across the image (t_eps)
     transport_size   side of the moved squares in pixels (t_size); 0: that of the mask's blocks
@@ -67,7 +76,11 @@ class PuzzleMix(Method):
         self.alpha, self.probability, self.labels = alpha, probability, labels
         self.beta, self.gamma, self.eta = beta, gamma, eta
         self.neighbourhood, self.pixel_std = neighbourhood, pixel_std
-        self.transport, self.transport_cost, self.transport_size = transport, transport_cost, transport_size
+        self.transport, self.transport_cost, self.transport_size = (
+            transport,
+            transport_cost,
+            transport_size,
+        )
 
     def loss(
         self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
@@ -75,7 +88,9 @@ class PuzzleMix(Method):
         self.observed = {"area": 0.0}
         if generator.random() < self.probability:
             blocks = _draw_blocks(images, generator)
-            partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
+            partner = torch.from_numpy(generator.permutation(len(images))).to(
+                images.device, non_blocking=True
+            )
             kept = float(generator.beta(self.alpha, self.alpha))
             salient = saliency(model, images, targets)
             mask = self.mask(images, salient, partner, blocks, kept)
@@ -86,7 +101,9 @@ class PuzzleMix(Method):
         logits = model(images)
         return soft_cross_entropy(logits, targets), logits
 
-    def mask(self, images: Tensor, salient: Tensor, partner: Tensor, blocks: int, kept: float) -> Tensor:
+    def mask(
+        self, images: Tensor, salient: Tensor, partner: Tensor, blocks: int, kept: float
+    ) -> Tensor:
         """How much of each block is taken from the image itself, the rest from its partner.
 
         images    (B, C, H, W)
@@ -97,7 +114,9 @@ class PuzzleMix(Method):
         """
         own = pooled_share(salient, (blocks, blocks))
         down, right = self._borders(images, partner, blocks)
-        steps = np.arange(self.labels) / (self.labels - 1)  # label i: this much is taken from the partner
+        steps = np.arange(self.labels) / (
+            self.labels - 1
+        )  # label i: this much is taken from the partner
         pixels = np.zeros(
             (2, len(images), blocks, blocks)
         )  # pixel differences that go with the partner, the image itself
@@ -109,16 +128,22 @@ class PuzzleMix(Method):
                 pixels[taken][tuple(first)] += (terms[taken, 0] + terms[taken, 1]) / 2
                 pixels[taken][tuple(last)] += (terms[0, taken] + terms[1, taken]) / 2
             mixed = (terms[0, 1] + terms[1, 0] - terms[0, 0] - terms[1, 1]) / 2
-            # Never negative for pixels in [0, 1]; other data may be scaled otherwise, and a cut needs it.
+            # Never negative for pixels in [0, 1]; other data may be scaled otherwise, and a cut
+            # needs it.
             weights.append(np.maximum(mixed + self.beta / blocks / 16, 0))
         lost_of_partner, lost_of_own = _numpy(own[partner]) + pixels[1], _numpy(own) + pixels[0]
-        unary = np.stack([(1 - step) * lost_of_partner + step * lost_of_own for step in steps], axis=1)
+        unary = np.stack(
+            [(1 - step) * lost_of_partner + step * lost_of_own for step in steps], axis=1
+        )
         unary += self.eta * log_prior(self.labels, kept)[:, None, None] / blocks**2
         labels = torch.from_numpy(cut_grid(unary, *weights)).to(images.device)
         return 1 - labels.float() / (self.labels - 1)
 
-    def _borders(self, images: Tensor, partner: Tensor, blocks: int) -> tuple[np.ndarray, np.ndarray]:
-        """beta gamma times the mean pixel difference across each border, (2, 2, B, ...): [upper or left, lower or right] block
+    def _borders(
+        self, images: Tensor, partner: Tensor, blocks: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """beta gamma times the mean pixel difference across each border, (2, 2, B, ...): [upper or
+        left, lower or right] block
 
         taken from the partner (0) or the image itself (1)."""
         sides = [side // blocks for side in images.shape[-2:]]
@@ -126,10 +151,14 @@ class PuzzleMix(Method):
         tall, wide = (side // size for side, size in zip(sides, step, strict=True))
         small = F.avg_pool2d(images.float() * self.pixel_std, step)
         taken = small[partner], small
-        down = [[_difference(a[:, :, tall - 1 : -1 : tall], b[:, :, tall::tall], wide) for b in taken] for a in taken]
+        down = [
+            [_difference(a[:, :, tall - 1 : -1 : tall], b[:, :, tall::tall], wide) for b in taken]
+            for a in taken
+        ]
         across = [x.transpose(2, 3) for x in taken]
         right = [
-            [_difference(a[:, :, wide - 1 : -1 : wide], b[:, :, wide::wide], tall) for b in across] for a in across
+            [_difference(a[:, :, wide - 1 : -1 : wide], b[:, :, wide::wide], tall) for b in across]
+            for a in across
         ]
         weight = self.beta / blocks / 16 * self.gamma
         return weight * np.array(down), weight * np.array(right).swapaxes(-1, -2)
@@ -143,7 +172,9 @@ class PuzzleMix(Method):
             grid = (height // cell[0], width // cell[1])
             fine, share = _enlarged(mask, grid), pooled_share(salient, grid)
             own = moved(own, transport_plan(fine, share, self.transport_cost), grid)
-            other = moved(other, transport_plan(1 - fine, share[partner], self.transport_cost), grid)
+            other = moved(
+                other, transport_plan(1 - fine, share[partner], self.transport_cost), grid
+            )
         weight = _enlarged(mask, (height, width))[:, None]
         return weight * own + (1 - weight) * other
 
@@ -152,16 +183,21 @@ def _draw_blocks(images: Tensor, generator: np.random.Generator) -> int:
     height, width = images.shape[-2:]
     valid = [n for n in BLOCK_NUMBERS if height % n == 0 and width % n == 0]
     if not valid:
-        raise ValueError(f"PuzzleMix divides images into 2 x 2 blocks or more: {height} x {width} pixels cannot be")
+        raise ValueError(
+            f"PuzzleMix divides images into 2 x 2 blocks or more: {height} x {width} pixels "
+            "cannot be"
+        )
     return valid[generator.integers(len(valid))]
 
 
 def saliency(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """Norm over the channels of the gradient of each image's loss, up to a factor an image: (B, C, H, W), (B, K) -> (B, H, W).
+    """Norm over the channels of the gradient of each image's loss, up to a factor an image: (B, C,
+    H, W), (B, K) -> (B, H, W).
 
-    In evaluation mode, so that neither running statistics nor another image play a part; parameters get no gradient. As only
-    proportions within an image count, the loss's gradient at the logits, softmax(logits) - targets, has unit length: the gradients
-    of an image that the network is sure of would vanish in half precision.
+    In evaluation mode, so that neither running statistics nor another image play a part;
+    parameters get no gradient. As only proportions within an image count, the loss's gradient at
+    the logits, softmax(logits) - targets, has unit length: the gradients of an image that the
+    network is sure of would vanish in half precision.
     """
     network = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     training = network.training
@@ -178,7 +214,9 @@ def saliency(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
 
 
 def pooled_share(salient: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, H, W) -> (B, *grid): each block's share of the image's saliency; equal shares where there is none or no end of it."""
+    """(B, H, W) -> (B, *grid): each block's share of the image's saliency; equal shares where
+    there is none or no end of it.
+    """
     height, width = salient.shape[1:]
     blocks = F.avg_pool2d(salient[:, None], (height // grid[0], width // grid[1]))[:, 0]
     total = blocks.sum((1, 2), keepdim=True)
@@ -186,22 +224,28 @@ def pooled_share(salient: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def log_prior(labels: int, kept: float) -> np.ndarray:
-    """-log of the binomial probability of each label at lambda = `kept`, label 0 (all of it kept) first: (labels,)."""
+    """-log of the binomial probability of each label at lambda = `kept`, label 0 (all of it kept)
+    first: (labels,).
+    """
     trials = labels - 1
     chance = [math.comb(trials, i) * kept ** (trials - i) * (1 - kept) ** i for i in range(labels)]
     return -np.log(np.array(chance) + 1e-8)
 
 
 def transport_plan(wanted: Tensor, share: Tensor, cost: float) -> Tensor:
-    """Which cell comes to each place: (B, R, C) mask, (B, R, C) saliency -> (B, R * C) source of each place.
+    """Which cell comes to each place: (B, R, C) mask, (B, R, C) saliency -> (B, R * C) source of
+    each place.
 
-    Moving cell i to place j costs `cost` times their squared distance (in image sides, per axis) less share_i where j is wanted.
-    Every cell asks for its cheapest place, which takes the one that comes cheapest; the others pay 1 more there and ask again, R
-    rounds, as in the official code. A wanted place always has a cell, its own to begin with; the others are hidden by the mask, and
-    one that nobody came to keeps its own (official: blank).
+    Moving cell i to place j costs `cost` times their squared distance (in image sides, per axis)
+    less share_i where j is wanted. Every cell asks for its cheapest place, which takes the one
+    that comes cheapest; the others pay 1 more there and ask again, R rounds, as in the official
+    code. A wanted place always has a cell, its own to begin with; the others are hidden by the
+    mask, and one that nobody came to keeps its own (official: blank).
     """
     batch, rows, columns = share.shape
-    place = torch.cartesian_prod(torch.linspace(0, 1, rows), torch.linspace(0, 1, columns)).to(share.device)
+    place = torch.cartesian_prod(torch.linspace(0, 1, rows), torch.linspace(0, 1, columns)).to(
+        share.device
+    )
     distance = (place[:, None] - place).square().sum(-1)
     costs = cost * distance - share.reshape(batch, -1, 1) * (wanted > 0).reshape(batch, 1, -1)
     cells = torch.arange(rows * columns, device=share.device).expand(batch, -1)
@@ -216,7 +260,9 @@ def transport_plan(wanted: Tensor, share: Tensor, cost: float) -> Tensor:
 
 
 def moved(images: Tensor, plan: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Rebuild each image from its cells: (B, C, H, W), (B, rows * columns) the source of each place -> (B, C, H, W)."""
+    """Rebuild each image from its cells: (B, C, H, W), (B, rows * columns) the source of each
+    place -> (B, C, H, W).
+    """
     batch, channels, height, width = images.shape
     tall, wide = height // grid[0], width // grid[1]
     cells = images.reshape(batch, channels, grid[0], tall, grid[1], wide).permute(0, 2, 4, 1, 3, 5)
@@ -231,7 +277,9 @@ def _enlarged(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _difference(one: Tensor, other: Tensor, run: int) -> np.ndarray:
-    """Mean absolute difference over channels and over `run` neighbours of a row: (B, C, rows, n * run) -> (B, rows, n)."""
+    """Mean absolute difference over channels and over `run` neighbours of a row: (B, C, rows, n *
+    run) -> (B, rows, n).
+    """
     return _numpy(F.avg_pool1d((one - other).abs().mean(1), run))
 
 

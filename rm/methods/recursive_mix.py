@@ -1,8 +1,10 @@
-"""RecursiveMix: the previous mixed batch, resized, is pasted into the current one (Yang et al., NeurIPS 2022).
+"""RecursiveMix: the previous mixed batch, resized, is pasted into the current one (Yang et al.,
+NeurIPS 2022).
 
-Area ~ U(0, alpha) and one box a batch, sample i with sample i of the previous step; labels mixed by the clipped area (Eq. 1-2).
-The region's prediction, RoIAlign of the last map and a second linear head, is pulled towards softmax of what the network said
-about the previous batch one step earlier, with weight omega * area (Eq. 3-4). Details: DESIGN.md, "What the paper leaves out".
+Area ~ U(0, alpha) and one box a batch, sample i with sample i of the previous step; labels mixed
+by the clipped area (Eq. 1-2). The region's prediction, RoIAlign of the last map and a second
+linear head, is pulled towards softmax of what the network said about the previous batch one step
+earlier, with weight omega * area (Eq. 3-4). Details: DESIGN.md, "What the paper leaves out".
 """
 
 from typing import Annotated, Any, Literal
@@ -26,7 +28,8 @@ from rm.ops import (
 )
 
 REQUIRES = {
-    "history or omega == 0": "without history there is no earlier prediction to be consistent with",
+    "history or omega "
+    "== 0": "without history there is no earlier prediction to be consistent with",
     "omega > 0 or not share_head": "without the consistency loss there is no head to share",
 }
 
@@ -35,12 +38,14 @@ class RecursiveMix(Method):
     """The method, and what the paper takes away from it in its ablations.
 
     alpha           largest area
-    omega           weight of the consistency loss; 0 leaves it, its head and their cost out ("+ RS + HIS", Table 2)
+    omega           weight of the consistency loss; 0 leaves it, its head and their cost out ("+ RS
+                    + HIS", Table 2)
     interpolation   how the previous images are resized (Table 4b)
     share_head      the region is read by the first head (Table 4a)
     history         false: the partner is a permutation of the batch itself ("+ RS", Table 2)
     resize          false: the partner is cut, as in CutMix, instead of resized
-    roi             transposed: the released code until April 2023, which gave RoIAlign the box with its axes swapped
+    roi             transposed: the released code until April 2023, which gave RoIAlign the box
+                    with its axes swapped
     reset_history   never: the history outlives the epoch
     probability     of mixing a step at all
     """
@@ -61,13 +66,19 @@ class RecursiveMix(Method):
         super().__init__()
         self.alpha, self.omega, self.interpolation = alpha, omega, interpolation
         self.share_head, self.resize, self.roi = share_head, resize, roi
-        self.use_history, self.reset_history, self.probability = history, reset_history, probability
+        self.use_history, self.reset_history, self.probability = (
+            history,
+            reset_history,
+            probability,
+        )
         self.history = History()
 
     def network(self, backbone: Backbone) -> nn.Module:
         if self.omega == 0:
             return backbone
-        return ConsistencyNetwork(backbone, share_head=self.share_head, transposed=self.roi == "transposed")
+        return ConsistencyNetwork(
+            backbone, share_head=self.share_head, transposed=self.roi == "transposed"
+        )
 
     def start_epoch(self) -> None:
         if self.reset_history == "epoch":
@@ -83,7 +94,9 @@ class RecursiveMix(Method):
             box = sample_box(size, float(generator.uniform(0, self.alpha)), generator)
             area = mixed_area(box, size)
         said, region = None, None
-        if partner is None or box is None or area == 0:  # nothing to paste, or an empty box: a plain step
+        if (
+            partner is None or box is None or area == 0
+        ):  # nothing to paste, or an empty box: a plain step
             logits = model(images)
         else:
             images = self._filled(images, partner.images, box)
@@ -109,16 +122,25 @@ class RecursiveMix(Method):
             return resize_fill(images, previous, box, self.interpolation)
         return cut_fill(images, previous, box)
 
-    def _partner(self, images: Tensor, targets: Tensor, generator: np.random.Generator) -> Triplet | None:
-        """What is pasted into this batch: the previous step's, or the batch itself in another order; None: a plain step."""
+    def _partner(
+        self, images: Tensor, targets: Tensor, generator: np.random.Generator
+    ) -> Triplet | None:
+        """What is pasted into this batch: the previous step's, or the batch itself in another
+        order; None: a plain step.
+        """
         if self.probability < 1 and generator.random() >= self.probability:
             return None
         if self.use_history:
             last = self.history.last
-            # A history smaller than the batch can only be an epoch's short last batch, where it outlives the epoch.
+            # A history smaller than the batch can only be an epoch's short last batch, where it
+            # outlives the epoch.
             return None if last is None or len(last) < len(images) else last
-        order = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
-        return Triplet(images[order], targets[order], logits=targets[order])  # REQUIRES keeps these from being read
+        order = torch.from_numpy(generator.permutation(len(images))).to(
+            images.device, non_blocking=True
+        )
+        return Triplet(
+            images[order], targets[order], logits=targets[order]
+        )  # REQUIRES keeps these from being read
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history.state_dict()}

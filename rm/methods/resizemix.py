@@ -1,12 +1,16 @@
-"""ResizeMix: a whole image, made smaller, is pasted into another one (Qin et al., arXiv 2012.11101).
+"""ResizeMix: a whole image, made smaller, is pasted into another one (Qin et al., arXiv
+2012.11101).
 
-Scale tau ~ U(low, high) and one permutation a batch, a place for each image; the label's weight is the pasted share of the area:
-x = Paste(Resize_tau(x[perm]), x), y = (1 - l) y + l y[perm], l = area(patch) / area(x). After JayQine/ResizeMix,
-`run_apis/trainer.py`: nearest-neighbour, sides int(side * tau), a centre uniform over all pixels and the patch then shifted until
-it lies inside, so that it touches a border more often than a uniform place would. Source pixels are those of the released size
-(ours: spaced by side / int(side * tau); theirs by 1 / tau), which differ by a pixel at most.
+Scale tau ~ U(low, high) and one permutation a batch, a place for each image; the label's weight is
+the pasted share of the area: x = Paste(Resize_tau(x[perm]), x), y = (1 - l) y + l y[perm], l =
+area(patch) / area(x). After JayQine/ResizeMix, `run_apis/trainer.py`: nearest-neighbour, sides
+int(side * tau), a centre uniform over all pixels and the patch then shifted until it lies inside,
+so that it touches a border more often than a uniform place would. Source pixels are those of the
+released size (ours: spaced by side / int(side * tau); theirs by 1 / tau), which differ by a pixel
+at most.
 
-Row of the RecursiveMix paper (ImageNet, CIFAR): low 0.1, high 0.8, every batch, as all of the authors' configurations.
+Row of the RecursiveMix paper (ImageNet, CIFAR): low 0.1, high 0.8, every batch, as all of the
+authors' configurations.
 """
 
 from typing import Annotated
@@ -42,11 +46,15 @@ class ResizeMix(Method):
         if generator.random() < self.probability:
             height, width = images.shape[-2:]
             scale = generator.uniform(self.low, self.high)
-            partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
+            partner = torch.from_numpy(generator.permutation(len(images))).to(
+                images.device, non_blocking=True
+            )
             size = (max(int(height * scale), 1), max(int(width * scale), 1))
             top = _starts(height, size[0], len(images), generator)
             left = _starts(width, size[1], len(images), generator)
-            images = paste(images, F.interpolate(images[partner], size=size), np.stack([top, left]))
+            images = paste(
+                images, F.interpolate(images[partner], size=size), np.stack([top, left])
+            )
             area = size[0] * size[1] / (height * width)
             targets = mix_targets(targets, targets[partner], area)
             self.observed = {"area": area}
@@ -55,7 +63,9 @@ class ResizeMix(Method):
 
 
 def _starts(side: int, part: int, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Where `count` patches of length `part` start: around uniform centres, shifted to lie inside 0..side."""
+    """Where `count` patches of length `part` start: around uniform centres, shifted to lie inside
+    0..side.
+    """
     return np.clip(generator.integers(side, size=count) - part // 2, 0, side - part)
 
 

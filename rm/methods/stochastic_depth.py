@@ -1,12 +1,14 @@
-"""Stochastic depth: residual branches are left out at random, deep ones more often (Huang et al., ECCV 2016).
+"""Stochastic depth: residual branches are left out at random, deep ones more often (Huang et al.,
+ECCV 2016).
 
-At each step branch l of L survives for the whole batch with probability p_l = 1 - l/L (1 - p_L), the linear decay rule:
-x_l = shortcut(x) + b_l / p_l * branch(x), b_l ~ Bernoulli(p_l).
+At each step branch l of L survives for the whole batch with probability p_l = 1 - l/L (1 - p_L),
+the linear decay rule: x_l = shortcut(x) + b_l / p_l * branch(x), b_l ~ Bernoulli(p_l).
 
-Source: yueatsprograms/Stochastic_Depth (`main.lua`, `ResidualDrop.lua`): one gate a branch and batch, not one a sample. There
-the branch is scaled by p_l when evaluating; here by 1/p_l when it survives in training, so that evaluation is the plain
-network. There a branch left out is not computed; here it is, without a gradient, and its batch norms see the batch. Rows of the
-RM paper (Tables 1 and 6): nothing is stated; p_L = 0.5 is that of the stochastic depth paper.
+Source: yueatsprograms/Stochastic_Depth (`main.lua`, `ResidualDrop.lua`): one gate a branch and
+batch, not one a sample. There the branch is scaled by p_l when evaluating; here by 1/p_l when it
+survives in training, so that evaluation is the plain network. There a branch left out is not
+computed; here it is, without a gradient, and its batch norms see the batch. Rows of the RM paper
+(Tables 1 and 6): nothing is stated; p_L = 0.5 is that of the stochastic depth paper.
 """
 
 from typing import Annotated
@@ -23,7 +25,9 @@ NEEDS = ("residual branches",)
 
 
 class StochasticDepth(Method):
-    """last_survival: p_L, the probability that the last branch survives; the first one's is nearly 1."""
+    """last_survival: p_L, the probability that the last branch survives; the first one's is nearly
+    1.
+    """
 
     def __init__(self, *, last_survival: Annotated[float, "0 < last_survival <= 1"] = 0.5) -> None:
         super().__init__()

@@ -1,22 +1,28 @@
-"""StyleCutMix: CutMix of two images' contents and, apart from them, of their styles (Hong et al., CVPR 2021).
+"""StyleCutMix: CutMix of two images' contents and, apart from them, of their styles (Hong et al.,
+CVPR 2021).
 
-x1 in a box, x2 around it, each partly in the other's style: inside rs x1 + (1 - rs) x12, outside (1 - rs) x2 + rs x21, where
-x12 = g x1 + (1 - g) AdaIN(x1, x2) and x21 likewise. Label weight of x1: r l + (1 - r) ls with l the box's share of the area and
-ls = g l + (1 - g) rs. After alsdml/StyleMix, `train.py`, `net_cutmix.py`: box area and rs ~ Beta(alpha, alpha), one of each and
+x1 in a box, x2 around it, each partly in the other's style: inside rs x1 + (1 - rs) x12, outside
+(1 - rs) x2 + rs x21, where x12 = g x1 + (1 - g) AdaIN(x1, x2) and x21 likewise. Label weight of
+x1: r l + (1 - r) ls with l the box's share of the area and ls = g l + (1 - g) rs. After
+alsdml/StyleMix, `train.py`, `net_cutmix.py`: box area and rs ~ Beta(alpha, alpha), one of each and
 one permutation a batch, everything at 224 px (bilinear up and down) on normalised images.
 
-g = tanh(d / delta) per pair (`gamma: auto`, "Auto_Gamma"), where d is the distance of the two classes' mean styles, plus 2 for
-a class to itself: the authors' table, file `styleDistanceMatrix10` or `styleDistanceMatrix100` of their repository. Without it
-g ~ Beta(style_alpha, style_alpha), one a batch (`gamma: random`).
+g = tanh(d / delta) per pair (`gamma: auto`, "Auto_Gamma"), where d is the distance of the two
+classes' mean styles, plus 2 for a class to itself: the authors' table, file
+`styleDistanceMatrix10` or `styleDistanceMatrix100` of their repository. Without it g ~
+Beta(style_alpha, style_alpha), one a batch (`gamma: random`).
 
-Needs `vgg_normalised.pth`, `decoder.pth` and, for `auto`, the table, in one folder. They were out of reach where this was written:
-the SHA-256 below are what several unrelated public repositories state for the release's files, confirmed by none of our own
-downloads, and a file is checked only where a spec gives one. StyleMix reads a decoder called `decoder.pth.tar` and does not say
-which; that it is this one is a guess.
+Needs `vgg_normalised.pth`, `decoder.pth` and, for `auto`, the table, in one folder. They were out
+of reach where this was written: the SHA-256 below are what several unrelated public repositories
+state for the release's files, confirmed by none of our own downloads, and a file is checked only
+where a spec gives one. StyleMix reads a decoder called `decoder.pth.tar` and does not say which;
+that it is this one is a guess.
 
-Cost: a VGG-19 pass to relu4_1 and two decodings at 224 px in every mixed batch, many times a CIFAR network's own step.
+Cost: a VGG-19 pass to relu4_1 and two decodings at 224 px in every mixed batch, many times a CIFAR
+network's own step.
 
-Row of the RecursiveMix paper (auto-gamma, CIFAR-10, PyramidNet-200): the defaults; CIFAR-100 has delta 3.
+Row of the RecursiveMix paper (auto-gamma, CIFAR-10, PyramidNet-200): the defaults; CIFAR-100 has
+delta 3.
 """
 
 from pathlib import Path
@@ -36,18 +42,23 @@ from rm.ops import Box, mixed_area, sample_box, soft_cross_entropy
 REQUIRES_FILES = {
     "weights": {
         "vgg_normalised.pth": "https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/vgg_normalised.pth (SHA-256, as "
-        "other repositories state it: 804ca2835ecf7539f0cd2a7ac3c18ce81e6f8468969ae7117ac0c148d286bb4a)",
+        "other repositories state it: "
+        "804ca2835ecf7539f0cd2a7ac3c18ce81e6f8468969ae7117ac0c148d286bb4a)",
         "decoder.pth": "https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/decoder.pth (SHA-256, as "
-        "other repositories state it: 379ca41d59f3a37eed3599bbbc2560c19da5c458870a5ffd3a9dd41aa88f9472)",
+        "other repositories state it: "
+        "379ca41d59f3a37eed3599bbbc2560c19da5c458870a5ffd3a9dd41aa88f9472)",
     }
 }
-"""Option -> the files that must lie in the folder it names (empty: $RM_DATA_DIR/<method>) before a trial can start, and whence."""
+"""Option -> the files that must lie in the folder it names (empty: $RM_DATA_DIR/<method>) before a
+trial can start, and whence.
+"""
 
 
 class StyleCutMix(Method):
     """Options by their official names, where those differ.
 
-    weights                      folder of the networks and the table; empty: $RM_DATA_DIR/stylecutmix
+    weights                      folder of the networks and the table; empty:
+                                 $RM_DATA_DIR/stylecutmix
     vgg_sha256, decoder_sha256   checked where given
     gamma                        where g comes from
     delta                        of gamma: auto
@@ -82,7 +93,9 @@ class StyleCutMix(Method):
         self.distances: Tensor | None = None
 
     def network(self, backbone: Backbone) -> nn.Module:
-        """The backbone alone; the style networks are read here, and stay out of what is trained and saved."""
+        """The backbone alone; the style networks are read here, and stay out of what is trained
+        and saved.
+        """
         self.style = load_style_transfer(self.folder, REQUIRES_FILES["weights"], *self.digests)
         if self.gamma == "auto":
             self.distances = load_distances(self.folder, backbone.head.out_features)
@@ -93,7 +106,9 @@ class StyleCutMix(Method):
     ) -> tuple[Tensor, Tensor]:
         self.observed = {"area": 0.0}
         if generator.random() < self.probability:
-            partner = torch.from_numpy(generator.permutation(len(images))).to(images.device, non_blocking=True)
+            partner = torch.from_numpy(generator.permutation(len(images))).to(
+                images.device, non_blocking=True
+            )
             kept = self._kept(targets, targets[partner], generator)
             own_style = float(generator.beta(self.alpha, self.alpha))
             size = (self.resolution, self.resolution)
@@ -108,19 +123,26 @@ class StyleCutMix(Method):
         return soft_cross_entropy(logits, targets), logits
 
     def _kept(self, own: Tensor, other: Tensor, generator: np.random.Generator) -> Tensor:
-        """g of each pair: how much of an image stays as it is where it takes the other's style; (B,)."""
+        """g of each pair: how much of an image stays as it is where it takes the other's style;
+        (B,).
+        """
         if self.gamma == "random":
             return own.new_full((len(own),), generator.beta(self.style_alpha, self.style_alpha))
         if self.distances is None:
             raise RuntimeError("StyleCutMix has no style distances: network() was not called")
         self.distances = self.distances.to(own.device)
-        return torch.tanh(self.distances[own.argmax(1), other.argmax(1)] / self.delta).to(own.dtype)
+        return torch.tanh(self.distances[own.argmax(1), other.argmax(1)] / self.delta).to(
+            own.dtype
+        )
 
     @torch.no_grad()
-    def mixed(self, images: Tensor, partner: Tensor, kept: Tensor, own_style: float, box: Box) -> Tensor:
+    def mixed(
+        self, images: Tensor, partner: Tensor, kept: Tensor, own_style: float, box: Box
+    ) -> Tensor:
         """The mixed images.
 
-        images      (B, C, H, W)   normalised; grey ones (C = 1) are shown to VGG as three equal channels (ours)
+        images      (B, C, H, W)   normalised; grey ones (C = 1) are shown to VGG as three equal
+                    channels (ours)
         partner     (B,)
         kept        (B,)           g
         own_style   rs
@@ -145,13 +167,23 @@ class StyleCutMix(Method):
 
 
 def load_distances(folder: Path, classes: int) -> Tensor:
-    """The table of style distances between classes, (K, K), 2 added on its diagonal; DataError where it is missing or another."""
+    """The table of style distances between classes, (K, K), 2 added on its diagonal; DataError
+    where it is missing or another.
+    """
     path = folder / f"styleDistanceMatrix{classes}"
-    where = "https://github.com/alsdml/StyleMix has it for CIFAR-10 and CIFAR-100; `gamma: random` needs none"
+    where = (
+        "https://github.com/alsdml/StyleMix has it for CIFAR-10 and CIFAR-100; `gamma: "
+        "random` needs none"
+    )
     try:
         table = np.loadtxt(path, delimiter=",", ndmin=2)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: no readable table of style distances ({error}): {where}") from None
+        raise DataError(
+            f"{path}: no readable table of style distances ({error}): {where}"
+        ) from None
     if table.shape != (classes, classes):
-        raise DataError(f"{path}: a table of {table.shape[0]} x {table.shape[1]}, not {classes} x {classes}: {where}")
+        raise DataError(
+            f"{path}: a table of {table.shape[0]} x {table.shape[1]}, not {classes} x {classes}: "
+            f"{where}"
+        )
     return torch.from_numpy(table + 2 * np.eye(classes)).float()

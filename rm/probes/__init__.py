@@ -1,9 +1,12 @@
-"""Probes: what can be measured of a trial instead of training it; one function each, its name is its name in a spec.
+"""Probes: what can be measured of a trial instead of training it; one function each, its name is
+its name in a spec.
 
-    name(trial, device, log, *, option=default, ...) -> {name: the number that the spec compares, others: as they are}
+    name(trial, device, log, *, option=default, ...) -> {name: the number that the spec compares,
+    others: as they are}
 
-`log.point(...)` journals one point of a curve, `log.keep(...)` keeps a picture or the like with the record; `log.check()` is called
-where a probe can be stopped, and raises then. A probe that was stopped begins anew: it keeps no state.
+`log.point(...)` journals one point of a curve, `log.keep(...)` keeps a picture or the like with
+the record; `log.check()` is called where a probe can be stopped, and raises then. A probe that was
+stopped begins anew: it keeps no state.
 """
 
 from typing import Protocol

@@ -1,7 +1,9 @@
-"""How many classes one training label holds: the paper's Fig. 7, from a method's own draws. Nothing is trained or read from disk.
+"""How many classes one training label holds: the paper's Fig. 7, from a method's own draws.
+Nothing is trained or read from disk.
 
-Labels are drawn uniformly over the classes (ImageNet's are nearly uniform), images are blank. The mixed label is read off the
-loss itself, whatever the method does inside: for a soft cross-entropy, d loss / d logits = (softmax(logits) - label) / B.
+Labels are drawn uniformly over the classes (ImageNet's are nearly uniform), images are blank. The
+mixed label is read off the loss itself, whatever the method does inside: for a soft cross-entropy,
+d loss / d logits = (softmax(logits) - label) / B.
 """
 
 from typing import Annotated
@@ -30,7 +32,8 @@ def effective_classes(
     classes: Annotated[int, "classes >= 2"] = 1000,
     size: Annotated[int, "size >= 2"] = 224,
 ) -> dict[str, float]:
-    """Classes whose share of a label exceeds `threshold`, mean over all labels of `iterations` steps.
+    """Classes whose share of a label exceeds `threshold`, mean over all labels of `iterations`
+    steps.
 
     Points: threshold and effective_classes along CURVE.
     """
@@ -39,7 +42,8 @@ def effective_classes(
         model = method.network(_Blank(classes)).double().to(device)
     except NotImplementedError:
         raise TrialError(
-            f"effective_classes shows blank images to a blank network; {trial.name('method')} acts inside one"
+            f"effective_classes shows blank images to a blank network; {trial.name('method')} "
+            "acts inside one"
         ) from None
     generator = np.random.default_rng([trial.seed, 1])
     method.start_epoch()
@@ -47,8 +51,12 @@ def effective_classes(
     counted = torch.zeros_like(thresholds)
     for _ in range(iterations):
         log.check()
-        labels = torch.from_numpy(generator.integers(classes, size=trial.train.batch_size)).to(device)
-        counted += _effective(_mixed_labels(method, model, labels, classes, size, generator), thresholds)
+        labels = torch.from_numpy(generator.integers(classes, size=trial.train.batch_size)).to(
+            device
+        )
+        counted += _effective(
+            _mixed_labels(method, model, labels, classes, size, generator), thresholds
+        )
     mean = (counted / iterations).tolist()
     for at, value in zip(CURVE, mean, strict=False):
         log.point(threshold=at, effective_classes=value)
@@ -56,14 +64,23 @@ def effective_classes(
 
 
 def _effective(labels: Tensor, thresholds: Tensor) -> Tensor:
-    """labels (B, K), thresholds (T,) -> (T,): how many classes of a label exceed each threshold, mean over the labels."""
+    """labels (B, K), thresholds (T,) -> (T,): how many classes of a label exceed each threshold,
+    mean over the labels.
+    """
     return torch.stack([(labels > each).sum(1).double().mean() for each in thresholds])
 
 
 def _mixed_labels(
-    method: Method, model: nn.Module, labels: Tensor, classes: int, size: int, generator: np.random.Generator
+    method: Method,
+    model: nn.Module,
+    labels: Tensor,
+    classes: int,
+    size: int,
+    generator: np.random.Generator,
 ) -> Tensor:
-    """One step of the method on blank images with these labels (B,): the labels (B, K) that its loss uses, float64."""
+    """One step of the method on blank images with these labels (B,): the labels (B, K) that its
+    loss uses, float64.
+    """
     count = len(labels)
     images = torch.zeros(1, 1, 1, 1, device=labels.device).expand(count, 1, size, size)
     targets = F.one_hot(labels, classes).double()

@@ -1,8 +1,10 @@
-"""What a method costs over the plain training of the same network: the paper's Table 11, on this machine.
+"""What a method costs over the plain training of the same network: the paper's Table 11, on this
+machine.
 
-The images are noise: nothing is read from disk. Time: single steps of the method and of the baseline in turn, the median of their
-ratios, so that a machine that slows down slows both. Memory: the peak while training, of the GPU's allocator, or of a process of
-its own on a CPU, less what it held before. FLOPs are multiply-adds of a step's forward pass (torch's counter counts each twice).
+The images are noise: nothing is read from disk. Time: single steps of the method and of the
+baseline in turn, the median of their ratios, so that a machine that slows down slows both. Memory:
+the peak while training, of the GPU's allocator, or of a process of its own on a CPU, less what it
+held before. FLOPs are multiply-adds of a step's forward pass (torch's counter counts each twice).
 """
 
 import dataclasses
@@ -42,10 +44,11 @@ def overhead(
     classes: Annotated[int, "classes >= 2"] = 1000,
     size: Annotated[int, "size >= 2"] = 224,
 ) -> dict[str, float]:
-    """Percent over the baseline; `value` and `reference` are the method's and the baseline's own numbers.
+    """Percent over the baseline; `value` and `reference` are the method's and the baseline's own
+    numbers.
 
-    of      parameters: millions, with whatever the method adds for training; deployed_parameters: without it;
-            flops: billions of multiply-adds an image; memory: MiB; time: ms a step
+    of      parameters: millions, with whatever the method adds for training; deployed_parameters:
+            without it; flops: billions of multiply-adds an image; memory: MiB; time: ms a step
     steps   pairs of steps, for time; points: value and reference of each pair
     """
     plain = _with_method(trial, {"name": "baseline"})
@@ -101,7 +104,9 @@ def _wait(device: torch.device) -> None:
 
 
 def _noise(trial: Trial, steps: int, classes: int, size: int) -> Dataset:
-    """As many batches as there are steps, of one batch of noise: its images are shown again and again."""
+    """As many batches as there are steps, of one batch of noise: its images are shown again and
+    again.
+    """
     generator = np.random.default_rng(trial.seed)
     batch = trial.train.batch_size
     images = torch.from_numpy(generator.integers(256, size=(batch, size, size, 3), dtype=np.uint8))
@@ -114,7 +119,9 @@ def _noise(trial: Trial, steps: int, classes: int, size: int) -> Dataset:
 def _parameters(trial: Trial, classes: int, *, deployed: bool) -> float:
     """Millions."""
     with torch.device("meta"):
-        backbone: Backbone = find("backbone", trial.name("backbone"))(classes, 3, **trial.options("backbone"))
+        backbone: Backbone = find("backbone", trial.name("backbone"))(
+            classes, 3, **trial.options("backbone")
+        )
         network = backbone if deployed else _method(trial).network(backbone)
     return sum(p.numel() for p in network.parameters()) / 1e6
 
@@ -125,11 +132,15 @@ def _method(trial: Trial) -> Method:
 
 
 def _multiply_adds(trial: Trial, classes: int, size: int) -> float:
-    """Billions an image, of the second step's forward pass and loss; on torch's meta device, where nothing is computed."""
+    """Billions an image, of the second step's forward pass and loss; on torch's meta device, where
+    nothing is computed.
+    """
     count = 2
     with torch.device("meta"):
         method = _method(trial)
-        model = method.network(find("backbone", trial.name("backbone"))(classes, 3, **trial.options("backbone")))
+        model = method.network(
+            find("backbone", trial.name("backbone"))(classes, 3, **trial.options("backbone"))
+        )
         images, targets = torch.empty(count, 3, size, size), torch.empty(count, classes)
     generator = np.random.default_rng(trial.seed)
     method.start_epoch()
@@ -175,9 +186,15 @@ def _train(trial: Trial, device: torch.device, classes: int, size: int) -> None:
 
 
 def _peak() -> float:
-    """MiB that this process has held at most. The kernel's ru_maxrss would count its parent's too."""
+    """MiB that this process has held at most. The kernel's ru_maxrss would count its parent's
+    too.
+    """
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        line = next(
+            line
+            for line in status.read_text(encoding="ascii").splitlines()
+            if line.startswith("VmHWM")
+        )
         return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

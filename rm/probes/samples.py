@@ -1,7 +1,8 @@
-"""What a method shows the network: real images before and after mixing, as the paper's Fig. 1 to 3 show them.
+"""What a method shows the network: real images before and after mixing, as the paper's Fig. 1 to 3
+show them.
 
-A real run takes its first steps; what its method is given and what its network sees are kept as pictures, one a step:
-`step<n>.png`, two rows of `count` images, above as given, below as seen.
+A real run takes its first steps; what its method is given and what its network sees are kept as
+pictures, one a step: `step<n>.png`, two rows of `count` images, above as given, below as seen.
 """
 
 from typing import Annotated
@@ -33,7 +34,8 @@ def samples(
     images = min(run.options.batch_size, len(run.train))
     if steps > run.steps_per_epoch or count > images:
         raise TrialError(
-            f"samples of {steps} steps with {count} images need at least as many in an epoch and a batch; "
+            f"samples of {steps} steps with {count} images need at least as many in an epoch and "
+            "a batch; "
             f"here they are {run.steps_per_epoch} and {images}"
         )
     witness = _Witness(run)
@@ -65,7 +67,9 @@ class _Witness:
             self.seen = images.detach()
             return features(images)
 
-        def giving(model: torch.nn.Module, images: Tensor, *others: object) -> tuple[Tensor, Tensor]:
+        def giving(
+            model: torch.nn.Module, images: Tensor, *others: object
+        ) -> tuple[Tensor, Tensor]:
             self.given = images.detach()
             return loss(model, images, *others)  # type: ignore[arg-type]
 
@@ -75,6 +79,8 @@ class _Witness:
 
 def _strip(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(N, C, H, W) normalised -> (3, H, N * W) uint8, side by side."""
-    scale, shift = (torch.tensor(values, device=images.device)[:, None, None] for values in (std, mean))
+    scale, shift = (
+        torch.tensor(values, device=images.device)[:, None, None] for values in (std, mean)
+    )
     pixels = (255 * (images.float() * scale + shift)).round().clamp(0, 255).to(torch.uint8).cpu()
     return torch.cat(list(pixels.expand(-1, 3, -1, -1)), 2).contiguous()

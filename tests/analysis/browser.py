@@ -1,4 +1,6 @@
-"""A headless Chromium, driven over the DevTools protocol: one page, its console, scripts and screenshots."""
+"""A headless Chromium, driven over the DevTools protocol: one page, its console, scripts and
+screenshots.
+"""
 
 import asyncio
 import base64
@@ -14,7 +16,9 @@ from typing import Any
 
 import aiohttp
 
-PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PROGRAM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-port=0", "--window-size=1280,1600",
@@ -23,7 +27,9 @@ PATIENCE = 240.0
 
 
 class Browser:
-    """One tab. complaints collects uncaught errors and everything that the console was told as an error."""
+    """One tab. complaints collects uncaught errors and everything that the console was told as an
+    error.
+    """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket, self.ids, self.complaints = socket, itertools.count(1), []
@@ -34,7 +40,8 @@ class Browser:
         while True:
             answer = json.loads((await asyncio.wait_for(self.socket.receive(), PATIENCE)).data)
             if answer.get("method") == "Runtime.exceptionThrown" or (
-                answer.get("method") == "Log.entryAdded" and answer["params"]["entry"]["level"] == "error"
+                answer.get("method") == "Log.entryAdded"
+                and answer["params"]["entry"]["level"] == "error"
             ):
                 self.complaints.append(answer["params"])
             if answer.get("id") == number:

@@ -8,7 +8,9 @@ from tests.analysis.samples import fake_curve, fake_records, rows_spec
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A real sqlite store with the finished trials of `rows_spec`; its migrations cost seconds, so there is one."""
+    """A real sqlite store with the finished trials of `rows_spec`; its migrations cost seconds, so
+    there is one.
+    """
     from mlflow import MlflowClient
     from mlflow.entities import Metric as Point
     from mlflow.entities import Param, RunTag
@@ -19,8 +21,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     spec = rows_spec()
     for row in fake_records(spec).to_dict("records"):
         run = client.create_run(experiment, run_name=f"rows · seed {row['seed']}").info.run_id
-        tags = [RunTag(key, str(row[key])) for key in ("trial_id", "seed", "run_dir", "host", "device", "git_commit")]
-        points = [Point("test_top1_error", value, 0, epoch) for epoch, value in fake_curve(row["trial_id"], 5)]
+        tags = [
+            RunTag(key, str(row[key]))
+            for key in ("trial_id", "seed", "run_dir", "host", "device", "git_commit")
+        ]
+        points = [
+            Point("test_top1_error", value, 0, epoch)
+            for epoch, value in fake_curve(row["trial_id"], 5)
+        ]
         points += [Point(key, row[key], 0, 0) for key in COLUMNS if key.endswith("top1_error")]
         client.log_batch(
             run,

@@ -18,11 +18,23 @@ METHODS = {
     "+ CutMix": {"name": "cutmix", "alpha": 1.0},
     "+ RM (ours)": {"name": "recursive_mix", "alpha": 0.5, "omega": 0.1},
 }
-PUBLISHED = {"ResNet-18": [21.70, 20.99, 19.61, 18.64], "PyramidNet, α̃=270": [16.67, 16.02, 15.59, 14.65]}
+PUBLISHED = {
+    "ResNet-18": [21.70, 20.99, 19.61, 18.64],
+    "PyramidNet, α̃=270": [16.67, 16.02, 15.59, 14.65],
+}
 
 
-def trial(method: Mapping[str, Any], seed: int, backbone: str = "resnet18", epochs: int = 200) -> Trial:
-    return Trial({"backbone": {"name": backbone}, "method": dict(method), "train": {"epochs": epochs}, "seed": seed})
+def trial(
+    method: Mapping[str, Any], seed: int, backbone: str = "resnet18", epochs: int = 200
+) -> Trial:
+    return Trial(
+        {
+            "backbone": {"name": backbone},
+            "method": dict(method),
+            "train": {"epochs": epochs},
+            "seed": seed,
+        }
+    )
 
 
 def grid_spec(profile: str | None = None, seeds: tuple[int, ...] = (0, 1, 2)) -> Spec:
@@ -31,12 +43,17 @@ def grid_spec(profile: str | None = None, seeds: tuple[int, ...] = (0, 1, 2)) ->
     cells = []
     for backbone, numbers in PUBLISHED.items():
         for (label, method), published in zip(METHODS.items(), numbers, strict=True):
-            assumed = {"method.alpha": "not in the paper; Mixup's own default"} if label == "+ Mixup" else {}
+            assumed = (
+                {"method.alpha": "not in the paper; Mixup's own default"}
+                if label == "+ Mixup"
+                else {}
+            )
             trials = tuple(trial(method, seed, backbone, epochs) for seed in seeds)
             cells.append(Cell((backbone, label), published, trials, assumed))
     claims = (Claim("+ RM (ours) < + CutMix < Baseline", ("+ RM (ours)", "+ CutMix", "Baseline")),)
     return Spec(
-        Path("experiments/grid.yaml"), "Table 3: CIFAR-100 & <friends>", Paper(key="yang2022recursivemix", table="3"),
+        Path("experiments/grid.yaml"), "Table 3: CIFAR-100 & "
+                                       "<friends>", Paper(key="yang2022recursivemix", table="3"),
         Metric(name="top1_error", select="best"), 0.3, seeds, profile, ("smoke",), ("backbone", "method"), tuple(cells), claims, (),
     )  # fmt: skip
 
@@ -44,15 +61,22 @@ def grid_spec(profile: str | None = None, seeds: tuple[int, ...] = (0, 1, 2)) ->
 def rows_spec() -> Spec:
     """Lines without published numbers and a sweep over α, as in the quickstart."""
     methods = {"Baseline": METHODS["Baseline"], "+ CutMix": METHODS["+ CutMix"]}
-    methods |= {f"+ RM, α={alpha}": METHODS["+ RM (ours)"] | {"alpha": alpha} for alpha in (0.5, 0.1, 0.9)}
+    methods |= {
+        f"+ RM, α={alpha}": METHODS["+ RM (ours)"] | {"alpha": alpha} for alpha in (0.5, 0.1, 0.9)
+    }
     cells = tuple(
         Cell((label,), None, tuple(trial(method, seed, "resnet8", 30) for seed in (0, 1, 2)), {})
         for label, method in methods.items()
     )
     claims = (Claim("+ RM, α=0.5 < Baseline", ("+ RM, α=0.5", "Baseline")),)
-    options = {"x": "method.alpha", "where": {"method.name": "recursive_mix"}, "baseline": "Baseline"}
+    options = {
+        "x": "method.alpha",
+        "where": {"method.name": "recursive_mix"},
+        "baseline": "Baseline",
+    }
     return Spec(
-        Path("experiments/rows.yaml"), "Quickstart: handwritten digits", None, Metric(name="top1_error", select="last"), 0.3,
+        Path("experiments/rows.yaml"), "Quickstart: handwritten "
+                                       "digits", None, Metric(name="top1_error", select="last"), 0.3,
         (0, 1, 2), None, (), ("row",), cells, claims, (FigureSpec("alpha", "sweep", options),),
     )  # fmt: skip
 
@@ -62,7 +86,9 @@ def without_published(spec: Spec) -> Spec:
 
 
 def fake_records(spec: Spec, skip: tuple[str, ...] = (), std: float = 0.12) -> pd.DataFrame:
-    """A finished record for every trial but those skipped, near the published number where there is one."""
+    """A finished record for every trial but those skipped, near the published number where there
+    is one.
+    """
     rows = []
     for i, cell in enumerate(spec.cells):
         for one in cell.trials:
@@ -73,7 +99,12 @@ def fake_records(spec: Spec, skip: tuple[str, ...] = (), std: float = 0.12) -> p
             last = best + abs(draw.gauss(0.3, 0.1))
             finals = {"best": best, "last": last, "median_last_10": last - 0.02}
             row: dict[str, Any] = dict.fromkeys(COLUMNS)
-            row |= {"trial_id": one.id, "seed": one.seed, "status": "FINISHED", "run_id": f"run-{one.id}"}
+            row |= {
+                "trial_id": one.id,
+                "seed": one.seed,
+                "status": "FINISHED",
+                "run_id": f"run-{one.id}",
+            }
             row["experiment_id"] = "1"
             row |= {
                 "run_dir": f"results/runs/{one.id}",
@@ -94,5 +125,7 @@ def fake_curve(run_id: str, epochs: int = 30) -> list[tuple[int, float]]:
 
 
 def fake_curves(records: pd.DataFrame, epochs: int = 30) -> pd.DataFrame:
-    points = [(run_id, *point) for run_id in records["run_id"] for point in fake_curve(run_id, epochs)]
+    points = [
+        (run_id, *point) for run_id in records["run_id"] for point in fake_curve(run_id, epochs)
+    ]
     return pd.DataFrame(points, columns=["run_id", "epoch", "value"])

@@ -1,4 +1,6 @@
-"""The page in a real browser, from file://: it opens, filters, unfolds, draws curves, in both themes and on a phone's width."""
+"""The page in a real browser, from file://: it opens, filters, unfolds, draws curves, in both
+themes and on a phone's width.
+"""
 
 import asyncio
 import itertools
@@ -13,7 +15,9 @@ from analysis.results import collect
 from tests.analysis import browser as chromium
 from tests.analysis.samples import fake_curve, fake_records, grid_spec, rows_spec
 
-pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="needs chromium (apt-get install chromium)")
+pytestmark = pytest.mark.skipif(
+    chromium.PROGRAM is None, reason="needs chromium (apt-get install chromium)"
+)
 SHOTS = Path(os.environ.get("RM_SCREENSHOTS") or tempfile.mkdtemp(prefix="rm-screenshots-"))
 
 
@@ -22,9 +26,14 @@ def page(tmp_path_factory):
     """Two tables: one cell without a record, one that differs, one with a seed still running."""
     views, curves = [], {}
     for spec in (grid_spec(), rows_spec()):
-        records = fake_records(spec, tuple(trial.id for trial in spec.cells[0].trials) if spec.name == "grid" else ())
+        records = fake_records(
+            spec, tuple(trial.id for trial in spec.cells[0].trials) if spec.name == "grid" else ()
+        )
         if spec.name == "grid":
-            records.loc[records["trial_id"].isin({trial.id for trial in spec.cells[2].trials}), "best_top1_error"] += 3
+            records.loc[
+                records["trial_id"].isin({trial.id for trial in spec.cells[2].trials}),
+                "best_top1_error",
+            ] += 3
             records.loc[records["trial_id"] == spec.cells[3].trials[0].id, "status"] = "RUNNING"
         views.append(View(collect(spec, records), (), "Test error against epoch."))
         curves |= {
@@ -35,7 +44,14 @@ def page(tmp_path_factory):
     path.parent.mkdir(parents=True)
     notes = "# Notes\n\n## A finding\n\nText.\n\nSource: code."
     path.write_text(
-        to_html(views, curves, title="What is reproduced", folder=path.parent, results=path.parents[1], notes=notes)
+        to_html(
+            views,
+            curves,
+            title="What is reproduced",
+            folder=path.parent,
+            results=path.parents[1],
+            notes=notes,
+        )
     )
     return path
 
@@ -73,7 +89,8 @@ def test_the_page_filters_unfolds_and_draws_curves_without_a_complaint(page, tmp
         await tab.press("Enter", 13)  # by keyboard
         await tab.until("document.querySelectorAll('#grid--1 + tr.detail path.line').length === 3")
         visible = (
-            "[...document.querySelectorAll('#grid--1 + tr.detail tbody tr')].filter(row => row.offsetParent).length"
+            "[...document.querySelectorAll('#grid--1 + tr.detail tbody tr')].filter(row => "
+            "row.offsetParent).length"
         )
         assert await tab.run(visible) == 3
         text = await tab.run("document.querySelector('#grid--1 + tr.detail').textContent")
@@ -85,15 +102,20 @@ def test_the_page_filters_unfolds_and_draws_curves_without_a_complaint(page, tmp
         await tab.run("document.querySelector('#grid details:has([data-curves])').open = true")
         await tab.until("document.querySelectorAll('#grid .charts svg').length === 2")
         lengths = await tab.run(
-            "[...document.querySelectorAll('#grid .charts path.line')].map(path => path.getTotalLength())"
+            "[...document.querySelectorAll('#grid .charts path.line')].map(path => "
+            "path.getTotalLength())"
         )
         assert len(lengths) == 7
         assert min(lengths) > 100
         marks = await tab.run(
-            "[...document.querySelectorAll('#grid--1 + tr.detail .chart')].map(chart => [...chart.querySelectorAll('.axis')].map("
-            "(line, i) => [Number(chart.querySelectorAll('text')[i].textContent), Number(line.getAttribute('y1'))]))[0]"
+            "[...document.querySelectorAll('#grid--1 + tr.detail .chart')].map(chart => "
+            "[...chart.querySelectorAll('.axis')].map("
+            "(line, i) => [Number(chart.querySelectorAll('text')[i].textContent), "
+            "Number(line.getAttribute('y1'))]))[0]"
         )
-        steps = {(round(b[0] - a[0], 6), round(a[1] - b[1], 3)) for a, b in itertools.pairwise(marks)}
+        steps = {
+            (round(b[0] - a[0], 6), round(a[1] - b[1], 3)) for a, b in itertools.pairwise(marks)
+        }
         assert len(steps) == 1, "marks as far apart as their numbers say"
         (step, _) = next(iter(steps))
         assert f"{step:e}"[0] in "125", "round numbers"
@@ -108,16 +130,29 @@ def test_both_themes_and_a_phone(page, tmp_path, theme):
         background = await tab.run("getComputedStyle(document.body).backgroundColor")
         assert background == {"light": "rgb(247, 247, 245)", "dark": "rgb(20, 23, 26)"}[theme]
         assert (
-            await tab.run("[...document.querySelectorAll('tr.detail tbody tr')].filter(row => row.offsetParent).length")
+            await tab.run(
+                "[...document.querySelectorAll('tr.detail tbody tr')].filter(row => "
+                "row.offsetParent).length"
+            )
             == 3
         )
         await tab.look(SHOTS / f"{theme}.png")
         await tab.run("document.querySelector('#grid--2').scrollIntoView({block: 'center'})")
         await tab.look(SHOTS / f"{theme}-open.png")
-        await tab.ask("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+        await tab.ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=390,
+            height=844,
+            deviceScaleFactor=1,
+            mobile=True,
+        )
         assert await tab.run("document.documentElement.scrollWidth <= 390")
-        chart = await tab.run("document.querySelector('tr.detail .chart').getBoundingClientRect().toJSON()")
-        assert 0 <= chart["left"] < chart["right"] <= 390, "the curves are seen without scrolling sideways"
+        chart = await tab.run(
+            "document.querySelector('tr.detail .chart').getBoundingClientRect().toJSON()"
+        )
+        assert 0 <= chart["left"] < chart["right"] <= 390, (
+            "the curves are seen without scrolling sideways"
+        )
         await tab.look(SHOTS / f"{theme}-phone.png")
 
     drive(steps, tmp_path)
@@ -126,7 +161,10 @@ def test_both_themes_and_a_phone(page, tmp_path, theme):
 def test_the_system_decides_on_the_theme_where_nobody_did(page, tmp_path):
     async def steps(tab):
         for scheme, background in (("light", "rgb(247, 247, 245)"), ("dark", "rgb(20, 23, 26)")):
-            await tab.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+            await tab.ask(
+                "Emulation.setEmulatedMedia",
+                features=[{"name": "prefers-color-scheme", "value": scheme}],
+            )
             await tab.open(page)
             assert await tab.run("getComputedStyle(document.body).backgroundColor") == background
 

@@ -1,4 +1,6 @@
-"""A fresh clone: every command says the same of the records that came with it, before anything was run or mirrored."""
+"""A fresh clone: every command says the same of the records that came with it, before anything was
+run or mirrored.
+"""
 
 import csv
 import json
@@ -16,7 +18,8 @@ from tests.conftest import ROOT
 
 SPEC = "experiments/cifar10_small.yaml"
 COMMITTED = [
-    json.loads(line) for line in (ROOT / "results/reproduced/cifar10_small.jsonl").read_text("utf-8").splitlines()
+    json.loads(line)
+    for line in (ROOT / "results/reproduced/cifar10_small.jsonl").read_text("utf-8").splitlines()
 ]
 
 
@@ -25,7 +28,9 @@ def clone(tmp_path_factory):
     """What `git clone` would bring, of the files as they are here."""
     folder = tmp_path_factory.mktemp("clone")
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
     )
     if listed.returncode:
         pytest.skip("not a git checkout")
@@ -40,7 +45,12 @@ def call(clone: Path, *words: str, status: int = 0) -> str:
     hidden = ("RM_RESULTS_DIR", "MLFLOW_TRACKING_URI", "PYTHONPATH")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     done = subprocess.run(
-        [sys.executable, *words], cwd=clone, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *words],
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == status, done.stderr
     return done.stdout + done.stderr
@@ -49,14 +59,21 @@ def call(clone: Path, *words: str, status: int = 0) -> str:
 def test_every_command_tells_the_same_story(clone):
     before = {path for path in clone.rglob("*") if "__pycache__" not in path.parts}
     told = call(clone, "launch/run.py", "status", SPEC)
-    assert "18 trials: 18 finished (18 of the finished ones committed in results/reproduced)" in told
+    assert (
+        "18 trials: 18 finished (18 of the finished ones committed in results/reproduced)" in told
+    )
     counted = json.loads(call(clone, "launch/run.py", "status", SPEC, "--json"))
     assert counted["counts"] == {"finished": 18}
     assert {trial["where"] for trial in counted["trials"]} == {"committed"}
     told = call(clone, "launch/run.py", SPEC, "--dry-run")
-    assert "18 trials: 18 finished (18 of them committed in results/reproduced); 0 epochs to train" in told
+    assert (
+        "18 trials: 18 finished (18 of them committed in results/reproduced); 0 epochs to train"
+        in told
+    )
     assert "RM_RESULTS_DIR" in call(clone, "launch/run.py", SPEC, "--force", status=2)
-    assert {path for path in clone.rglob("*") if "__pycache__" not in path.parts} == before  # looking changes nothing
+    assert {
+        path for path in clone.rglob("*") if "__pycache__" not in path.parts
+    } == before  # looking changes nothing
     told = call(clone, "analysis/report.py", SPEC)
     assert "no seed has finished" not in told
     with (clone / "results/report/cifar10_small.csv").open(encoding="utf-8", newline="") as file:
@@ -65,7 +82,9 @@ def test_every_command_tells_the_same_story(clone):
     for row in table:
         mine = [record for record in COMMITTED if f"· {row['row']} ·" in record["label"]]
         assert int(row["n"]) == len(mine) == 3
-        assert float(row["mean"]) == pytest.approx(mean(r["result"]["metrics"]["last_top1_error"] for r in mine))
+        assert float(row["mean"]) == pytest.approx(
+            mean(r["result"]["metrics"]["last_top1_error"] for r in mine)
+        )
     assert (clone / "results/report/cifar10_small/learning_curves.svg").exists()
     assert not (clone / "results/mlflow.db").exists()
 
@@ -83,7 +102,9 @@ def test_committed_records_are_rows_and_curves(results):
     curves = load_curves([frame["run_id"][0]], "test_top1_error")
     evaluated = [
         (epoch, error)
-        for epoch, error in zip(record["epochs"]["epoch"], record["epochs"]["test_top1_error"], strict=True)
+        for epoch, error in zip(
+            record["epochs"]["epoch"], record["epochs"]["test_top1_error"], strict=True
+        )
         if error is not None
     ]
     assert len(evaluated) == 9

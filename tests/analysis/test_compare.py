@@ -1,4 +1,6 @@
-"""The statistics: against scipy, worked examples, simulation, and the cases in which a formula has nothing to say."""
+"""The statistics: against scipy, worked examples, simulation, and the cases in which a formula has
+nothing to say.
+"""
 
 import random
 
@@ -32,7 +34,9 @@ def test_an_estimate_is_scipys(n):
 
 
 def test_an_estimate_worked_by_hand():
-    found = compare.estimate([2.40, 2.38, 2.28])  # the authors' three released CIFAR-10 logs; t(0.975, 2) = 4.303
+    found = compare.estimate(
+        [2.40, 2.38, 2.28]
+    )  # the authors' three released CIFAR-10 logs; t(0.975, 2) = 4.303
     assert found.mean == pytest.approx(2.353333, abs=1e-6)
     assert found.std == pytest.approx(0.064291, abs=1e-6)
     assert found.high - found.mean == pytest.approx(4.302653 * 0.064291 / 3**0.5, abs=1e-5)
@@ -83,7 +87,10 @@ def test_a_verdict_gives_its_reason():
     assert one.reason == "1 of 3 seeds, without 1 and 2; one value has no interval"
     assert one.difference == pytest.approx(6.36)
     assert "equal" in compare.verdict([18.6, 18.6], 18.64, 0.3).reason
-    assert compare.verdict([], 18.64, 0.3, missing=[0, 1, 2]).reason == "0 of 3 seeds, without 0, 1 and 2"
+    assert (
+        compare.verdict([], 18.64, 0.3, missing=[0, 1, 2]).reason
+        == "0 of 3 seeds, without 0, 1 and 2"
+    )
 
 
 def test_a_reduced_profile_and_an_unpublished_cell_are_never_judged():
@@ -95,7 +102,9 @@ def test_a_reduced_profile_and_an_unpublished_cell_are_never_judged():
 @pytest.mark.parametrize("margin", [0.0, 0.05, 0.3])
 def test_without_a_true_difference_differs_is_said_in_at_most_5_percent(margin):
     words = [compare.verdict(normal(i, 3, 18.64), 18.64, margin).word for i in range(2000)]
-    assert words.count("differs") / 2000 <= 0.05 + 0.01  # 0.01 is two standard errors of this simulation
+    assert (
+        words.count("differs") / 2000 <= 0.05 + 0.01
+    )  # 0.01 is two standard errors of this simulation
 
 
 def test_at_the_margin_reproduced_is_said_in_at_most_5_percent():
@@ -113,13 +122,19 @@ def test_a_claim_is_scipys_paired_and_welchs_test(seed):
     left, right = normal(seed, 4, 18.6), normal(seed + 100, 4, 18.8, 0.3)
     result = claims.test_claim(by_seed(left), by_seed(right))
     assert result.p == pytest.approx(stats.ttest_rel(left, right, alternative="less").pvalue)
-    assert result.p_opposite == pytest.approx(stats.ttest_rel(left, right, alternative="greater").pvalue)
-    assert result.welch_p == pytest.approx(stats.ttest_ind(left, right, equal_var=False, alternative="less").pvalue)
+    assert result.p_opposite == pytest.approx(
+        stats.ttest_rel(left, right, alternative="greater").pvalue
+    )
+    assert result.welch_p == pytest.approx(
+        stats.ttest_ind(left, right, equal_var=False, alternative="less").pvalue
+    )
     assert result.difference == pytest.approx(np.mean(left) - np.mean(right))
 
 
 def test_students_sleep_data():
-    """Student (1908): ten patients, extra hours of sleep under two drugs; t = -4.0621, two-sided p = 0.00283."""
+    """Student (1908): ten patients, extra hours of sleep under two drugs; t = -4.0621, two-sided p
+    = 0.00283.
+    """
     first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
     second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
     result = claims.test_claim(by_seed(first), by_seed(second))
@@ -128,12 +143,17 @@ def test_students_sleep_data():
 
 
 def test_claims_pair_by_seed_and_use_only_shared_ones():
-    result = claims.test_claim({0: 18.0, 1: 18.5, 2: 18.2, 7: 99.0}, {0: 19.0, 1: 19.6, 2: 19.1, 8: 0.0})
+    result = claims.test_claim(
+        {0: 18.0, 1: 18.5, 2: 18.2, 7: 99.0}, {0: 19.0, 1: 19.6, 2: 19.1, 8: 0.0}
+    )
     assert (result.word, result.n, result.difference) == ("holds", 3, pytest.approx(-1.0))
 
 
 def test_the_opposite_of_a_claim_is_reversed():
-    assert claims.test_claim({0: 19.0, 1: 19.6, 2: 19.1}, {0: 18.0, 1: 18.5, 2: 18.2}).word == "reversed"
+    assert (
+        claims.test_claim({0: 19.0, 1: 19.6, 2: 19.1}, {0: 18.0, 1: 18.5, 2: 18.2}).word
+        == "reversed"
+    )
 
 
 def test_claims_without_two_pairs_are_missing():
@@ -143,7 +163,9 @@ def test_claims_without_two_pairs_are_missing():
 
 
 def test_equal_differences_fall_back_on_the_sign_test():
-    """18.7 - 18.6 and 19.7 - 19.6 differ by rounding only; a t-test would take that for certainty."""
+    """18.7 - 18.6 and 19.7 - 19.6 differ by rounding only; a t-test would take that for
+    certainty.
+    """
     three = claims.test_claim({0: 18.6, 1: 19.6, 2: 20.6}, {0: 18.7, 1: 19.7, 2: 20.7})
     assert (three.word, three.p) == ("undecided", 0.125)
     five = claims.test_claim(by_seed([18.0] * 5), by_seed([19.0] * 5))
@@ -156,7 +178,12 @@ def test_holm_by_hand():
     tested = [claims.ClaimResult("holds", 3, -1.0, p, 1 - p) for p in (0.01, 0.04, 0.03)]
     missing = claims.ClaimResult("missing", 1)
     corrected = claims.holm([tested[0], missing, *tested[1:]])
-    assert [c.holm_p for c in corrected] == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
+    assert [c.holm_p for c in corrected] == [
+        pytest.approx(0.03),
+        None,
+        pytest.approx(0.06),
+        pytest.approx(0.06),
+    ]
     assert [c.word for c in corrected] == ["holds", "missing", "undecided", "undecided"]
     assert "alone it would be `holds`" in corrected[2].reason
 
@@ -168,18 +195,27 @@ def test_a_reversed_claim_gives_the_p_value_of_its_opposite():
 
 
 def test_no_claim_holds_by_chance_more_than_5_percent_of_tables():
-    """Ten true null hypotheses a table: the rate of tables with any false "holds" stays at the level."""
+    """Ten true null hypotheses a table: the rate of tables with any false "holds" stays at the
+    level.
+    """
     false = 0
     for table in range(400):
-        pairs = [(normal(table * 20 + i, 3, 18.0), normal(90_000 + table * 20 + i, 3, 18.0)) for i in range(10)]
+        pairs = [
+            (normal(table * 20 + i, 3, 18.0), normal(90_000 + table * 20 + i, 3, 18.0))
+            for i in range(10)
+        ]
         results = claims.holm([claims.test_claim(by_seed(a), by_seed(b)) for a, b in pairs])
         false += any(result.word == "holds" for result in results)
     assert false / 400 <= 0.05 + 0.025
 
 
 def test_what_the_best_epoch_flatters_by_is_a_paired_mean():
-    """The authors' three logs: 2.40, 2.38, 2.28 at their best epochs, 2.68, 2.51, 2.58 at the last."""
-    found = compare.inflation({0: 2.40, 1: 2.38, 2: 2.28, 3: 9.0}, {0: 2.68, 1: 2.51, 2: 2.58, 4: 9.0})
+    """The authors' three logs: 2.40, 2.38, 2.28 at their best epochs, 2.68, 2.51, 2.58 at the
+    last.
+    """
+    found = compare.inflation(
+        {0: 2.40, 1: 2.38, 2: 2.28, 3: 9.0}, {0: 2.68, 1: 2.51, 2: 2.58, 4: 9.0}
+    )
     low, high = stats.t.interval(0.95, 2, 0.71 / 3, stats.sem([0.28, 0.13, 0.30]))
     assert (found.n, found.mean) == (3, pytest.approx(0.71 / 3))
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
@@ -218,7 +254,9 @@ def test_a_range_holds_turns_out_wider_or_stays_undecided():
 
 def test_a_range_that_is_just_exceeded_is_said_to_hold_in_at_most_5_percent():
     words = [
-        claims.test_range([by_seed(normal(i, 4, 18.0)), by_seed(normal(50_000 + i, 4, 18.3))], 0.3).word
+        claims.test_range(
+            [by_seed(normal(i, 4, 18.0)), by_seed(normal(50_000 + i, 4, 18.3))], 0.3
+        ).word
         for i in range(2000)
     ]
     assert words.count("holds") / 2000 <= 0.05 + 0.01

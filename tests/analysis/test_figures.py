@@ -1,4 +1,6 @@
-"""Figures: what they draw, that nothing is dropped silently, and that the same input gives the same bytes."""
+"""Figures: what they draw, that nothing is dropped silently, and that the same input gives the
+same bytes.
+"""
 
 import itertools
 import os
@@ -28,13 +30,17 @@ def sweep(spec, records, **changes):
 
 
 def curves(spec, records):
-    return figures.render("learning_curves", spec, records, lambda metric: fake_curves(records), {})
+    return figures.render(
+        "learning_curves", spec, records, lambda metric: fake_curves(records), {}
+    )
 
 
 def texts(figure):
     svg = figures.to_bytes(figure, "svg", "test").decode()
     return " ".join(
-        "".join(node.itertext()) for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("text")
+        "".join(node.itertext())
+        for node in ElementTree.fromstring(svg).iter()
+        if node.tag.endswith("text")
     )
 
 
@@ -68,7 +74,9 @@ def test_a_missing_point_is_named():
 
 def test_published_points_are_drawn():
     spec = rows_spec()
-    spec = replace(spec, cells=tuple(replace(cell, published=7.0 + i) for i, cell in enumerate(spec.cells)))
+    spec = replace(
+        spec, cells=tuple(replace(cell, published=7.0 + i) for i, cell in enumerate(spec.cells))
+    )
     figure, data = sweep(spec, fake_records(spec))
     assert list(data["published"]) == [10.0, 9.0, 11.0, 7.0]
     assert "published" in texts(figure)
@@ -98,7 +106,9 @@ def test_a_figure_that_cannot_be_drawn_says_why(changes, message):
 
 
 def test_an_unknown_figure_is_named():
-    with pytest.raises(figures.FigureError, match=r"unknown figure 'swoop'; valid: learning_curves, .*sweep"):
+    with pytest.raises(
+        figures.FigureError, match=r"unknown figure 'swoop'; valid: learning_curves, .*sweep"
+    ):
         figures.load("swoop")
 
 
@@ -106,7 +116,10 @@ def test_learning_curves_have_a_panel_for_each_row_of_a_grid():
     spec = grid_spec()
     records = fake_records(spec)
     figure, data = curves(spec, records)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["ResNet-18", "PyramidNet, α̃=270"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "ResNet-18",
+        "PyramidNet, α̃=270",
+    ]
     assert len(data) == len(spec.trials) * 30
     assert {"Baseline", "+ RM (ours)"} <= set(data["cell"])
 
@@ -128,7 +141,9 @@ def test_nothing_finished_is_still_a_figure():
 @pytest.mark.parametrize("kind", ["pdf", "png", "svg"])
 def test_the_same_input_gives_the_same_bytes(kind):
     spec = rows_spec()
-    first, second = (figures.to_bytes(sweep(spec, fake_records(spec))[0], kind, "alpha") for _ in range(2))
+    first, second = (
+        figures.to_bytes(sweep(spec, fake_records(spec))[0], kind, "alpha") for _ in range(2)
+    )
     assert first == second
     assert b"Date" not in first.replace(b"DateTime", b"")
 
@@ -136,25 +151,45 @@ def test_the_same_input_gives_the_same_bytes(kind):
 def test_another_process_draws_the_same_bytes(tmp_path):
     """Whatever its hash seed, its own matplotlib settings and what was drawn before."""
     script = (
-        "import hashlib; from tests.analysis.test_figures import *; spec, grid = rows_spec(), grid_spec();"
+        "import hashlib; from tests.analysis.test_figures import *; spec, grid = rows_spec(), "
+        "grid_spec();"
         "drawn = [sweep(spec, fake_records(spec))[0], curves(grid, fake_records(grid))[0]];"
-        "print([hashlib.sha256(figures.to_bytes(f, k, 'a')).hexdigest() for f in drawn for k in ('pdf', 'png', 'svg')])"
+        "print([hashlib.sha256(figures.to_bytes(f, k, 'a')).hexdigest() for f in drawn for k in "
+        "('pdf', 'png', 'svg')])"
     )
-    (tmp_path / "matplotlibrc").write_text("xtick.major.size: 20\nfont.size: 30\nlines.antialiased: False\n")
+    (tmp_path / "matplotlibrc").write_text(
+        "xtick.major.size: 20\nfont.size: 30\nlines.antialiased: False\n"
+    )
     said = []
     for number in "12":
-        env = {**os.environ, "PYTHONHASHSEED": number} | ({"MATPLOTLIBRC": str(tmp_path)} if number == "2" else {})
+        env = {**os.environ, "PYTHONHASHSEED": number} | (
+            {"MATPLOTLIBRC": str(tmp_path)} if number == "2" else {}
+        )
         said.append(
-            subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, check=True).stdout
+            subprocess.run(
+                [sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, check=True
+            ).stdout
         )
     assert said[0].count(b"', '") == 5
     assert said[0] == said[1]
 
 
 DICHROMATS = {
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
     "none": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
 }
 """What is seen of linear RGB at full severity (Machado, Oliveira and Fernandes, 2009)."""
@@ -162,13 +197,24 @@ DICHROMATS = {
 
 @pytest.mark.parametrize("sight", DICHROMATS)
 def test_the_style_s_colours_can_be_told_apart_by_everyone(sight):
-    """At least 15 in CIELAB between any two, on which a just noticeable difference is about 2.3."""
-    srgb = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in figures.PALETTE])
+    """At least 15 in CIELAB between any two, on which a just noticeable difference is about
+    2.3.
+    """
+    srgb = np.array(
+        [[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in figures.PALETTE]
+    )
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     seen = np.clip(linear @ np.array(DICHROMATS[sight]).T, 0, 1)
-    xyz = seen @ np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]).T
+    xyz = (
+        seen
+        @ np.array(
+            [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+        ).T
+    )
     f = np.cbrt(np.maximum(xyz / [0.9505, 1.0, 1.089], 0.008856))
-    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+    lab = np.stack(
+        [116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1
+    )
     apart = [np.linalg.norm(one - other) for one, other in itertools.combinations(lab, 2)]
     assert len(apart) == 28
     assert min(apart) >= 15
@@ -192,7 +238,9 @@ def test_saving_writes_all_formats_and_the_numbers(tmp_path: Path):
 def test_an_inline_svg_shares_no_id_and_takes_the_pages_colours():
     spec = rows_spec()
     figure = sweep(spec, fake_records(spec))[0]
-    one, two = (figures.inline_svg(figure, name, 'a "quoted" <caption>') for name in ("one", "two"))
+    one, two = (
+        figures.inline_svg(figure, name, 'a "quoted" <caption>') for name in ("one", "two")
+    )
     ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in (one, two)]
     assert not ids[0] & ids[1]
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', one))

@@ -1,4 +1,6 @@
-"""The figures of sweeps in panels, of measurements, and of images: what they draw, and what they say is not there yet."""
+"""The figures of sweeps in panels, of measurements, and of images: what they draw, and what they
+say is not there yet.
+"""
 
 import io
 import math
@@ -32,22 +34,39 @@ def spec_of(name, profile=None):
 def texts(figure):
     svg = figures.to_bytes(figure, "svg", "test").decode()
     return " ".join(
-        "".join(node.itertext()) for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("text")
+        "".join(node.itertext())
+        for node in ElementTree.fromstring(svg).iter()
+        if node.tag.endswith("text")
     )
 
 
-def drawn(spec, records, curves=lambda metric: pd.DataFrame(columns=["run_id", "epoch", "value"]), artifacts=None):
+def drawn(
+    spec,
+    records,
+    curves=lambda metric: pd.DataFrame(columns=["run_id", "epoch", "value"]),
+    artifacts=None,
+):
     one = spec.figures[0]
-    return figures.render(one.draw, spec, records, curves, one.options, artifacts or (lambda run_id, name: None))
+    return figures.render(
+        one.draw, spec, records, curves, one.options, artifacts or (lambda run_id, name: None)
+    )
 
 
 def measured(spec, values):
-    """A finished record for each trial; values(cell, seed) -> {name: number} that its probe found."""
+    """A finished record for each trial; values(cell, seed) -> {name: number} that its probe
+    found.
+    """
     rows = []
     for cell in spec.cells:
         for trial in cell.trials:
-            row = dict.fromkeys(COLUMNS) | {"trial_id": trial.id, "seed": trial.seed, "status": "FINISHED"}
-            row |= {"run_id": f"run-{trial.id}"} | {f"measured_{k}": v for k, v in values(cell, trial.seed).items()}
+            row = dict.fromkeys(COLUMNS) | {
+                "trial_id": trial.id,
+                "seed": trial.seed,
+                "status": "FINISHED",
+            }
+            row |= {"run_id": f"run-{trial.id}"} | {
+                f"measured_{k}": v for k, v in values(cell, trial.seed).items()
+            }
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -56,7 +75,10 @@ def measured(spec, values):
 def test_sweeps_have_a_panel_for_each_data_set(name):
     spec = spec_of(name)
     figure, data = drawn(spec, fake_records(spec))
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["CIFAR-10, PyramidNet-200", "CIFAR-100, ResNet-18"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "CIFAR-10, PyramidNet-200",
+        "CIFAR-100, ResNet-18",
+    ]
     assert len(data) == len(spec.cells)
     assert list(data.groupby("panel", sort=False)["published"].count()) == [2, 2]
     assert set(data["n"]) == {3}
@@ -66,7 +88,12 @@ def test_sweeps_have_a_panel_for_each_data_set(name):
 
 def test_a_sweep_says_panel_by_panel_what_is_missing():
     spec = spec_of("fig4")
-    gone = tuple(t.id for c in spec.cells if c.labels == ("CIFAR-10, PyramidNet-200", "α=0.3") for t in c.trials)
+    gone = tuple(
+        t.id
+        for c in spec.cells
+        if c.labels == ("CIFAR-10, PyramidNet-200", "α=0.3")
+        for t in c.trials
+    )
     figure, _ = drawn(spec, fake_records(spec, gone))
     assert "no finished seed yet: CIFAR-10, PyramidNet-200: α = 0.3" in texts(figure)
     figure, data = drawn(spec, fake_records(spec)[:0])
@@ -85,7 +112,9 @@ CLASSES = {"Baseline": 1.0, "+ Mixup": 2.0, "+ CutMix": 2.0, "+ RM (ours)": 4.4}
 
 
 def fig7_records(spec):
-    return measured(spec, lambda cell, seed: {"effective_classes": CLASSES[cell.labels[-1]] + 0.01 * seed})
+    return measured(
+        spec, lambda cell, seed: {"effective_classes": CLASSES[cell.labels[-1]] + 0.01 * seed}
+    )
 
 
 def fig7_curves(records):
@@ -110,7 +139,9 @@ def test_fig7_draws_every_method_and_the_papers_number():
 def test_a_measurement_has_a_table_without_epochs():
     spec = spec_of("fig7")
     table = collect(spec, fig7_records(spec))
-    assert {cell.labels[-1]: cell.verdict.word for cell in table.cells}["+ RM (ours)"] == "reproduced"
+    assert {cell.labels[-1]: cell.verdict.word for cell in table.cells}[
+        "+ RM (ours)"
+    ] == "reproduced"
     for text in (to_markdown(table), to_latex(table)):
         assert "epoch" not in text
         assert "percentage points" not in text
@@ -162,7 +193,8 @@ def test_samples_show_every_method_and_follow_the_recursion():
     records = measured(spec, lambda cell, seed: {"samples": 12.5})
     steps = {f"step{step}.png": picture(step) for step in (1, 2, 3)}
     areas = pd.DataFrame(
-        [(run, i, 0.25) for run in records["run_id"] for i in (1, 2, 3)], columns=["run_id", "epoch", "value"]
+        [(run, i, 0.25) for run in records["run_id"] for i in (1, 2, 3)],
+        columns=["run_id", "epoch", "value"],
     )
     figure, data = drawn(spec, records, lambda metric: areas, lambda run_id, name: steps.get(name))
     images = [image for part in figure.subfigs for axes in part.axes for image in axes.images]

@@ -57,9 +57,13 @@ def page(spec, records, **options):
     table = collect(spec, records)
     drawings = []
     for figure in spec.figures:
-        drawn, _ = figures.render(figure.draw, spec, records, lambda metric: fake_curves(records), figure.options)
+        drawn, _ = figures.render(
+            figure.draw, spec, records, lambda metric: fake_curves(records), figure.options
+        )
         svg = figures.inline_svg(drawn, figure.name, figure.name)
-        drawings.append(Drawing(figure.name, f"What {figure.name} shows", svg, (f"rows/{figure.name}.pdf",)))
+        drawings.append(
+            Drawing(figure.name, f"What {figure.name} shows", svg, (f"rows/{figure.name}.pdf",))
+        )
     curves = {
         ("top1_error", trial): dict(fake_curve(run))
         for trial, run in zip(records["trial_id"], records["run_id"], strict=True)
@@ -69,7 +73,9 @@ def page(spec, records, **options):
 
 
 def data_of(html):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1]
+    )
 
 
 def parse(html):
@@ -99,7 +105,9 @@ def test_a_page_parses_and_needs_no_network(name, request):
         if attrs.get(key)
     ]
     assert all(value.startswith("#") for value in loads)
-    assert not [tag for tag, _ in checker.found if tag in ("link", "iframe", "object", "embed", "img")]
+    assert not [
+        tag for tag, _ in checker.found if tag in ("link", "iframe", "object", "embed", "img")
+    ]
     styles = re.findall(r"<style.*?</style>", request.getfixturevalue(name), re.DOTALL)
     assert not re.search(r"url\(\s*['\"]?http|@import", " ".join(styles))
 
@@ -122,15 +130,21 @@ def test_every_cell_has_its_runs_with_a_link_to_directory_and_record(grid):
     assert [seed[3] for seed in seeds] == [trial.id for trial in grid_spec().trials]
     assert all(seed[4] == f"1/runs/run-{seed[3]}" and seed[5] == 1 for seed in seeds)
     assert {data["machines"][seed[6]] for seed in seeds} == {"NVIDIA H200, node-07"}
-    assert all(len(seed[2]) == 3 and "curves" in cell for cell in data["cells"].values() for seed in cell["seeds"])
+    assert all(
+        len(seed[2]) == 3 and "curves" in cell
+        for cell in data["cells"].values()
+        for seed in cell["seeds"]
+    )
 
 
 def test_a_run_on_another_machine_is_named_and_not_linked():
     records = fake_records(grid_spec())
     records["run_dir"] = "/scratch/elsewhere/abc"
-    assert {seed[5] for cell in data_of(page(grid_spec(), records))["cells"].values() for seed in cell["seeds"]} == {
-        "/scratch/elsewhere/abc"
-    }
+    assert {
+        seed[5]
+        for cell in data_of(page(grid_spec(), records))["cells"].values()
+        for seed in cell["seeds"]
+    } == {"/scratch/elsewhere/abc"}
 
 
 def test_a_text_in_the_data_cannot_end_the_script():
@@ -150,7 +164,9 @@ def test_a_curve_is_thinned_to_its_ends_and_even_steps():
 
 def test_a_watched_page_reloads_itself_and_no_other(grid):
     assert "data-reload" not in grid.split("<body>")[0]
-    assert '<html lang="en" data-reload="7">' in page(rows_spec(), fake_records(rows_spec()), reload=7)
+    assert '<html lang="en" data-reload="7">' in page(
+        rows_spec(), fake_records(rows_spec()), reload=7
+    )
 
 
 def test_notes_stand_below_with_their_sources():
@@ -158,7 +174,10 @@ def test_notes_stand_below_with_their_sources():
     checker = parse(page(grid_spec(), fake_records(grid_spec()), notes=notes))
     assert checker.text.count("Source:") == notes.count("## ")
     assert "The RoI box was transposed until April 2023" in checker.text
-    assert render_notes("# T\n\n* a <b>\n* `c`")["html"] == "<ul><li>a &lt;b&gt;</li><li><code>c</code></li></ul>"
+    assert (
+        render_notes("# T\n\n* a <b>\n* `c`")["html"]
+        == "<ul><li>a &lt;b&gt;</li><li><code>c</code></li></ul>"
+    )
 
 
 def test_gpu_hours_count_devices_and_leave_cpus_apart():
@@ -210,7 +229,10 @@ def test_the_summary_counts_in_words():
     records.loc[0, "status"] = "FAILED"
     records.loc[1, "status"] = "RUNNING"
     found = summary(collect(spec, records[:-1]))
-    assert found[0] == "21 of 24 trials have finished; 1 is running, 1 failed and 1 has no record yet."
+    assert (
+        found[0]
+        == "21 of 24 trials have finished; 1 is running, 1 failed and 1 has no record yet."
+    )
     assert found[1].startswith("Of 8 cells, ")
     assert len(summary(collect(rows_spec(), fake_records(rows_spec())))) == 3
     assert "no published numbers" in summary(collect(without_published(spec), records))[1]

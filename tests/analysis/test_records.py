@@ -49,7 +49,9 @@ def test_a_finished_run_is_preferred_to_a_later_broken_one(store):
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     runs = []
     for start, status in ((1000, "FAILED"), (2000, "FINISHED"), (3000, "KILLED")):
-        run = client.create_run(experiment, start_time=start, tags={"trial_id": "thrice", "seed": "0"})
+        run = client.create_run(
+            experiment, start_time=start, tags={"trial_id": "thrice", "seed": "0"}
+        )
         client.set_terminated(run.info.run_id, status)
         runs.append(run.info.run_id)
     assert list(load_records(["thrice"], store)["run_id"]) == [runs[1]]
@@ -69,7 +71,9 @@ def test_a_store_that_is_not_there_is_no_error_and_is_not_made(tmp_path, kind):
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path):
-    (tmp_path / "mlflow.db").write_text("this is not a database, but it is long enough to be looked at" * 20)
+    (tmp_path / "mlflow.db").write_text(
+        "this is not a database, but it is long enough to be looked at" * 20
+    )
     with pytest.raises(RecordsError, match=r"mlflow\.db: the records cannot be read"):
         load_records(["a"], f"sqlite:///{tmp_path / 'mlflow.db'}")
 
@@ -93,7 +97,9 @@ def start_run(store, trial, status="FINISHED", start=None):
     client = MlflowClient(tracking_uri=store)
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     start = start or int(time.time() * 1000)
-    run = client.create_run(experiment, start_time=start, tags={"trial_id": trial, "seed": "0"}).info.run_id
+    run = client.create_run(
+        experiment, start_time=start, tags={"trial_id": trial, "seed": "0"}
+    ).info.run_id
     if status != "RUNNING":
         client.set_terminated(run, status, end_time=start + 1)
     return client, run
@@ -109,7 +115,10 @@ def test_an_unchanged_store_is_not_opened_again(store, trials, tmp_path, monkeyp
 @pytest.mark.parametrize("quick", [True, False], ids=["small store", "large store"])
 def test_what_has_changed_since_is_read_again(store, tmp_path, monkeypatch, quick):
     monkeypatch.setattr(load, "_QUICK", 1e9 if quick else 0.0)
-    cache, ids = Cache(tmp_path), [f"{quick} {name}" for name in ("running", "new", "late", "again")]
+    cache, ids = (
+        Cache(tmp_path),
+        [f"{quick} {name}" for name in ("running", "new", "late", "again")],
+    )
     client, running = start_run(store, ids[0], "RUNNING")
     _, former = start_run(store, ids[3])
     assert set(load_records(ids, store, cache)["status"]) == {"RUNNING", "FINISHED"}
@@ -119,7 +128,12 @@ def test_what_has_changed_since_is_read_again(store, tmp_path, monkeypatch, quic
     client.delete_run(former)
     _, latter = start_run(store, ids[3])
     found = load_records(ids, store, cache).set_index("trial_id")
-    assert dict(found["status"]) == {ids[0]: "FAILED", ids[1]: "FINISHED", ids[2]: "FINISHED", ids[3]: "FINISHED"}
+    assert dict(found["status"]) == {
+        ids[0]: "FAILED",
+        ids[1]: "FINISHED",
+        ids[2]: "FINISHED",
+        ids[3]: "FINISHED",
+    }
     assert found.loc[ids[3], "run_id"] == latter
     pd.testing.assert_frame_equal(found, load_records(ids, store).set_index("trial_id"))
 
@@ -149,7 +163,11 @@ def test_curves_of_finished_runs_are_read_once(store, trials, tmp_path, monkeypa
     asked = []
     histories = load._histories
     monkeypatch.setattr(
-        load, "_histories", lambda uri, ids, metric: asked.extend(ids) or histories(uri, ids, metric)
+        load,
+        "_histories",
+        lambda uri, ids, metric: asked.extend(ids) or histories(uri, ids, metric),
     )
-    pd.testing.assert_frame_equal(load_curves(runs, "test_top1_error", store, cache, finished), first)
+    pd.testing.assert_frame_equal(
+        load_curves(runs, "test_top1_error", store, cache, finished), first
+    )
     assert asked == [runs[1]]

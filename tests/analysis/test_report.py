@@ -26,7 +26,9 @@ def quickstart_store(store):
     run = client.create_run(
         experiment, tags={"trial_id": trial.id, "seed": "0", "git_commit": "abc+changes"}
     ).info.run_id
-    finals = [Metric(f"{kind}_top1_error", 6.25, 0, 3) for kind in ("best", "last", "median_last_10")]
+    finals = [
+        Metric(f"{kind}_top1_error", 6.25, 0, 3) for kind in ("best", "last", "median_last_10")
+    ]
     epochs = [Metric("test_top1_error", 10.0 - epoch, 0, epoch) for epoch in (1, 2, 3)]
     client.log_batch(run, metrics=[*finals, *epochs])
     client.set_terminated(run)
@@ -34,41 +36,70 @@ def quickstart_store(store):
 
 
 def test_the_command_writes_everything_from_any_folder(tmp_path, quickstart_store):
-    command = [sys.executable, str(SCRIPT), "experiments/quickstart.yaml", "--tracking-uri", quickstart_store]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "experiments/quickstart.yaml",
+        "--tracking-uri",
+        quickstart_store,
+    ]
     done = subprocess.run(
-        [*command, "--output", "out"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=6000
+        [*command, "--output", "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=6000,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "6.25" in done.stdout
     assert "1 of 3 seeds, without 1 and 2" in done.stdout
     stems = ["html", "md", "tex", "csv"]
-    assert [(tmp_path / "out" / f"quickstart.{end}").stat().st_size > 0 for end in stems] == [True] * 4
+    assert [(tmp_path / "out" / f"quickstart.{end}").stat().st_size > 0 for end in stems] == [
+        True
+    ] * 4
     for line in done.stdout.splitlines():
-        assert not line.startswith("wrote ") or (tmp_path / line.removeprefix("wrote ")).is_file(), line
+        assert (
+            not line.startswith("wrote ") or (tmp_path / line.removeprefix("wrote ")).is_file()
+        ), line
     assert (tmp_path / "out" / "quickstart" / "learning_curves.svg").exists()
     html = (tmp_path / "out" / "quickstart.html").read_text()
     HTMLParser().feed(html)
     assert "with local changes" in html
 
 
-def test_without_a_store_all_is_missing_and_nothing_is_made_but_the_report(tmp_path, monkeypatch, capsys):
+def test_without_a_store_all_is_missing_and_nothing_is_made_but_the_report(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("RM_RESULTS_DIR", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert report.main(["experiments/table3.yaml", "--profile", "smoke", "--format", "html,csv"]) == 0
+    assert (
+        report.main(["experiments/table3.yaml", "--profile", "smoke", "--format", "html,csv"]) == 0
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report"]
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["table3-smoke.csv", "table3-smoke.html"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        "table3-smoke.csv",
+        "table3-smoke.html",
+    ]
     out = capsys.readouterr().out
     assert "Reduced profile “smoke”" in out
     assert "python launch/run.py" in out
 
 
-def test_all_mistakes_in_all_specs_are_printed_and_nothing_is_written(tmp_path, monkeypatch, capsys):
+def test_all_mistakes_in_all_specs_are_printed_and_nothing_is_written(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("RM_RESULTS_DIR", str(tmp_path / "results"))
     (tmp_path / "one.yaml").write_text("title: one\n")
     (tmp_path / "two.yaml").write_text("titel: two\n")
-    assert report.main([str(tmp_path / "one.yaml"), str(tmp_path / "two.yaml"), str(tmp_path / "none.yaml")]) == 2
+    assert (
+        report.main(
+            [str(tmp_path / "one.yaml"), str(tmp_path / "two.yaml"), str(tmp_path / "none.yaml")]
+        )
+        == 2
+    )
     errors = capsys.readouterr().err
     assert all(name in errors for name in ("one.yaml:1", "two.yaml:1", "none.yaml"))
     assert not (tmp_path / "results").exists()
@@ -77,14 +108,26 @@ def test_all_mistakes_in_all_specs_are_printed_and_nothing_is_written(tmp_path, 
 def test_a_figure_with_a_wrong_option_is_bad_input(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RM_RESULTS_DIR", str(tmp_path / "results"))
     text = (ROOT / "experiments" / "quickstart.yaml").read_text()
-    (tmp_path / "quickstart.yaml").write_text(text.replace("baseline: Baseline", "basis: Baseline"))
-    assert report.main([str(tmp_path / "quickstart.yaml"), "--tracking-uri", f"sqlite:///{tmp_path}/no.db"]) == 2
-    assert "figure 'alpha': sweep: unknown option 'basis'; valid: x, where, baseline" in capsys.readouterr().err
+    (tmp_path / "quickstart.yaml").write_text(
+        text.replace("baseline: Baseline", "basis: Baseline")
+    )
+    assert (
+        report.main(
+            [str(tmp_path / "quickstart.yaml"), "--tracking-uri", f"sqlite:///{tmp_path}/no.db"]
+        )
+        == 2
+    )
+    assert (
+        "figure 'alpha': sweep: unknown option 'basis'; valid: x, where, baseline"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "results").exists()
 
 
 def test_two_specs_of_one_name_would_overwrite_each_other(tmp_path, capsys):
-    (tmp_path / "quickstart.yaml").write_text((ROOT / "experiments" / "quickstart.yaml").read_text())
+    (tmp_path / "quickstart.yaml").write_text(
+        (ROOT / "experiments" / "quickstart.yaml").read_text()
+    )
     given = [str(tmp_path / "quickstart.yaml"), str(ROOT / "experiments" / "quickstart.yaml")]
     assert report.main(given) == 2
     assert "overwritten" in capsys.readouterr().err

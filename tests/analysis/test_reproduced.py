@@ -28,7 +28,11 @@ claims: ["RM < Baseline"]
 
 
 def record(trial, error):
-    metrics = {f"{s}_{m}": error for m in ("top1_error", "top5_error") for s in ("best", "last", "median_last_10")}
+    metrics = {
+        f"{s}_{m}": error
+        for m in ("top1_error", "top5_error")
+        for s in ("best", "last", "median_last_10")
+    }
     attempt = {
         "host": "h",
         "device": "H200",
@@ -41,7 +45,11 @@ def record(trial, error):
         "trial": json.loads(trial.to_json()),
         "attempts": [attempt],
         "epochs": {"epoch": [1, 2], "time": [0.0, 86400.0]},
-        "result": {"seed": trial.seed, "metrics": {**metrics, "best_epoch": 2}, "train_seconds": 3600.0},
+        "result": {
+            "seed": trial.seed,
+            "metrics": {**metrics, "best_epoch": 2},
+            "train_seconds": 3600.0,
+        },
     }
 
 
@@ -57,7 +65,11 @@ def folders(tmp_path):
 def test_the_page_says_what_is_there_and_what_is_not(folders):
     experiments, folder = folders
     baseline, rm = load_spec(experiments / "two.yaml").cells
-    records = [record(baseline.trials[0], 20.4), record(baseline.trials[1], 20.2), record(rm.trials[0], 18.1)]
+    records = [
+        record(baseline.trials[0], 20.4),
+        record(baseline.trials[1], 20.2),
+        record(rm.trials[0], 18.1),
+    ]
     (folder / "two.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
     text = page(folder, experiments)
     assert "| `two.jsonl` | 3 | H200 | 0123456789ab | 2 | 1970-01-02 | 3.00 |" in text
@@ -81,7 +93,19 @@ def test_committed_records_are_what_they_say_and_the_page_is_of_them():
     for path in sorted(REPRODUCED.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             found = json.loads(line)
-            values = {key: value for key, value in found["trial"].items() if key not in ("id", "numerics")}
-            assert trial_id(values, found["trial"]["numerics"]) == found["id"] == found["result"]["id"]
-            assert found["epochs"]["epoch"] == list(range(1, found["trial"]["train"]["epochs"] + 1))
-    assert (REPRODUCED / "README.md").read_text(encoding="utf-8") == page(REPRODUCED, ROOT / "experiments")
+            values = {
+                key: value
+                for key, value in found["trial"].items()
+                if key not in ("id", "numerics")
+            }
+            assert (
+                trial_id(values, found["trial"]["numerics"])
+                == found["id"]
+                == found["result"]["id"]
+            )
+            assert found["epochs"]["epoch"] == list(
+                range(1, found["trial"]["train"]["epochs"] + 1)
+            )
+    assert (REPRODUCED / "README.md").read_text(encoding="utf-8") == page(
+        REPRODUCED, ROOT / "experiments"
+    )

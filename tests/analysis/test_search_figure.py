@@ -1,4 +1,6 @@
-"""A search in the records: samples found by their rows, the winner by the launcher's rule, and the figure of both."""
+"""A search in the records: samples found by their rows, the winner by the launcher's rule, and the
+figure of both.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,21 +21,32 @@ BASE = {
     "method": {"name": "recursive_mix", "alpha": 0.5, "omega": 0.1},
     "train": {"epochs": 20},
 }
-SPACE = (Dimension("method.alpha", "uniform", (0.1, 1.0)), Dimension("method.omega", "loguniform", (0.01, 2.0)))
+SPACE = (
+    Dimension("method.alpha", "uniform", (0.1, 1.0)),
+    Dimension("method.omega", "loguniform", (0.01, 2.0)),
+)
 ENDS = [("finished", 20), ("stopped", 5), ("finished", 20), ("stopped", 10)]
 LAST = [4.0, 60.0, 3.0, 30.0]
 
 
 def search_spec() -> Spec:
     search = Search(SPACE, "top1_error", 4, 0, Asha(grace_epochs=5), "random", 500, BASE)
-    spec = replace(rows_spec(), path=Path("experiments/hunt.yaml"), metric=Metric(select="last"), claims=(), figures=())
+    spec = replace(
+        rows_spec(),
+        path=Path("experiments/hunt.yaml"),
+        metric=Metric(select="last"),
+        claims=(),
+        figures=(),
+    )
     return replace(spec, cells=spec.cells[:1], search=search)
 
 
 def tried(spec: Spec) -> tuple[Tried, ...]:
     samples = spec.search.drawn()
     ends = zip(samples, ENDS, LAST, strict=True)
-    return tuple(Tried(s, state, epoch, value, 0.1, f"run-{s.number}") for s, (state, epoch), value in ends)
+    return tuple(
+        Tried(s, state, epoch, value, 0.1, f"run-{s.number}") for s, (state, epoch), value in ends
+    )
 
 
 def with_samples(spec: Spec, some: tuple[Tried, ...]) -> Spec:
@@ -43,7 +56,10 @@ def with_samples(spec: Spec, some: tuple[Tried, ...]) -> Spec:
 def curves(spec: Spec):
     rows = []
     for one in spec.search.tried:
-        rows += [(one.run_id, epoch, one.value * one.epoch / epoch) for epoch in range(5, one.epoch + 1, 5)]
+        rows += [
+            (one.run_id, epoch, one.value * one.epoch / epoch)
+            for epoch in range(5, one.epoch + 1, 5)
+        ]
     frame = pd.DataFrame(rows, columns=["run_id", "epoch", "value"])
     return lambda metric: frame if metric == "test_top1_error" else frame[:0]
 
@@ -54,7 +70,9 @@ def render(spec: Spec, **options):
 
 def texts(figure):
     svg = figures.to_bytes(figure, "svg", "test").decode()
-    return " ".join("".join(n.itertext()) for n in ElementTree.fromstring(svg).iter() if n.tag.endswith("text"))
+    return " ".join(
+        "".join(n.itertext()) for n in ElementTree.fromstring(svg).iter() if n.tag.endswith("text")
+    )
 
 
 def test_the_figure_holds_every_sample_with_its_curve_and_the_winner():
@@ -74,7 +92,9 @@ def test_the_figure_holds_every_sample_with_its_curve_and_the_winner():
     plane, lines = figure.axes[:2]
     assert plane.get_yscale() == "log"
     marked = [line for line in lines.lines if line.get_marker() == "X"]
-    assert sorted(line.get_xdata()[0] for line in marked) == [5, 10], "where the two stopped ones were stopped"
+    assert sorted(line.get_xdata()[0] for line in marked) == [5, 10], (
+        "where the two stopped ones were stopped"
+    )
 
 
 def test_samples_without_a_decision_are_named_and_nobody_wins():
@@ -94,9 +114,12 @@ def test_the_plane_may_be_turned_and_only_numbers_span_it():
     spec = search_spec()
     spec = with_samples(spec, tried(spec))
     turned = render(spec, x="method.omega", y="method.alpha")[1]
-    assert set(turned[turned["sample"] == 1]["x"]) == {spec.search.drawn()[0].point["method.omega"]}
+    assert set(turned[turned["sample"] == 1]["x"]) == {
+        spec.search.drawn()[0].point["method.omega"]
+    }
     with pytest.raises(
-        figures.FigureError, match=r"x: train\.epochs is no numeric key.*valid: method\.alpha, method\.omega"
+        figures.FigureError,
+        match=r"x: train\.epochs is no numeric key.*valid: method\.alpha, method\.omega",
     ):
         render(spec, x="train.epochs")
     with pytest.raises(figures.FigureError, match="has no search to draw"):
@@ -107,7 +130,9 @@ def test_the_plane_may_be_turned_and_only_numbers_span_it():
 def test_the_same_input_gives_the_same_bytes(kind):
     spec = search_spec()
     spec = with_samples(spec, tried(spec))
-    assert figures.to_bytes(render(spec)[0], kind, "s") == figures.to_bytes(render(spec)[0], kind, "s")
+    assert figures.to_bytes(render(spec)[0], kind, "s") == figures.to_bytes(
+        render(spec)[0], kind, "s"
+    )
 
 
 @pytest.fixture
@@ -125,13 +150,28 @@ def log_samples(tmp_path):
         experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
         for one in some:
             label = one.sample.label
-            rows = [label, f"{label}; stopped at epoch {one.epoch} by asha"] if one.state == "stopped" else [label]
-            tags = {"trial_id": one.sample.trial.id, "seed": "0", f"spec.{spec.name}": " | ".join(rows)}
+            rows = (
+                [label, f"{label}; stopped at epoch {one.epoch} by asha"]
+                if one.state == "stopped"
+                else [label]
+            )
+            tags = {
+                "trial_id": one.sample.trial.id,
+                "seed": "0",
+                f"spec.{spec.name}": " | ".join(rows),
+            }
             run = client.create_run(experiment, tags=tags).info.run_id
             params = [Param(key, repr(value)) for key, value in one.sample.point.items()]
-            points = [Point("test_top1_error", one.value * one.epoch / e, e, e) for e in range(5, one.epoch + 1, 5)]
-            client.log_batch(run, params=params, metrics=[*points, Point("test_loss", one.loss, 0, one.epoch)])
-            client.set_terminated(run, {"finished": "FINISHED", "failed": "FAILED"}.get(one.state, "KILLED"))
+            points = [
+                Point("test_top1_error", one.value * one.epoch / e, e, e)
+                for e in range(5, one.epoch + 1, 5)
+            ]
+            client.log_batch(
+                run, params=params, metrics=[*points, Point("test_loss", one.loss, 0, one.epoch)]
+            )
+            client.set_terminated(
+                run, {"finished": "FINISHED", "failed": "FAILED"}.get(one.state, "KILLED")
+            )
         return uri
 
     return log
@@ -149,7 +189,9 @@ def test_records_give_back_what_the_search_found(log_samples):
     log_samples(spec, tried(spec)[3:])
     found = settled(spec, uri)
     expected = [(one.sample, one.state, one.epoch, one.value) for one in tried(spec)]
-    assert [(one.sample, one.state, one.epoch, one.value) for one in found.search.tried] == expected
+    assert [
+        (one.sample, one.state, one.epoch, one.value) for one in found.search.tried
+    ] == expected
     assert len(sample_runs(found)) == 4
     assert found.cells[-1].labels == ("winner",)
     assert found.cells[-1].trials == spec.search.trials(spec.search.drawn()[2].point, spec.seeds)
@@ -160,5 +202,10 @@ def test_an_interrupted_sample_without_the_schedulers_word_is_undecided(log_samp
     spec = search_spec()
     some = (*tried(spec)[:3], replace(tried(spec)[3], state="undecided"))
     found = settled(spec, log_samples(spec, some))
-    assert [one.state for one in found.search.tried] == ["finished", "stopped", "finished", "undecided"]
+    assert [one.state for one in found.search.tried] == [
+        "finished",
+        "stopped",
+        "finished",
+        "undecided",
+    ]
     assert found.cells == spec.cells

@@ -20,7 +20,9 @@ def ids(spec, *cells):
 
 @pytest.fixture(scope="module")
 def grid():
-    """The first cell is missing, the second has one seed of three and a running one, the third differs."""
+    """The first cell is missing, the second has one seed of three and a running one, the third
+    differs.
+    """
     spec = grid_spec()
     skip = (*ids(spec, 0), spec.cells[1].trials[2].id)
     records = fake_records(spec, skip)
@@ -53,7 +55,11 @@ def renderings(table):
 
 def test_cells_know_their_seeds(grid):
     missing, one, off = grid.cells[:3]
-    assert (missing.verdict.word, missing.missing_seeds, missing.ours) == ("missing", (0, 1, 2), None)
+    assert (missing.verdict.word, missing.missing_seeds, missing.ours) == (
+        "missing",
+        (0, 1, 2),
+        None,
+    )
     assert (one.ours.n, one.missing_seeds, one.verdict.word) == (1, (1, 2), "consistent")
     assert [seed.state for seed in one.seeds] == ["finished", "running", "missing"]
     assert off.verdict.word == "differs"
@@ -107,7 +113,9 @@ def test_markdown_is_the_papers_grid(grid):
 
 def test_without_published_numbers_no_rendering_compares(rows):
     for name, text in renderings(rows).items():
-        assert name == "csv" or not re.search("published|verdict", text.split("Claim")[0], re.IGNORECASE), name
+        assert name == "csv" or not re.search(
+            "published|verdict", text.split("Claim")[0], re.IGNORECASE
+        ), name
         assert "no number for this cell" not in text or name == "csv"
 
 
@@ -137,14 +145,23 @@ def test_labels_that_look_like_numbers_or_nothing_survive_the_csv():
         for cell, label in zip(spec.cells, ["None", "007", "1e3", 'a,"b"', "NA"], strict=True)
     )
     table = collect(replace(spec, cells=cells, claims=()), fake_records(spec))
-    assert list(tables.read_csv(tables.to_csv(table), ("row",))["row"]) == ["None", "007", "1e3", 'a,"b"', "NA"]
+    assert list(tables.read_csv(tables.to_csv(table), ("row",))["row"]) == [
+        "None",
+        "007",
+        "1e3",
+        'a,"b"',
+        "NA",
+    ]
 
 
 def test_latex_escapes_everything_special():
     assert tables.latex_text("50% of A&B_c #1 {x} $y$ ~^\\") == (
         r"50\% of A\&B\_c \#1 \{x\} \$y\$ \textasciitilde{}\textasciicircum{}\textbackslash{}"
     )
-    assert tables.latex_text("α̃=270 ± −1 <ω>") == r"$\tilde{\alpha}$=270 $\pm$ $-$1 \textless{}$\omega$\textgreater{}"
+    assert (
+        tables.latex_text("α̃=270 ± −1 <ω>")
+        == r"$\tilde{\alpha}$=270 $\pm$ $-$1 \textless{}$\omega$\textgreater{}"
+    )
 
 
 @pytest.mark.parametrize("name", ["grid", "smoke", "rows"])
@@ -160,7 +177,11 @@ def test_latex_has_as_many_columns_in_every_line(name, request):
 @pytest.mark.parametrize("name", ["grid", "smoke", "rows"])
 def test_latex_compiles(name, request, tmp_path):
     body = tables.to_latex(request.getfixturevalue(name))
-    text = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
+    text = (
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
+        + body
+        + "\\end{document}\n"
+    )
     (tmp_path / "table.tex").write_text(text)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -1,4 +1,6 @@
-"""`report.py --watch` as people leave it running: beside real trials, through a server's absence, until the end or Ctrl-C."""
+"""`report.py --watch` as people leave it running: beside real trials, through a server's absence,
+until the end or Ctrl-C.
+"""
 
 import contextlib
 import json
@@ -25,7 +27,9 @@ def env(tmp_path):
 
 
 def interruptible():
-    """Ctrl-C reaches a command also where the tests themselves run in the background, which a shell starts deaf to it."""
+    """Ctrl-C reaches a command also where the tests themselves run in the background, which a
+    shell starts deaf to it.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -33,8 +37,12 @@ class Watching:
     """The command in a process of its own, its page, and what it has said."""
 
     def __init__(self, spec: Path, env: dict[str, str], *words: str) -> None:
-        self.page = Path(env["RM_RESULTS_DIR"]) / "report" / f"{'-'.join([spec.stem, *words[1:]])}.html"
-        self.said, self.complained = (spec.with_name(f"{spec.stem}.{stream}") for stream in ("out", "err"))
+        self.page = (
+            Path(env["RM_RESULTS_DIR"]) / "report" / f"{'-'.join([spec.stem, *words[1:]])}.html"
+        )
+        self.said, self.complained = (
+            spec.with_name(f"{spec.stem}.{stream}") for stream in ("out", "err")
+        )
         command = [
             sys.executable,
             str(ROOT / "analysis" / "report.py"),
@@ -46,14 +54,22 @@ class Watching:
             *words,
         ]
         with self.said.open("w") as out, self.complained.open("w") as err:
-            self.process = subprocess.Popen(command, env=env, stdout=out, stderr=err, preexec_fn=interruptible)
+            self.process = subprocess.Popen(
+                command, env=env, stdout=out, stderr=err, preexec_fn=interruptible
+            )
 
     def until(self, condition):
         """Wait for the page to be as wanted; returns it."""
         deadline = time.monotonic() + PATIENCE
         while not (self.page.exists() and condition(self.page.read_text(encoding="utf-8"))):
-            assert time.monotonic() < deadline, (self.said.read_text(), self.complained.read_text())
-            assert self.process.poll() is None, (self.said.read_text(), self.complained.read_text())
+            assert time.monotonic() < deadline, (
+                self.said.read_text(),
+                self.complained.read_text(),
+            )
+            assert self.process.poll() is None, (
+                self.said.read_text(),
+                self.complained.read_text(),
+            )
             time.sleep(0.2)
         return self.page.read_text(encoding="utf-8")
 
@@ -86,7 +102,9 @@ def epochs_shown(page):
 
 
 def data(page):
-    return json.loads(re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", page, re.DOTALL)[1])
+    return json.loads(
+        re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", page, re.DOTALL)[1]
+    )
 
 
 def reloads(page):
@@ -94,13 +112,24 @@ def reloads(page):
 
 
 def run(spec, env, *words):
-    command = [sys.executable, str(ROOT / "launch" / "run.py"), str(spec), "--workers", "1", *words]
+    command = [
+        sys.executable,
+        str(ROOT / "launch" / "run.py"),
+        str(spec),
+        "--workers",
+        "1",
+        *words,
+    ]
     null = subprocess.DEVNULL
     return subprocess.Popen(command, env=env, stdout=null, stderr=null, preexec_fn=interruptible)
 
 
 def test_the_page_follows_a_training(write_spec, env):  # noqa: F811
-    replacements = {"epochs: 2": "epochs: 100000", "seeds: [0, 1]": "seeds: [0]", "    Baseline: baseline\n": ""}
+    replacements = {
+        "epochs: 2": "epochs: 100000",
+        "seeds: [0, 1]": "seeds: [0]",
+        "    Baseline: baseline\n": "",
+    }
     spec = write_spec(**replacements, **{'claims: ["RM < Baseline"]': "claims: []"})
     with watching(spec, env) as watch:
         assert reloads(watch.until(lambda page: states(page) == ["missing"]))
@@ -135,9 +164,13 @@ def test_an_absent_server_is_waited_for_and_ctrl_c_ends_the_watch(write_spec, en
     spec = write_spec()
     with Server(env) as server:
         served = {**env, "MLFLOW_TRACKING_URI": server.uri}
-        assert run(spec, served, "--where", "method=RM", "--seeds", "0").wait(timeout=PATIENCE) == 0
+        assert (
+            run(spec, served, "--where", "method=RM", "--seeds", "0").wait(timeout=PATIENCE) == 0
+        )
         with watching(spec, served) as watch:
-            watch.until(lambda page: sorted(states(page)) == ["finished", "missing", "missing", "missing"])
+            watch.until(
+                lambda page: sorted(states(page)) == ["finished", "missing", "missing", "missing"]
+            )
             server.kill()
             watch.until_it_complains("the records cannot be read")
             time.sleep(2)

@@ -1,4 +1,6 @@
-"""Every backend behind one face. A new one is a class here and a name in BACKENDS; the suite needs nothing else."""
+"""Every backend behind one face. A new one is a class here and a name in BACKENDS; the suite needs
+nothing else.
+"""
 
 import json
 import os
@@ -26,24 +28,37 @@ class Backend:
     def __init__(self, name: str, results: Path, arguments: list[str]) -> None:
         self.name, self.results, self.arguments = name, results, arguments
 
-    def start(self, *words: object, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *words: object, environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         """The command, not waited for."""
         return subprocess.Popen(
             [sys.executable, str(ROOT / "launch" / "run.py"), *map(str, words), *self.arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "RM_RESULTS_DIR": str(self.results), **(environment or {})},
+            env={
+                **os.environ,
+                "CUDA_VISIBLE_DEVICES": "",
+                "RM_RESULTS_DIR": str(self.results),
+                **(environment or {}),
+            },
         )
 
-    def run(self, *words: object, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
-        """Exit status, output, errors, once every trial has ended. A backend that submits waits for its jobs here."""
+    def run(
+        self, *words: object, environment: dict[str, str] | None = None
+    ) -> tuple[int, str, str]:
+        """Exit status, output, errors, once every trial has ended. A backend that submits waits
+        for its jobs here.
+        """
         process = self.start(*words, environment=environment)
         out, err = process.communicate(timeout=DEADLINE)
         return process.returncode, out, err
 
     def interrupt(self, process: subprocess.Popen[str]) -> tuple[int, str]:
-        """Ask for a checkpoint and a stop, as a person would; returns exit status and errors once all have stopped."""
+        """Ask for a checkpoint and a stop, as a person would; returns exit status and errors once
+        all have stopped.
+        """
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=DEADLINE)
         return process.returncode, err
@@ -72,10 +87,16 @@ class Backend:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
-    def wait_for_epochs(self, process: subprocess.Popen[str], trials: int, epochs: int = 2) -> None:
+    def wait_for_epochs(
+        self, process: subprocess.Popen[str], trials: int, epochs: int = 2
+    ) -> None:
         """Until so many trials are at work, each with so many epochs behind it."""
         self.wait(
-            lambda: sum(self.events(trial).count("epoch") >= epochs for trial in self.leased()) >= trials, process
+            lambda: (
+                sum(self.events(trial).count("epoch") >= epochs for trial in self.leased())
+                >= trials
+            ),
+            process,
         )
 
     def numbers(self) -> dict[str, list[dict[str, object]]]:
@@ -93,7 +114,9 @@ def ray_cluster() -> Iterator[Cluster]:
 BACKENDS = {
     "local": lambda request, results: Backend("local", results, []),
     "ray": lambda request, results: Backend(
-        "ray", results, ["--backend", "ray", "--address", request.getfixturevalue("ray_cluster").address]
+        "ray",
+        results,
+        ["--backend", "ray", "--address", request.getfixturevalue("ray_cluster").address],
     ),
 }
 

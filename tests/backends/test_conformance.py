@@ -1,4 +1,6 @@
-"""One suite for every backend: success, failure, interruption and resume, reuse, concurrency, threads; equal records."""
+"""One suite for every backend: success, failure, interruption and resume, reuse, concurrency,
+threads; equal records.
+"""
 
 import json
 from itertools import pairwise
@@ -17,8 +19,10 @@ PICTURES = {
 LONG = {"epochs: 2": "epochs: 160", "[0, 1]": "[0]"}
 RECIPES = {
     "method:\n": "recipe:\n",
-    "Baseline: baseline": "Baseline: {method: baseline}\n    Wild: {method: mixup, optimizer.lr: 1.0e+30}",
-    "RM: {name: recursive_mix, alpha: 0.5, omega: 0.5}": "RM: {method: recursive_mix}\n    Broken: {method: cutmix}",
+    "Baseline: "
+    "baseline": "Baseline: {method: baseline}\n    Wild: {method: mixup, optimizer.lr: 1.0e+30}",
+    "RM: {name: recursive_mix, alpha: 0.5, omega: "
+    "0.5}": "RM: {method: recursive_mix}\n    Broken: {method: cutmix}",
     "[0, 1]": "[0]",
 }
 TIMINGS = {"epoch_seconds", "images_per_second", "train_seconds"}
@@ -32,8 +36,18 @@ def comparable(records):
     """Of each MLflow run: parameters, status, name, and its points but the timings; no times."""
     kept = {}
     for trial, (tags, params, points, status, name, *_) in records.items():
-        values = {key: [(step, value) for step, value, _ in p] for key, p in points.items() if key not in TIMINGS}
-        kept[trial] = ({key: tags[key] for key in tags if key.startswith("spec.")}, params, values, status, name)
+        values = {
+            key: [(step, value) for step, value, _ in p]
+            for key, p in points.items()
+            if key not in TIMINGS
+        }
+        kept[trial] = (
+            {key: tags[key] for key in tags if key.startswith("spec.")},
+            params,
+            values,
+            status,
+            name,
+        )
     return kept
 
 
@@ -44,7 +58,9 @@ def test_success_equal_records_and_reuse(backend, undisturbed, write_spec):
     assert set(states(out).values()) == {"finished"}
     assert undisturbed.run(path, *WORKERS)[0] == 0
     assert backend.numbers() == undisturbed.numbers()
-    assert comparable(mlflow_records(backend.results)) == comparable(mlflow_records(undisturbed.results))
+    assert comparable(mlflow_records(backend.results)) == comparable(
+        mlflow_records(undisturbed.results)
+    )
     code, _, err = backend.run(path, *WORKERS)
     assert code == 0
     assert "all 4 trials were finished already" in err
@@ -57,7 +73,9 @@ def test_success_equal_records_and_reuse(backend, undisturbed, write_spec):
 def test_one_failing_trial_never_stops_the_others(backend, write_spec):
     """A diverging one, and one whose trial.json is broken."""
     path = write_spec(**RECIPES)
-    broken = next(cell for cell in load_spec(path).cells if cell.labels == ("Broken",)).trials[0].id
+    broken = (
+        next(cell for cell in load_spec(path).cells if cell.labels == ("Broken",)).trials[0].id
+    )
     folder = backend.results / "runs" / broken
     folder.mkdir(parents=True)
     (folder / "trial.json").write_text("{ not json", encoding="utf-8")
@@ -71,7 +89,9 @@ def test_one_failing_trial_never_stops_the_others(backend, write_spec):
     assert "2 failed" in err
 
 
-def test_interrupted_and_resumed_trials_end_with_the_same_numbers(backend, undisturbed, write_spec):
+def test_interrupted_and_resumed_trials_end_with_the_same_numbers(
+    backend, undisturbed, write_spec
+):
     path = write_spec(**LONG)
     process = backend.start(path, *WORKERS)
     backend.wait_for_epochs(process, trials=2)
@@ -90,7 +110,9 @@ def test_interrupted_and_resumed_trials_end_with_the_same_numbers(backend, undis
 
 
 def test_pictures_read_by_processes_of_their_own(backend, undisturbed, write_spec, tmp_path):
-    """A worker that waits for orders in one thread forks readers from another, is stopped while they read, and goes on."""
+    """A worker that waits for orders in one thread forks readers from another, is stopped while
+    they read, and goes on.
+    """
     make_tree(tmp_path / "data" / "imagenet")
     data = {"RM_DATA_DIR": str(tmp_path / "data"), "RM_LOADER_WORKERS": "2"}
     path = write_spec(**PICTURES)

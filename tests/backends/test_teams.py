@@ -1,4 +1,6 @@
-"""One trial over two processes, on every backend: killed, interrupted, and equal to what torch.distributed.run makes of it."""
+"""One trial over two processes, on every backend: killed, interrupted, and equal to what
+torch.distributed.run makes of it.
+"""
 
 import json
 import os
@@ -27,14 +29,20 @@ KNOWN: dict[tuple[str, int], list[dict]] = {}
 
 def ranks_of(run_dir: Path) -> dict[int, int]:
     """Process -> rank of those that train this run directory."""
-    return {pid: int(environment["RANK"]) for pid, environment in processes.ranks_of(run_dir).items()}
+    return {
+        pid: int(environment["RANK"]) for pid, environment in processes.ranks_of(run_dir).items()
+    }
 
 
 @pytest.mark.slow
-def test_two_processes_are_killed_interrupted_and_end_as_undisturbed_ones(backend, write_spec, tmp_path):
+def test_two_processes_are_killed_interrupted_and_end_as_undisturbed_ones(
+    backend, write_spec, tmp_path
+):
     path = write_spec(**TEAM)
     process = backend.start(path, "--workers", 1, environment={"RM_CHECKPOINT_SECONDS": "0.1"})
-    backend.wait(lambda: any("checkpoint" in backend.events(trial) for trial in backend.leased()), process)
+    backend.wait(
+        lambda: any("checkpoint" in backend.events(trial) for trial in backend.leased()), process
+    )
     ((trial, supervisor),) = backend.leased().items()
     run_dir = backend.results / "runs" / trial
     first = set(ranks_of(run_dir))
@@ -55,7 +63,11 @@ def test_two_processes_are_killed_interrupted_and_end_as_undisturbed_ones(backen
     code, _, err = backend.run(path, "--workers", 1)
     assert code == 0, err
     events = backend.events(trial)
-    assert (events.count("started"), events.count("resumed"), events.count("finished")) == (1, 3, 1)
+    assert (events.count("started"), events.count("resumed"), events.count("finished")) == (
+        1,
+        3,
+        1,
+    )
     started = json.loads((run_dir / "journal.jsonl").read_text().splitlines()[0])
     assert started["processes"] == 2
     assert deterministic(run_dir) == alone(run_dir, tmp_path / "alone", started["threads"])
@@ -65,8 +77,12 @@ def test_two_processes_are_killed_interrupted_and_end_as_undisturbed_ones(backen
 def test_two_processes_read_pictures(undisturbed, write_spec, tmp_path):
     """Each forks readers while a thread of it waits for its input to end."""
     make_tree(tmp_path / "data" / "imagenet")
-    pictures = {"{name: digits, size: 16, limit: 70, test_limit: 60}": "{name: imagenet, size: 16}"}
-    path = write_spec(**TEAM, **pictures, **{"epochs: 120, batch_size: 16": "epochs: 2, batch_size: 4"})
+    pictures = {
+        "{name: digits, size: 16, limit: 70, test_limit: 60}": "{name: imagenet, size: 16}"
+    }
+    path = write_spec(
+        **TEAM, **pictures, **{"epochs: 120, batch_size: 16": "epochs: 2, batch_size: 4"}
+    )
     data = {"RM_DATA_DIR": str(tmp_path / "data"), "RM_LOADER_WORKERS": "1"}
     code, _, err = undisturbed.run(path, "--workers", 1, environment=data)
     assert code == 0, err
@@ -75,11 +91,27 @@ def test_two_processes_read_pictures(undisturbed, write_spec, tmp_path):
 
 
 def alone(run_dir: Path, folder: Path, threads: int) -> list[dict]:
-    """The numbers of the same trial where nothing of ours but `rm` has a part in it, computed once."""
+    """The numbers of the same trial where nothing of ours but `rm` has a part in it, computed
+    once.
+    """
     if (run_dir.name, threads) in KNOWN:
         return KNOWN[run_dir.name, threads]
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rm.train"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "rm.train",
+    ]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     trial = str(run_dir / "trial.json")
     subprocess.run([*words, trial, str(folder)], env=environment, capture_output=True, check=True)
     KNOWN[run_dir.name, threads] = deterministic(folder)

@@ -1,4 +1,6 @@
-"""The benchmarks of benchmarks/GPU.md: what they import a bare GPU machine has, and what is on the page is there to be run."""
+"""The benchmarks of benchmarks/GPU.md: what they import a bare GPU machine has, and what is on the
+page is there to be run.
+"""
 
 import ast
 import re
@@ -16,7 +18,9 @@ ON_THE_GPU = sorted({module for module, _ in COMMANDS if module.startswith("benc
 
 
 def imports(module: str) -> set[str]:
-    """The modules that one of ours imports, by their first name, and those of `benchmarks` that it imports in turn."""
+    """The modules that one of ours imports, by their first name, and those of `benchmarks` that it
+    imports in turn.
+    """
     path = ROOT / (module.replace(".", "/") + ".py")
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

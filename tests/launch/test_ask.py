@@ -1,4 +1,6 @@
-"""Many questions to the file system: in order, side by side where they wait, and few of them a run directory."""
+"""Many questions to the file system: in order, side by side where they wait, and few of them a run
+directory.
+"""
 
 import subprocess
 import sys
@@ -42,11 +44,15 @@ def test_an_error_is_raised_and_nothing_is_fine():
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Every file and folder that is opened while the test wants to know; a hook cannot be taken away again."""
+    """Every file and folder that is opened while the test wants to know; a hook cannot be taken
+    away again.
+    """
     seen: list[str] = []
     wanted = [True]
     sys.addaudithook(
-        lambda event, words: seen.append(str(words[0])) if wanted[0] and event in _OPENING and words else None
+        lambda event, words: (
+            seen.append(str(words[0])) if wanted[0] and event in _OPENING and words else None
+        )
     )
     yield seen
     wanted[0] = False
@@ -55,7 +61,9 @@ def opened(monkeypatch):
 _OPENING = ("open", "os.listdir", "os.scandir")
 
 
-def test_finished_trials_cost_no_file_to_look_at_and_one_to_relaunch(write_spec, results, opened, capsys):
+def test_finished_trials_cost_no_file_to_look_at_and_one_to_relaunch(
+    write_spec, results, opened, capsys
+):
     """On a network file system each open file is several round trips, ten thousand times."""
     spec = write_spec()
     prepare(make_plan([load_spec(spec)], results / "runs").uses, results / "runs")
@@ -66,7 +74,9 @@ def test_finished_trials_cost_no_file_to_look_at_and_one_to_relaunch(write_spec,
     assert trials == 4
 
     def inside() -> list[str]:
-        found = [path.rpartition("/")[2] for path in opened if path.startswith(f"{results / 'runs'}/")]
+        found = [
+            path.rpartition("/")[2] for path in opened if path.startswith(f"{results / 'runs'}/")
+        ]
         opened.clear()
         return found
 
@@ -82,13 +92,18 @@ def test_finished_trials_cost_no_file_to_look_at_and_one_to_relaunch(write_spec,
 def test_launchers_that_prepare_at_once_leave_whole_directories(write_spec, results):
     spec = write_spec(**{"seeds: [0, 1]": f"seeds: {list(range(150))}"})
     code = (
-        "import sys; from pathlib import Path; from launch.plan import make_plan; from launch.spec import load_spec\n"
+        "import sys; from pathlib import Path; from launch.plan import make_plan; from "
+        "launch.spec import load_spec\n"
     )
-    code += "from launch.prepare import prepare; runs = Path(sys.argv[2]); uses = make_plan([load_spec(sys.argv[1])], runs).uses\n"
+    code += (
+        "from launch.runs.create import prepare; runs = Path(sys.argv[2]); uses = "
+        "make_plan([load_spec(sys.argv[1])], runs).uses\n"
+    )
     code += "input(); prepare(uses, runs)"
     words = [sys.executable, "-c", code, str(spec), str(results / "runs")]
     launchers = [
-        subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
+        subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
     ]
     for launcher in launchers:
         launcher.stdin.write("\n")

@@ -32,12 +32,17 @@ def launched(path, results, *words):
     """A launcher with two workers, both past their first epoch."""
     process = command(path, "--workers", "2", *words)
     wait_for(lambda: len(running_pids(results)) == 2, process)
-    wait_for(lambda: all(journal(results, t).count("epoch") >= 1 for t in running_pids(results)), process)
+    wait_for(
+        lambda: all(journal(results, t).count("epoch") >= 1 for t in running_pids(results)),
+        process,
+    )
     return process
 
 
 def test_status_and_cancel_while_trials_run(write_spec, results):
-    """Two run and two wait; one of each is cancelled, then all; `run` goes on with what was cancelled."""
+    """Two run and two wait; one of each is cancelled, then all; `run` goes on with what was
+    cancelled.
+    """
     path = write_spec(**LONG)
     launcher = launched(path, results)
     code, out, err = run("status", path, "--json")
@@ -86,7 +91,9 @@ def test_status_and_cancel_while_trials_run(write_spec, results):
 
 
 def test_a_failed_trial_its_logs_and_its_retry(write_spec, results):
-    """A trial.json that cannot be read: failed. The others finish; `retry` runs it alone, and once it is mended to the end."""
+    """A trial.json that cannot be read: failed. The others finish; `retry` runs it alone, and once
+    it is mended to the end.
+    """
     path = write_spec()
     broken = load_spec(path).trials[1]
     run_dir = results / "runs" / broken.id
@@ -211,28 +218,63 @@ HOLDER = {"host": "node3", "pid": 1, "machine": "elsewhere"}
 def sight(state, *events, submitted=NOW - 1000, **more):
     """What a look found: events as (name, seconds ago), submitted to a scheduler before them."""
     found = tuple(
-        {"event": name, "time": NOW - ago, "epoch": 3, "step": 1, "epoch_seconds": 5.0} for name, ago in events
+        {"event": name, "time": NOW - ago, "epoch": 3, "step": 1, "epoch_seconds": 5.0}
+        for name, ago in events
     )
-    return Sight(state, events=found, job={"backend": "slurm", "id": "7_1", "time": submitted}, **more)
+    return Sight(
+        state, events=found, job={"backend": "slurm", "id": "7_1", "time": submitted}, **more
+    )
 
 
 @pytest.mark.parametrize(
     ("seen", "scheduler", "state"),
     [
         (sight("waiting"), "pending", "waiting"),
-        (sight("waiting"), "running", "waiting"),  # Python is starting, or others of the same job are first
+        (
+            sight("waiting"),
+            "running",
+            "waiting",
+        ),  # Python is starting, or others of the same job are first
         (sight("waiting"), "unknown", "waiting"),
         (sight("waiting"), "gone", "lost"),
-        (sight("waiting", submitted=NOW - 1), "gone", "waiting"),  # what it wrote may still be on its way
+        (
+            sight("waiting", submitted=NOW - 1),
+            "gone",
+            "waiting",
+        ),  # what it wrote may still be on its way
         (sight("waiting", cancelled=True), "gone", "interrupted"),
         (sight("running", ("epoch", 9), holder=HOLDER), "running", "running"),
-        (sight("running", ("epoch", 9), holder=HOLDER), "gone", "running"),  # a heartbeat says more than a scheduler
-        (sight("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0), "unknown", "running"),
+        (
+            sight("running", ("epoch", 9), holder=HOLDER),
+            "gone",
+            "running",
+        ),  # a heartbeat says more than a scheduler
+        (
+            sight("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0),
+            "unknown",
+            "running",
+        ),
         (sight("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0), "gone", "lost"),
-        (sight("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0), "running", "waiting"),
-        (sight("interrupted", ("interrupted", 100)), "pending", "waiting"),  # preempted and requeued
-        (sight("interrupted", ("interrupted", 100)), "gone", "interrupted"),  # scancel: it left in order
-        (sight("interrupted", ("interrupted", 2000)), "gone", "lost"),  # that was before it was submitted again
+        (
+            sight("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0),
+            "running",
+            "waiting",
+        ),
+        (
+            sight("interrupted", ("interrupted", 100)),
+            "pending",
+            "waiting",
+        ),  # preempted and requeued
+        (
+            sight("interrupted", ("interrupted", 100)),
+            "gone",
+            "interrupted",
+        ),  # scancel: it left in order
+        (
+            sight("interrupted", ("interrupted", 2000)),
+            "gone",
+            "lost",
+        ),  # that was before it was submitted again
         (sight("interrupted", ("checkpoint", 900)), "gone", "lost"),
         (sight("interrupted", ("interrupted", 100), cancelled=True), "pending", "interrupted"),
         (sight("failed", ("failed", 100)), "running", "failed"),  # others of the same job go on
@@ -282,11 +324,19 @@ def test_doctor_on_a_machine_without_a_cluster(write_spec, results, tmp_path):
     assert code == 0, out + err
     assert re.search(r"^ok +Python +3\.\d+.*, torch ", out, re.MULTILINE)
     assert re.search(r"^ok +data digits +1,000 training and 797 test images", out, re.MULTILINE)
-    nowhere = {"RM_DATA_DIR": str(tmp_path / "none"), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "PATH": "/nowhere"}
+    nowhere = {
+        "RM_DATA_DIR": str(tmp_path / "none"),
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+        "PATH": "/nowhere",
+    }
     cifar = write_spec(**{"name: digits, size: 16, limit: 70, test_limit: 60": "name: cifar10"})
     code, out, _ = run("doctor", cifar, "--backend", "slurm", "--json", environment=nowhere)
     assert code == 1
-    wrong = {check["what"]: check["said"] for check in json.loads(out)["checks"] if check["level"] == "wrong"}
+    wrong = {
+        check["what"]: check["said"]
+        for check in json.loads(out)["checks"]
+        if check["level"] == "wrong"
+    }
     assert set(wrong) == {"data cifar10", "tracking", "slurm"}
     assert "set RM_DATA_DIR" in wrong["data cifar10"]
     assert "`sync` mirrors later" in wrong["tracking"]
@@ -299,6 +349,8 @@ def test_doctor_on_a_machine_without_a_cluster(write_spec, results, tmp_path):
 @pytest.mark.parametrize("script", ["launch/run.py", "analysis/report.py"])
 def test_a_python_without_our_packages_is_named(script):
     """As where `python` is typed instead of .venv/bin/python."""
-    done = subprocess.run([sys.executable, "-S", str(ROOT / script)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-S", str(ROOT / script)], capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
     assert done.stderr.startswith(f"error: {sys.executable} lacks the packages pydantic, ")

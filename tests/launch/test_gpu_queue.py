@@ -35,7 +35,9 @@ def train(queue: Path, *more: str) -> int:
 
 
 def test_there_and_back(write_spec, results, tmp_path, capsys):
-    """Every trial once: trained from the queue alone, recorded, finished for plans, in MLflow, and on the page."""
+    """Every trial once: trained from the queue alone, recorded, finished for plans, in MLflow, and
+    on the page.
+    """
     spec, queue = write_spec(), tmp_path / "queue"
     chosen = plan(spec, queue)
     seeds = [json.loads((queue / "runs" / i / "trial.json").read_text())["seed"] for i in chosen]
@@ -46,7 +48,9 @@ def test_there_and_back(write_spec, results, tmp_path, capsys):
     assert sorted(record["id"] for record in records) == sorted(chosen)
     for identity in chosen:
         assert rundir.state(results / "runs" / identity) == "finished"
-        assert deterministic(results / "runs" / identity) == deterministic(queue / "runs" / identity)
+        assert deterministic(results / "runs" / identity) == deterministic(
+            queue / "runs" / identity
+        )
         assert not list((results / "runs" / identity).glob("*.pt"))
     assert plan(spec, tmp_path / "again") == []
     assert (
@@ -87,7 +91,17 @@ def test_a_fresh_clone_has_what_is_committed(write_spec, results, tmp_path, monk
 
 
 def start(queue: Path, *more: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "rm.gpu_queue", str(queue), "--minutes", "5", "--device", "cpu", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "rm.gpu_queue",
+        str(queue),
+        "--minutes",
+        "5",
+        "--device",
+        "cpu",
+        *more,
+    ]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
@@ -104,11 +118,15 @@ def epochs(run_dir: Path) -> int:
 
 
 def test_a_stopped_queue_goes_on_and_ends_with_the_same_numbers(write_spec, results, tmp_path):
-    """SIGTERM: checkpoints, an archive, exit status 75; a plan puts what was begun first; checkpoints may travel."""
+    """SIGTERM: checkpoints, an archive, exit status 75; a plan puts what was begun first;
+    checkpoints may travel.
+    """
     spec = write_spec(**LONG)
     queue, straight = tmp_path / "queue", tmp_path / "straight"
     chosen = plan(spec, queue, "--where", "method=RM", "--most", "1")
-    with start(queue, "--with-checkpoints") as process:  # as many slots as below, and so as many threads
+    with start(
+        queue, "--with-checkpoints"
+    ) as process:  # as many slots as below, and so as many threads
         wait_for(lambda: epochs(queue / "runs" / chosen[0]) >= 3, process)
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=240)
@@ -116,14 +134,23 @@ def test_a_stopped_queue_goes_on_and_ends_with_the_same_numbers(write_spec, resu
     assert epochs(queue / "runs" / chosen[0]) < 40
     assert (queue / "runs" / chosen[0] / "checkpoint.pt").exists()
     back = queue / "back"
-    assert gpu_queue.main(["collect", str(back / "records.tar.gz"), str(back / f"checkpoint-{chosen[0]}.tar")]) == 0
+    assert (
+        gpu_queue.main(
+            ["collect", str(back / "records.tar.gz"), str(back / f"checkpoint-{chosen[0]}.tar")]
+        )
+        == 0
+    )
     assert not list((results / "reproduced").glob("*.jsonl"))  # unfinished ones are not recorded
     assert rundir.state(results / "runs" / chosen[0]) == "interrupted"
     second = tmp_path / "second"
-    assert plan(spec, second, "--with-checkpoints", "--most", "1") == chosen  # what was begun comes first
+    assert (
+        plan(spec, second, "--with-checkpoints", "--most", "1") == chosen
+    )  # what was begun comes first
     assert train(second) == 0
     assert train_queue([str(_copied(second, straight)), "--minutes", "5", "--device", "cpu"]) == 0
-    assert deterministic(second / "runs" / chosen[0]) == deterministic(straight / "runs" / chosen[0])
+    assert deterministic(second / "runs" / chosen[0]) == deterministic(
+        straight / "runs" / chosen[0]
+    )
     events = [event["event"] for event in rundir.read_events(second / "runs" / chosen[0])[0]]
     assert events.count("resumed") == 1
 
@@ -139,12 +166,16 @@ def _copied(queue: Path, to: Path) -> Path:
 
 
 def test_what_does_not_fit_is_not_started(write_spec, results, tmp_path):
-    """The first shows the pace: the one beside it is stopped for its sake, and the others never begin."""
+    """The first shows the pace: the one beside it is stopped for its sake, and the others never
+    begin.
+    """
     spec, queue = write_spec(**{"epochs: 2": "epochs: 100000"}), tmp_path / "queue"
     first, second, *others = plan(spec, queue)
     lines = []
     with start(queue, "--side-by-side", "2") as process:
-        for line in process.stdout:  # 100,000 epochs are hours; it ends by itself after five minutes
+        for (
+            line
+        ) in process.stdout:  # 100,000 epochs are hours; it ends by itself after five minutes
             lines.append(line)
             if line.split()[1:2] == ["interrupted"] and len(lines) > 2:
                 break
@@ -161,14 +192,30 @@ def test_what_does_not_fit_is_not_started(write_spec, results, tmp_path):
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_one_command_does_all_of_it(write_spec, results, tmp_path):
-    """`make gpu-queue` as it is typed, but for the device: plan, train, pack, collect; the second time nothing is left."""
+    """`make gpu-queue` as it is typed, but for the device: plan, train, pack, collect; the second
+    time nothing is left.
+    """
     spec = write_spec()
-    words = ["make", "-o", ".venv/ready", "gpu-queue", f"BIN={Path(sys.executable).parent}", "DEVICE=cpu", "MINUTES=8"]
+    words = [
+        "make",
+        "-o",
+        ".venv/ready",
+        "gpu-queue",
+        f"BIN={Path(sys.executable).parent}",
+        "DEVICE=cpu",
+        "MINUTES=8",
+    ]
     words += [f"SPECS={spec}", f"QUEUE={tmp_path / 'queue'}", "SIDE_BY_SIDE=2"]
     environment = {**os.environ, "RM_RESULTS_DIR": str(results)}
     for _ in range(2):
         done = subprocess.run(
-            words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False
+            words,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
     assert "0 of 0 unfinished trials" in done.stderr
@@ -226,7 +273,9 @@ def forge(run_dir: Path, file: str, old: str, new: str) -> None:
         ("provenance.json", "[", "[nonsense", "not the files of a finished run"),
     ],
 )
-def test_what_does_not_agree_with_itself_is_refused(write_spec, results, tmp_path, capsys, file, old, new, complaint):
+def test_what_does_not_agree_with_itself_is_refused(
+    write_spec, results, tmp_path, capsys, file, old, new, complaint
+):
     queue = finished(write_spec, tmp_path)
     run_dir = next((queue / "runs").iterdir())
     forge(run_dir, file, old, new)
@@ -284,7 +333,9 @@ def test_both_ends_name_the_source_alike_and_no_archive_is_too_large(tmp_path, m
 def test_a_commit_is_told_to_a_machine_without_git_only_for_the_same_source():
     def commit(source: str) -> str | None:
         files = {"provenance.json": b'[{"git_commit": null, "git_diff": null}]'}
-        import_archive._add_commit(files, {"source": source, "queue": {"source": "a", "git_commit": "abc"}})
+        import_archive._add_commit(
+            files, {"source": source, "queue": {"source": "a", "git_commit": "abc"}}
+        )
         return json.loads(files["provenance.json"])[0]["git_commit"]
 
     assert commit("a") == "abc"

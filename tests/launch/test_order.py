@@ -36,7 +36,11 @@ def test_more_epochs_and_more_images_are_longer(tmp_path):
 
 def test_measured_seconds_count_more_than_images(tmp_path):
     trial(tmp_path, "seen", epochs=9, seed=7, seconds=100.0)
-    runs = [trial(tmp_path, "a", epochs=4, limit=71), trial(tmp_path, "b", epochs=3), trial(tmp_path, "c", epochs=5)]
+    runs = [
+        trial(tmp_path, "a", epochs=4, limit=71),
+        trial(tmp_path, "b", epochs=3),
+        trial(tmp_path, "c", epochs=5),
+    ]
     assert names(longest_first(runs)) == ["c", "a", "b"], "those unseen at the pace of the seen"
     trial(tmp_path, "slow", epochs=1, limit=71, seed=9, seconds=500.0)
     assert names(longest_first(runs)) == ["a", "c", "b"]
@@ -56,5 +60,7 @@ def test_jobs_that_share_many_trials_are_as_long_as_each_other():
         assert sorted(itertools.chain(*hands), reverse=True) == lengths
         assert {len(hand) for hand in hands} <= {len(lengths) // tasks, -(-len(lengths) // tasks)}
         assert max(map(sum, hands)) - min(map(sum, hands)) <= lengths[0]
-        assert all(hand == sorted(hand, reverse=True) for hand in hands), "each job begins with its longest"
+        assert all(hand == sorted(hand, reverse=True) for hand in hands), (
+            "each job begins with its longest"
+        )
     assert max(map(sum, dealt(lengths, 2))) < 1.02 * sum(lengths) / 2

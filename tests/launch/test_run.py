@@ -1,4 +1,6 @@
-"""The command: real workers on real digits. Reuse, failure, kill -9, Ctrl-C, two launchers, and what is left on disk."""
+"""The command: real workers on real digits. Reuse, failure, kill -9, Ctrl-C, two launchers, and
+what is left on disk.
+"""
 
 import json
 import os
@@ -18,10 +20,18 @@ pytestmark = pytest.mark.usefixtures("results")
 
 
 def command(*words, **options):
-    """`python launch/run.py ...` with two workers and no tracking server in the way of what is tested."""
+    """`python launch/run.py ...` with two workers and no tracking server in the way of what is
+    tested.
+    """
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **options.pop("environment", {})}
     words = [sys.executable, str(ROOT / "launch" / "run.py"), *map(str, words)]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment, **options}
+    options = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "env": environment,
+        **options,
+    }
     return subprocess.Popen(words, **options)
 
 
@@ -40,7 +50,9 @@ def journal(results, trial):
 
 
 def test_the_whole_way_and_back_again(write_spec, results, tmp_path):
-    """Dry run, run from another folder, reuse, a second spec with the same trial, status, --force, deleted store."""
+    """Dry run, run from another folder, reuse, a second spec with the same trial, status, --force,
+    deleted store.
+    """
     path = write_spec()
     code, out, _ = run(path, "--dry-run", "--json")
     assert code == 0
@@ -54,7 +66,14 @@ def test_the_whole_way_and_back_again(write_spec, results, tmp_path):
     assert {t["state"] for t in trials(out)} == {"finished"}
     for trial in load_spec(path).trials:
         names = {entry.name for entry in (results / "runs" / trial.id).iterdir()}
-        assert names >= {"trial.json", "provenance.json", "journal.jsonl", "checkpoint.pt", "result.json", "log.txt"}
+        assert names >= {
+            "trial.json",
+            "provenance.json",
+            "journal.jsonl",
+            "checkpoint.pt",
+            "result.json",
+            "log.txt",
+        }
         assert not {name for name in names if name.endswith(".tmp") or name == "lease.json"}
 
     code, _, err = run(path)
@@ -63,20 +82,27 @@ def test_the_whole_way_and_back_again(write_spec, results, tmp_path):
 
     other = write_spec(
         name="other.yaml",
-        **{"lr: 0.05": "lr: 0.05, momentum: 0.9", "RM: {": "Other label: {", '["RM < Baseline"]': "[]"},
+        **{
+            "lr: 0.05": "lr: 0.05, momentum: 0.9",
+            "RM: {": "Other label: {",
+            '["RM < Baseline"]': "[]",
+        },
     )
     code, out, err = run(path, other, "--json")
     assert "all 4 trials were finished already" in err
-    assert {(t["spec"], t["state"]) for t in trials(out)} == {("small", "finished"), ("other", "finished")}
+    assert {(t["spec"], t["state"]) for t in trials(out)} == {
+        ("small", "finished"),
+        ("other", "finished"),
+    }
 
     before = {t.id: deterministic(results / "runs" / t.id) for t in load_spec(path).trials}
     code, _, err = run(path, "--force", "--where", "method=RM")
     assert code == 0, err
     assert "running 2 of 2 trials" in err
     assert len(list((results / "replaced").iterdir())) == 2
-    assert {identity: deterministic(results / "runs" / identity) for identity in before} == before, (
-        "same trial, same numbers"
-    )
+    assert {
+        identity: deterministic(results / "runs" / identity) for identity in before
+    } == before, "same trial, same numbers"
 
     records = mlflow_records(results)
     assert set(records) == set(before)
@@ -99,7 +125,10 @@ def mlflow_records(results):
         tags = {k: v for k, v in found.data.tags.items() if not k.startswith("mlflow.")}
         assert tags["trial_id"] not in records, "one MLflow run a trial"
         points = {
-            name: [(m.step, m.value, m.timestamp) for m in client.get_metric_history(found.info.run_id, name)]
+            name: [
+                (m.step, m.value, m.timestamp)
+                for m in client.get_metric_history(found.info.run_id, name)
+            ]
             for name in found.data.metrics
         }
         info = found.info
@@ -117,7 +146,9 @@ def mlflow_records(results):
 
 def test_mlflow_holds_what_the_journals_say(write_spec, results):
     path = write_spec(**{"[0, 1]": "[0]"})
-    other = write_spec(name="other.yaml", **{"[0, 1]": "[0]", "RM: {": "Ours: {", '["RM < Baseline"]': "[]"})
+    other = write_spec(
+        name="other.yaml", **{"[0, 1]": "[0]", "RM: {": "Ours: {", '["RM < Baseline"]': "[]"}
+    )
     assert run(path, other)[0] == 0
     records = mlflow_records(results)
     for cell in load_spec(path).cells:
@@ -130,7 +161,9 @@ def test_mlflow_holds_what_the_journals_say(write_spec, results):
         assert params["method.name"] == trial.values["method"]["name"]
         assert params["optimizer.lr"] == "0.05"
         epochs = deterministic(results / "runs" / trial.id)
-        assert [(s, v) for s, v, _ in points["test_top1_error"]] == [(e["epoch"], e["test_top1_error"]) for e in epochs]
+        assert [(s, v) for s, v, _ in points["test_top1_error"]] == [
+            (e["epoch"], e["test_top1_error"]) for e in epochs
+        ]
         assert points["last_top1_error"][0][1] == epochs[-1]["test_top1_error"]
 
 
@@ -165,15 +198,23 @@ def test_bad_specs_create_nothing(write_spec, results):
     assert "nothing matches --where backbone=resnet99; keys: " in err
     code, _, err = run(write_spec(), "--seeds", "0,0")
     assert (code, "must be different whole numbers" in err) == (2, True)
-    assert run(write_spec(), "--backend", "locl")[2] == "error: unknown backend 'locl'; did you mean 'local'?\n"
+    assert (
+        run(write_spec(), "--backend", "locl")[2]
+        == "error: unknown backend 'locl'; did you mean 'local'?\n"
+    )
     assert not results.exists()
 
 
 def test_one_failing_trial_never_stops_the_others(write_spec, results):
-    """A learning rate of 1e30 diverges; its row fails with step and reason, the others finish; exit status 1."""
+    """A learning rate of 1e30 diverges; its row fails with step and reason, the others finish;
+    exit status 1.
+    """
     axes = "Baseline: baseline\n    Wild: {name: mixup}"
     path = write_spec(
-        **{"Baseline: baseline": axes, "optimizer: {name: sgd, lr: 0.05}": "optimizer: {name: sgd, lr: 0.05}"}
+        **{
+            "Baseline: baseline": axes,
+            "optimizer: {name: sgd, lr: 0.05}": "optimizer: {name: sgd, lr: 0.05}",
+        }
     )
     wild = next(c for c in load_spec(path).cells if c.labels == ("Wild",)).trials[0].id
     broken = results / "runs" / wild
@@ -222,19 +263,29 @@ LONG = {"epochs: 2": "epochs: 40", "[0, 1]": "[0]"}
 def reference(write_spec, tmp_path, monkeypatch, results):
     """The same spec run undisturbed elsewhere."""
     elsewhere = tmp_path / "elsewhere"
-    code, _, err = run(write_spec(name="undisturbed.yaml", **LONG), environment={"RM_RESULTS_DIR": str(elsewhere)})
+    code, _, err = run(
+        write_spec(name="undisturbed.yaml", **LONG), environment={"RM_RESULTS_DIR": str(elsewhere)}
+    )
     assert code == 0, err
     return {folder.name: deterministic(folder) for folder in (elsewhere / "runs").iterdir()}
 
 
-def test_killed_workers_and_a_killed_launcher_lose_nothing(write_spec, results, tmp_path, monkeypatch):
+def test_killed_workers_and_a_killed_launcher_lose_nothing(
+    write_spec, results, tmp_path, monkeypatch
+):
     path = write_spec(**LONG)
     process = command(path, environment={"RM_CHECKPOINT_SECONDS": "0"})
     wait_for(lambda: len(running_pids(results)) == 2, process)
-    wait_for(lambda: all(journal(results, t).count("epoch") >= 2 for t in running_pids(results)), process)
+    wait_for(
+        lambda: all(journal(results, t).count("epoch") >= 2 for t in running_pids(results)),
+        process,
+    )
     victim, pid = next(iter(running_pids(results).items()))
     os.kill(pid, signal.SIGKILL)
-    assert "worker process ended with signal SIGKILL" in process.stderr.readline() + process.stderr.readline()
+    assert (
+        "worker process ended with signal SIGKILL"
+        in process.stderr.readline() + process.stderr.readline()
+    )
     wait_for(lambda: "resumed" in journal(results, victim), process)
     workers = list(running_pids(results).values())
     process.kill()
@@ -249,11 +300,16 @@ def test_killed_workers_and_a_killed_launcher_lose_nothing(write_spec, results, 
     assert ours == reference(write_spec, tmp_path, monkeypatch, results)
 
 
-def test_ctrl_c_checkpoints_and_the_same_command_goes_on(write_spec, results, tmp_path, monkeypatch):
+def test_ctrl_c_checkpoints_and_the_same_command_goes_on(
+    write_spec, results, tmp_path, monkeypatch
+):
     path = write_spec(**LONG)
     process = command(path)
     wait_for(lambda: len(running_pids(results)) == 2, process)
-    wait_for(lambda: all(journal(results, t).count("epoch") >= 2 for t in running_pids(results)), process)
+    wait_for(
+        lambda: all(journal(results, t).count("epoch") >= 2 for t in running_pids(results)),
+        process,
+    )
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -282,14 +338,23 @@ def test_two_launchers_run_each_trial_once(write_spec, results):
 
 
 def test_a_method_without_its_files_is_refused_and_the_others_run(write_spec, results, tmp_path):
-    path = write_spec(**{"Baseline: baseline": "Baseline: baseline\n    Style: stylecutmix", "[0, 1]": "[0]"})
+    path = write_spec(
+        **{"Baseline: baseline": "Baseline: baseline\n    Style: stylecutmix", "[0, 1]": "[0]"}
+    )
     empty = {"RM_DATA_DIR": str(tmp_path / "empty")}
     code, out, _ = run(path, "--dry-run", environment=empty)
     assert code == 0
-    assert f"refused: method 'stylecutmix' needs {tmp_path}/empty/stylecutmix/vgg_normalised.pth, from https://" in out
+    assert (
+        f"refused: method 'stylecutmix' needs {tmp_path}/empty/stylecutmix/vgg_normalised.pth, "
+        "from https://" in out
+    )
     assert "SHA-256" in out
     code, out, err = run(path, "--json", environment=empty)
     assert code == 3, "not everything that was asked for is finished"
     assert "refused: method 'stylecutmix' needs" in err
-    assert {t["row"]: t["state"] for t in trials(out)} == {"Baseline": "finished", "Style": "refused", "RM": "finished"}
+    assert {t["row"]: t["state"] for t in trials(out)} == {
+        "Baseline": "finished",
+        "Style": "refused",
+        "RM": "finished",
+    }
     assert len(list((results / "runs").iterdir())) == 2

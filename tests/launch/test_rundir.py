@@ -11,12 +11,17 @@ import pytest
 from launch.runs import rundir
 from tests.conftest import ROOT
 
-HOLD = "import sys, time; from pathlib import Path; from launch import rundir\nwith rundir.lease(Path(sys.argv[1])):\n"
+HOLD = (
+    "import sys, time; from pathlib import Path; from launch import rundir\nwith "
+    "rundir.lease(Path(sys.argv[1])):\n"
+)
 HOLD += "    print('held', flush=True); time.sleep(60)\n"
 
 
 def holder(run_dir):
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(run_dir)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run_dir)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     return process
 
@@ -24,7 +29,10 @@ def holder(run_dir):
 def test_a_live_process_keeps_others_out_and_a_dead_one_does_not(tmp_path):
     with holder(tmp_path) as process:
         assert rundir.state(tmp_path) == "running"
-        with pytest.raises(rundir.Busy, match=f"process {process.pid} on "), rundir.lease(tmp_path):
+        with (
+            pytest.raises(rundir.Busy, match=f"process {process.pid} on "),
+            rundir.lease(tmp_path),
+        ):
             pass
         process.kill()
     assert rundir.state(tmp_path) == "waiting"
@@ -60,7 +68,10 @@ def test_only_one_of_many_takes_an_abandoned_lease(tmp_path):
     code = HOLD.replace("time.sleep(60)", "time.sleep(5)")
     rivals = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-c", code, str(tmp_path)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for _ in range(5)
     ]
@@ -74,7 +85,9 @@ def test_the_last_events_of_a_long_journal(tmp_path):
     with (tmp_path / "journal.jsonl").open("w") as file:
         for n in range(2000):
             file.write(json.dumps({"event": "epoch", "epoch": n, "note": "é" * (n % 50)}) + "\n")
-        file.write(json.dumps({"event": "failed", "traceback": "x" * 3 * rundir.TAIL_BYTES}) + "\n")
+        file.write(
+            json.dumps({"event": "failed", "traceback": "x" * 3 * rundir.TAIL_BYTES}) + "\n"
+        )
         file.write('{"event": "to')
     everything, _ = rundir.read_events(tmp_path)
     for least in (1, 2, 50, 5000):

@@ -1,4 +1,6 @@
-"""Searches carried out: real Ray, real trainings. Stopping, going on after Ctrl-C and kill -9, failures, optuna, the report."""
+"""Searches carried out: real Ray, real trainings. Stopping, going on after Ctrl-C and kill -9,
+failures, optuna, the report.
+"""
 
 import json
 import os
@@ -46,11 +48,15 @@ SEARCH = """
 """
 QUIET = {"CUDA_VISIBLE_DEVICES": ""}
 ONE = ("--workers", "1")
-"""One sample at a time: the scheduler sees them in one order, so that what it decides can be told beforehand."""
+"""One sample at a time: the scheduler sees them in one order, so that what it decides can be told
+beforehand.
+"""
 
 
 def on_one_core():
-    """A trial's second thread spins while it waits for the first: on a busy machine that costs seconds a step."""
+    """A trial's second thread spins while it waits for the first: on a busy machine that costs
+    seconds a step.
+    """
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
@@ -64,7 +70,9 @@ def ray_folder():
 
 @pytest.fixture
 def command(ray_folder, tmp_path):
-    """Start `python launch/run.py ...`; results go to `results`, Ray's files to the module's folder."""
+    """Start `python launch/run.py ...`; results go to `results`, Ray's files to the module's
+    folder.
+    """
 
     def start(*words, results=tmp_path / "results", **environment):
         environment = {
@@ -75,7 +83,9 @@ def command(ray_folder, tmp_path):
         }
         script = [sys.executable, str(ROOT / "launch" / "run.py"), *map(str, words)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(script, env={**os.environ, **environment}, preexec_fn=on_one_core, **pipes)
+        return subprocess.Popen(
+            script, env={**os.environ, **environment}, preexec_fn=on_one_core, **pipes
+        )
 
     return start
 
@@ -92,14 +102,24 @@ def run(command):
 
 @pytest.fixture(scope="module")
 def undisturbed(ray_folder, tmp_path_factory):
-    """The search above, carried out once without disturbance: its results folder and what it said."""
+    """The search above, carried out once without disturbance: its results folder and what it
+    said.
+    """
     folder = tmp_path_factory.mktemp("undisturbed")
     spec = folder / "search.yaml"
-    spec.write_text("\n".join(line[4:] for line in SEARCH.strip("\n").splitlines()) + "\n", encoding="utf-8")
+    spec.write_text(
+        "\n".join(line[4:] for line in SEARCH.strip("\n").splitlines()) + "\n", encoding="utf-8"
+    )
     words = [sys.executable, str(ROOT / "launch" / "run.py"), str(spec), *ONE]
     results = folder / "results"
     environment = {**QUIET, "TMPDIR": ray_folder, "RM_RESULTS_DIR": str(results)}
-    options = {"capture_output": True, "text": True, "timeout": PATIENCE, "check": False, "preexec_fn": on_one_core}
+    options = {
+        "capture_output": True,
+        "text": True,
+        "timeout": PATIENCE,
+        "check": False,
+        "preexec_fn": on_one_core,
+    }
     done = subprocess.run(words, env={**os.environ, **environment}, **options)
     assert done.returncode == 0, done.stderr
     return spec, results, done.stderr
@@ -107,8 +127,14 @@ def undisturbed(ray_folder, tmp_path_factory):
 
 def decisions(results):
     """What was decided, in order, without the times."""
-    lines = next((results / "searches").glob("*/decisions.jsonl")).read_text(encoding="utf-8").splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "time"} for line in lines]
+    lines = (
+        next((results / "searches").glob("*/decisions.jsonl"))
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
+    return [
+        {key: value for key, value in json.loads(line).items() if key != "time"} for line in lines
+    ]
 
 
 def events(results, trial):
@@ -128,7 +154,10 @@ def processes_of(text):
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if text.encode() in (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes():
+            if (
+                text.encode()
+                in (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+            ):
                 found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:
             continue
@@ -157,22 +186,38 @@ def test_a_search_stops_bad_samples_and_trains_the_winner_on_everything(undistur
         journal = events(results, one.sample.trial.id)
         assert journal.count("epoch") == one.epoch, "not a step of the next epoch was finished"
         assert journal[-2:] == ["checkpoint", "interrupted"]
-        uses = (results / "runs" / one.sample.trial.id / "uses.jsonl").read_text(encoding="utf-8").splitlines()
-        assert json.loads(uses[-1])["row"] == f"{one.sample.label}; stopped at epoch {one.epoch} by asha"
+        uses = (
+            (results / "runs" / one.sample.trial.id / "uses.jsonl")
+            .read_text(encoding="utf-8")
+            .splitlines()
+        )
+        assert (
+            json.loads(uses[-1])["row"]
+            == f"{one.sample.label}; stopped at epoch {one.epoch} by asha"
+        )
         assert f"sample {number}: " in said
     best = min(finished.values(), key=lambda one: (one.value, one.loss))
     assert state.winner == best
-    assert best.value == deterministic(results / "runs" / best.sample.trial.id)[-1]["test_top1_error"]
+    assert (
+        best.value == deterministic(results / "runs" / best.sample.trial.id)[-1]["test_top1_error"]
+    )
     for trial in spec.search.trials(best.sample.point, [0, 1]):
         assert trial.values["dataset"]["held_out"] == 0
-        assert json.loads((results / "runs" / trial.id / "result.json").read_text())["test_images"] == 90
-    tested = [folder for folder in (results / "runs").iterdir() if (folder / "result.json").exists()]
+        assert (
+            json.loads((results / "runs" / trial.id / "result.json").read_text())["test_images"]
+            == 90
+        )
+    tested = [
+        folder for folder in (results / "runs").iterdir() if (folder / "result.json").exists()
+    ]
     assert len(tested) == len(finished) + 2 + 2, (
         "the winner's seeds and the baseline's, and no other trial saw the test set"
     )
 
 
-def test_the_same_command_again_runs_nothing_and_more_samples_are_only_the_new_ones(undisturbed, run, tmp_path):
+def test_the_same_command_again_runs_nothing_and_more_samples_are_only_the_new_ones(
+    undisturbed, run, tmp_path
+):
     spec, before, _ = undisturbed
     results = tmp_path / "results"
     shutil.copytree(before, results)
@@ -182,7 +227,9 @@ def test_the_same_command_again_runs_nothing_and_more_samples_are_only_the_new_o
     assert "all 4 trials were finished already" in err
     code, out, _ = run("status", spec, "--json")
     states = [trial["state"] for trial in json.loads(out)["trials"]]
-    assert states.count("stopped") == sum(event["event"] == "stopped" for event in decisions(results))
+    assert states.count("stopped") == sum(
+        event["event"] == "stopped" for event in decisions(results)
+    )
     assert set(states) == {"stopped", "finished"}
 
     longer = tmp_path / "search.yaml"
@@ -195,15 +242,21 @@ def test_the_same_command_again_runs_nothing_and_more_samples_are_only_the_new_o
     assert {event["sample"] for event in later[len(first) : -1]} == {7}
 
 
-def test_ctrl_c_and_kill_change_nothing_in_what_is_decided(undisturbed, command, run, ray_folder, tmp_path):
-    """Stopped twice on its way, a search decides what the undisturbed one did, and runs no decided sample again."""
+def test_ctrl_c_and_kill_change_nothing_in_what_is_decided(
+    undisturbed, command, run, ray_folder, tmp_path
+):
+    """Stopped twice on its way, a search decides what the undisturbed one did, and runs no decided
+    sample again.
+    """
     spec, reference, _ = undisturbed
     results = tmp_path / "results"
 
     def running():
         """The sample in training once it has journalled an epoch, after at least one decision."""
         known = list((results / "searches").glob("*/decisions.jsonl"))
-        drawn = [event for event in decisions(results) if event["event"] == "drawn"] if known else []
+        drawn = (
+            [event for event in decisions(results) if event["event"] == "drawn"] if known else []
+        )
         if len(drawn) > 1 and "epoch" in events(results, drawn[-1]["trial"]):
             return drawn[-1]["trial"]
         return None
@@ -215,7 +268,9 @@ def test_ctrl_c_and_kill_change_nothing_in_what_is_decided(undisturbed, command,
     assert process.returncode == 130, err
     assert "the same command goes on from here" in err
     interrupted = [
-        folder.name for folder in (results / "runs").iterdir() if events(results, folder.name)[-1:] == ["interrupted"]
+        folder.name
+        for folder in (results / "runs").iterdir()
+        if events(results, folder.name)[-1:] == ["interrupted"]
     ]
     assert interrupted
     wait_until_gone(str(results))
@@ -233,7 +288,9 @@ def test_ctrl_c_and_kill_change_nothing_in_what_is_decided(undisturbed, command,
     for event in decisions(results):
         if event["event"] in ("finished", "stopped"):
             trial = next(e["trial"] for e in decisions(results) if e["sample"] == event["sample"])
-            assert deterministic(results / "runs" / trial) == deterministic(reference / "runs" / trial)
+            assert deterministic(results / "runs" / trial) == deterministic(
+                reference / "runs" / trial
+            )
             assert events(results, trial).count("started") == 1
     wait_until_gone(str(results))
 
@@ -243,7 +300,8 @@ def test_optuna_learns_and_a_failing_sample_cannot_win(write_spec, run, tmp_path
     space = "optimizer.lr: {loguniform: [0.0001, 0.5]}"
     changes = {
         space: "optimizer.lr: {choice: [0.05, 1.0e+30]}\n    train.batch_size: {int: [6, 9]}",
-        "{name: asha, grace_epochs: 2, reduction_factor: 2}": "{name: median, grace_epochs: 1, least_samples: 1}",
+        "{name: asha, grace_epochs: 2, "
+        "reduction_factor: 2}": "{name: median, grace_epochs: 1, least_samples: 1}",
         "samples: 6": "samples: 7\n  algorithm: optuna",
         "epochs: 8": "epochs: 3",
     }
@@ -254,7 +312,11 @@ def test_optuna_learns_and_a_failing_sample_cannot_win(write_spec, run, tmp_path
     code, _, err = run(spec, *ONE)
     assert code == 0, err
     drawn = [event for event in decisions(tmp_path / "results") if event["event"] == "drawn"]
-    ends = {e["sample"]: e for e in decisions(tmp_path / "results") if e["event"] in ("finished", "stopped", "failed")}
+    ends = {
+        e["sample"]: e
+        for e in decisions(tmp_path / "results")
+        if e["event"] in ("finished", "stopped", "failed")
+    }
     assert [event["sample"] for event in drawn] == [1, 2, 3, 4, 5, 6, 7]
     for event in drawn:
         wild = event["point"]["optimizer.lr"] == 1e30
@@ -266,31 +328,47 @@ def test_optuna_learns_and_a_failing_sample_cannot_win(write_spec, run, tmp_path
     assert "the loss is not finite" in err
     best = decisions(tmp_path / "results")[-1]
     assert (best["event"], best["point"]["optimizer.lr"]) == ("winner", 0.05)
-    journals = {path: path.read_bytes() for path in (tmp_path / "results" / "runs").glob("*/journal.jsonl")}
+    journals = {
+        path: path.read_bytes() for path in (tmp_path / "results" / "runs").glob("*/journal.jsonl")
+    }
     code, _, err = run("retry", spec)
     assert code == 0, err
     failed = sum(end["event"] == "failed" for end in ends.values())
     assert f"{failed} are samples of a search, which tries them again itself" in err
-    assert {path: path.read_bytes() for path in journals} == journals, "a sample is its search's to run"
+    assert {path: path.read_bytes() for path in journals} == journals, (
+        "a sample is its search's to run"
+    )
 
 
 def test_the_report_shows_the_winner_and_the_figure(undisturbed, tmp_path):
     spec, results, _ = undisturbed
-    words = [sys.executable, str(ROOT / "analysis" / "report.py"), str(spec), "--output", str(tmp_path / "report")]
+    words = [
+        sys.executable,
+        str(ROOT / "analysis" / "report.py"),
+        str(spec),
+        "--output",
+        str(tmp_path / "report"),
+    ]
     environment = {**os.environ, "RM_RESULTS_DIR": str(results)}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "report" / "search.md").read_text(encoding="utf-8")
     best = decisions(results)[-1]
     errors = []
     for trial in load_spec(spec).search.trials(best["point"], [0, 1]):
         errors.append(
-            json.loads((results / "runs" / trial.id / "result.json").read_text())["metrics"]["last_top1_error"]
+            json.loads((results / "runs" / trial.id / "result.json").read_text())["metrics"][
+                "last_top1_error"
+            ]
         )
     line = next(line for line in table.splitlines() if line.startswith("| winner"))
     assert f"{sum(errors) / 2:.2f}" in line
-    drawn = (tmp_path / "report" / "search" / "search.csv").read_text(encoding="utf-8").splitlines()
+    drawn = (
+        (tmp_path / "report" / "search" / "search.csv").read_text(encoding="utf-8").splitlines()
+    )
     assert drawn[0] == "sample,x,y,state,winner,epoch,value"
     assert {line.split(",")[0] for line in drawn[1:]} == {"1", "2", "3", "4", "5", "6"}
     winning = {line.split(",")[0] for line in drawn if ",True," in line}
@@ -304,7 +382,9 @@ def test_a_search_that_cannot_be_run_says_why_and_creates_nothing(write_spec, ru
     code, out, _ = run(spec, "--dry-run", "--json")
     rows = [trial["row"] for trial in json.loads(out)["trials"]]
     assert rows[:2] == ["Baseline", "Baseline"]
-    assert [row.partition(":")[0] for row in rows[2:]] == [f"sample {number}" for number in range(1, 7)]
+    assert [row.partition(":")[0] for row in rows[2:]] == [
+        f"sample {number}" for number in range(1, 7)
+    ]
     assert not (tmp_path / "results").exists()
 
 
@@ -316,7 +396,9 @@ def test_a_backend_that_cannot_watch_is_refused(write_spec):
     check([searching], "local")
     check([plain], "slurm")
     with pytest.raises(
-        UsageError, match="which --backend slurm cannot: a search watches its trials as they train; valid: local, ray"
+        UsageError,
+        match="which --backend slurm cannot: a search watches its trials as they train; valid: "
+        "local, ray",
     ):
         check([plain, searching], "slurm")
 
@@ -342,4 +424,8 @@ def test_a_torn_last_line_of_the_decisions_is_dropped(write_spec, tmp_path, monk
         again = SearchState(spec)
         assert [one.state for one in again.tried] == ["stopped", *["undecided"] * 5]
         again.begin(2)
-    assert [event["event"] for event in decisions(tmp_path / "results")] == ["drawn", "stopped", "drawn"]
+    assert [event["event"] for event in decisions(tmp_path / "results")] == [
+        "drawn",
+        "stopped",
+        "drawn",
+    ]

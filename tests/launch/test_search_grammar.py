@@ -1,4 +1,6 @@
-"""Searches as specs write them: what they resolve to, what is drawn, who wins, and every mistake located."""
+"""Searches as specs write them: what they resolve to, what is drawn, who wins, and every mistake
+located.
+"""
 
 import math
 from random import Random
@@ -52,7 +54,12 @@ def mistakes(path):
 def test_a_search_is_resolved_and_its_samples_are_known_beforehand(write):
     spec = load_spec(write())
     search = spec.search
-    assert (search.samples, search.seed, search.held_out, search.metric) == (6, 3, 100, "top1_error")
+    assert (search.samples, search.seed, search.held_out, search.metric) == (
+        6,
+        3,
+        100,
+        "top1_error",
+    )
     assert (search.scheduler.name, search.scheduler.grace_epochs, search.epochs) == ("asha", 2, 8)
     assert [cell.labels for cell in spec.cells] == [("Baseline",)]
     samples = search.drawn()
@@ -66,7 +73,10 @@ def test_a_search_is_resolved_and_its_samples_are_known_beforehand(write):
     assert len({sample.trial.id for sample in samples}) == 6
     assert [s.trial.id for s in load_spec(write()).search.drawn()] == [s.trial.id for s in samples]
     point = samples[0].point
-    assert samples[0].label == f"sample 1: alpha {point['method.alpha']}, omega {point['method.omega']}"
+    assert (
+        samples[0].label
+        == f"sample 1: alpha {point['method.alpha']}, omega {point['method.omega']}"
+    )
 
 
 def test_the_winners_trials_are_those_of_a_spec_that_writes_its_values(write):
@@ -75,7 +85,10 @@ def test_the_winners_trials_are_those_of_a_spec_that_writes_its_values(write):
     found = with_winner(spec, Tried(sample, "finished", 8, 3.0, 0.1)).cells[-1]
     assert found.labels == ("winner",)
     point = {key.rpartition(".")[2]: value for key, value in sample.point.items()}
-    method = f"{{row: Baseline, method: {{name: recursive_mix, alpha: {point['alpha']}, omega: {point['omega']}}}}}"
+    method = (
+        f"{{row: Baseline, method: {{name: recursive_mix, alpha: {point['alpha']}, omega: "
+        f"{point['omega']}}}}}"
+    )
     written = load_spec(write(**{"{row: Baseline, method: baseline}": method}))
     assert [trial.id for trial in found.trials] == [trial.id for trial in written.cells[0].trials]
     assert [trial.seed for trial in found.trials] == [0, 1]
@@ -85,15 +98,23 @@ def test_the_winners_trials_are_those_of_a_spec_that_writes_its_values(write):
 
 def test_a_profile_changes_keys_of_the_search(write):
     full, smoke = load_spec(write()), load_spec(write(), "smoke")
-    assert (smoke.search.samples, smoke.search.scheduler.name, smoke.search.held_out) == (2, "none", 100)
+    assert (smoke.search.samples, smoke.search.scheduler.name, smoke.search.held_out) == (
+        2,
+        "none",
+        100,
+    )
     assert full.search.digest != smoke.search.digest
-    assert not {s.trial.id for s in full.search.drawn()} & {s.trial.id for s in smoke.search.drawn()}
+    assert not {s.trial.id for s in full.search.drawn()} & {
+        s.trial.id for s in smoke.search.drawn()
+    }
 
 
 def test_more_samples_are_the_same_search_and_anything_else_is_another(write):
     spec, longer = load_spec(write()), load_spec(write(**{"samples: 6": "samples: 9"}))
     assert spec.search.digest == longer.search.digest
-    assert [s.trial.id for s in longer.search.drawn()][:6] == [s.trial.id for s in spec.search.drawn()]
+    assert [s.trial.id for s in longer.search.drawn()][:6] == [
+        s.trial.id for s in spec.search.drawn()
+    ]
     for old, new in (
         ("[0.1, 1.0]", "[0.2, 1.0]"),
         ("seed: 3", "seed: 4"),
@@ -118,7 +139,9 @@ def test_each_kind_draws_what_it_says():
     assert {Dimension("k", "int", (1, 3)).draw(random) for _ in range(60)} == {1, 2, 3}
     assert {Dimension("k", "choice", ("a", "b")).draw(random) for _ in range(60)} == {"a", "b"}
     logs = [math.log10(Dimension("k", "loguniform", (1e-4, 1.0)).draw(random)) for _ in range(400)]
-    assert 0.4 < sum(value < -2 for value in logs) / 400 < 0.6, "half of the samples in half of the decades"
+    assert 0.4 < sum(value < -2 for value in logs) / 400 < 0.6, (
+        "half of the samples in half of the decades"
+    )
 
 
 def test_the_winner_is_the_best_finished_sample_once_all_are_decided(write):
@@ -130,7 +153,9 @@ def test_the_winner_is_the_best_finished_sample_once_all_are_decided(write):
     finished = [("finished", 8, 5.0, 0.3), ("finished", 8, 4.0, 0.3), ("finished", 8, 4.0, 0.2)]
     assert winner(tried(*finished), 4) is None, "one of four is not decided"
     assert winner([*tried(*finished), Tried(samples[3], "undecided")], 4) is None
-    assert winner(tried(*finished, ("stopped", 2, 1.0, 0.1)), 4).sample.number == 3, "a stopped one never wins"
+    assert winner(tried(*finished, ("stopped", 2, 1.0, 0.1)), 4).sample.number == 3, (
+        "a stopped one never wins"
+    )
     assert winner(tried(*finished[:2], ("failed",)), 3).sample.number == 2
     assert winner(tried(("failed",), ("stopped", 2, 1.0, 0.1)), 2) is None
 
@@ -140,27 +165,47 @@ def test_the_winner_is_the_best_finished_sample_once_all_are_decided(write):
     [
         ({"samples: 6": "sample: 6"}, "17:3: a search has no 'sample'; did you mean 'samples'?"),
         ({"  samples: 6\n": ""}, "12:1: a search needs 'samples'"),
-        ({"samples: 6": "samples: 0"}, "17:12: search.samples: should be greater than or equal to 1, found 0"),
-        ({"held_out: 100": "held_out: many"}, "16:13: search.held_out: must be a valid integer, found 'many'"),
-        ({"seed: 3\n": "metric: accuracy\n"}, "18:11: search.metric: must be 'top1_error', 'top5_error' or 'loss'"),
-        ({"seed: 3\n": "algorithm: optuma\n"}, "18:14: search.algorithm: must be 'random' or 'optuna'"),
+        ({"samples: 6": "samples: 0"}, "17:12: search.samples: should be greater than or equal to "
+                                       "1, found 0"),
+        ({"held_out: "
+          "100": "held_out: "
+                 "many"}, "16:13: search.held_out: must be a valid integer, found 'many'"),
+        ({"seed: 3\n": "metric: "
+                       "accuracy\n"}, "18:11: search.metric: must be 'top1_error', 'top5_error' "
+                                      "or 'loss'"),
+        ({"seed: 3\n": "algorithm: "
+                       "optuma\n"}, "18:14: search.algorithm: must be 'random' or 'optuna'"),
         ({"name: asha": "name: asah"}, "19:21: unknown scheduler 'asah'; did you mean 'asha'?"),
-        ({"scheduler: {name: asha, grace_epochs: 2, reduction_factor: 2}": "scheduler: fifo"}, "19:14: unknown scheduler 'fifo'"),
+        ({"scheduler: {name: asha, grace_epochs: 2, "
+          "reduction_factor: 2}": "scheduler: fifo"}, "19:14: unknown scheduler 'fifo'"),
         (
             {"name: asha, grace_epochs: 2": "name: median"},
-            "19:29: scheduler 'median' has no option 'reduction_factor'; valid: grace_epochs, least_samples",
+            "19:29: scheduler 'median' has no option 'reduction_factor'; valid: grace_epochs, "
+            "least_samples",
         ),
-        ({"grace_epochs: 2": "grace_epochs: 9"}, "19:41: grace_epochs must be at most the trial's epochs, 8, found 9"),
+        ({"grace_epochs: 2": "grace_epochs: 9"}, "19:41: grace_epochs must be at most the trial's "
+                                                 "epochs, 8, found 9"),
         ({"reduction_factor: 2": "reduction_factor: 1"}, "19:62: search.scheduler.reduction_factor: should be greater than 1"),
-        ({"method.alpha: {uniform": "method.alhpa: {uniform"}, "14:5: method 'recursive_mix' has no option 'alhpa'"),
-        ({"method.alpha: {uniform": "alpha: {uniform"}, "14:5: a key of the space is dotted, such as method.alpha; found 'alpha'"),
+        ({"method.alpha: "
+          "{uniform": "method.alhpa: "
+                      "{uniform"}, "14:5: method 'recursive_mix' has no option 'alhpa'"),
+        ({"method.alpha: "
+          "{uniform": "alpha: {uniform"}, "14:5: a key of the space is dotted, such as "
+                                          "method.alpha; found 'alpha'"),
         ({"{uniform:": "{unifrom:"}, "14:20: unknown 'unifrom'; did you mean 'uniform'?"),
         ({"{uniform: [0.1, 1.0]}": "0.5"}, "14:19: method.alpha: expected one of {uniform: ...}"),
-        ({"[0.1, 1.0]": "[1.0, 0.1]"}, "14:29: method.alpha: uniform takes [low, high] with low < high, found [1.0, 0.1]"),
-        ({"[0.1, 1.0]": "[0.1, 1.5]"}, "14:35: method.alpha: must satisfy 0 < alpha <= 1, found 1.5"),
-        ({"[0.01, 2.0]": "[0, 2.0]"}, "15:32: method.omega: loguniform takes numbers above 0, found [0, 2.0]"),
-        ({"{loguniform: [0.01, 2.0]}": "{int: [0.5, 2]}"}, "15:25: method.omega: int takes [low, high], two whole numbers"),
-        ({"{loguniform: [0.01, 2.0]}": "{choice: [1, 1]}"}, "15:28: method.omega: choice takes a list of different values"),
+        ({"[0.1, 1.0]": "[1.0, 0.1]"}, "14:29: method.alpha: uniform takes [low, high] with low < "
+                                       "high, found [1.0, 0.1]"),
+        ({"[0.1, 1.0]": "[0.1, 1.5]"}, "14:35: method.alpha: must satisfy 0 < alpha <= 1, found "
+                                       "1.5"),
+        ({"[0.01, 2.0]": "[0, 2.0]"}, "15:32: method.omega: loguniform takes numbers above 0, "
+                                      "found [0, 2.0]"),
+        ({"{loguniform: [0.01, "
+          "2.0]}": "{int: [0.5, "
+                   "2]}"}, "15:25: method.omega: int takes [low, high], two whole numbers"),
+        ({"{loguniform: [0.01, "
+          "2.0]}": "{choice: [1, "
+                   "1]}"}, "15:28: method.omega: choice takes a list of different values"),
         (
             {"method.omega: {loguniform: [0.01, 2.0]}": "train.batch_size: {uniform: [8, 16]}"},
             "15:34: train.batch_size: must be a valid integer",
@@ -168,25 +213,35 @@ def test_the_winner_is_the_best_finished_sample_once_all_are_decided(write):
         (
             {
                 "method.alpha: {uniform: [0.1, 1.0]}\n": "",
-                "    method.omega: {loguniform: [0.01, 2.0]}": "method.omega: {choice: [0.1, 0.2]}",
+                "    method.omega: {loguniform: [0.01, "
+                "2.0]}": "method.omega: {choice: [0.1, 0.2]}",
             },
             "the space has no 6 different points: 2 were found",
         ),
-        ({"test_limit: 60": "held_out: 5"}, "16:13: the trial of a search has no dataset.held_out of its own"),
+        ({"test_limit: 60": "held_out: 5"}, "16:13: the trial of a search has no dataset.held_out "
+                                            "of its own"),
         ({"row: Baseline": "row: winner"}, "21:11: the row 'winner' is the search's own"),
-        ({"winner < Baseline": "winer < Baseline"}, "22:10: claim about unknown label 'winer'; did you mean 'winner'?"),
+        ({"winner < "
+          "Baseline": "winer < "
+                      "Baseline"}, "22:10: claim about unknown label 'winer'; did you mean "
+                                   "'winner'?"),
         (
-            {"rows:\n  - {row: Baseline, method: baseline}": "axes: {method: {Baseline: baseline}}"},
+            {"rows:\n  - {row: Baseline, method: "
+             "baseline}": "axes: {method: {Baseline: baseline}}"},
             "a spec that searches has rows",
         ),
         ({"search: {samples: 2, scheduler: none}": "search: {samples: 0}"}, None),
-        ({"search: {samples: 2, scheduler: none}": "search: 3"}, "24:40: a profile's search is a mapping"),
+        ({"search: {samples: 2, scheduler: "
+          "none}": "search: 3"}, "24:40: a profile's search is a mapping"),
     ],
 )  # fmt: skip
 def test_mistakes_are_located(write, replace, expected):
     path = write(**replace)
     if expected is None:  # a mistake in a profile's numbers shows when that profile is asked for
-        with pytest.raises(SpecError, match=r"24:58: search\.samples: should be greater than or equal to 1, found 0"):
+        with pytest.raises(
+            SpecError,
+            match=r"24:58: search\.samples: should be greater than or equal to 1, found 0",
+        ):
             load_spec(path, "smoke")
         return
     assert any(expected in line for line in mistakes(path)), mistakes(path)
@@ -194,7 +249,12 @@ def test_mistakes_are_located(write, replace, expected):
 
 def test_several_mistakes_at_once(write):
     path = write(
-        **{"[0.1, 1.0]": "[0.1, 2.0]", "held_out: 100": "held_out: 0", "name: asha": "name: ash", "lr: 0.05": "lr: -1"}
+        **{
+            "[0.1, 1.0]": "[0.1, 2.0]",
+            "held_out: 100": "held_out: 0",
+            "name: asha": "name: ash",
+            "lr: 0.05": "lr: -1",
+        }
     )
     lines = [line.split(": ")[0] for line in mistakes(path)]
     assert lines == ["10:30", "14:35", "16:13", "19:21"]

@@ -1,4 +1,6 @@
-"""The site file and `--slurm`: what is read, and that all mistakes are named at once, each with its place."""
+"""The site file and `--slurm`: what is read, and that all mistakes are named at once, each with
+its place.
+"""
 
 import pytest
 
@@ -24,8 +26,17 @@ def test_the_example_is_valid_and_names_every_setting():
 
 
 def test_overrides_come_on_top_of_the_file(site_file):
-    path = site_file("time: 12:30:00\naccount: 4711\nsetup: [module load cuda]\nsbatch: {exclude: node1, nice: 10}\n")
-    words = ["time=1-00:00:05", "setup=module load gcc", "setup=export A=b", "sbatch.nice=20", "gpus_per_trial=0"]
+    path = site_file(
+        "time: 12:30:00\naccount: 4711\nsetup: [module load cuda]\nsbatch: {exclude: node1, nice: "
+        "10}\n"
+    )
+    words = [
+        "time=1-00:00:05",
+        "setup=module load gcc",
+        "setup=export A=b",
+        "sbatch.nice=20",
+        "gpus_per_trial=0",
+    ]
     assert load_site(path).seconds == 12 * 3600 + 30 * 60
     site = load_site(path, words)
     assert site.seconds == 24 * 3600 + 5
@@ -37,7 +48,8 @@ def test_overrides_come_on_top_of_the_file(site_file):
 
 def test_all_mistakes_at_once_each_with_its_place(site_file):
     path = site_file(
-        "partiton: x\ngpus_per_trial: -1\ntime: 90\nsetup: module load cuda\nsbatch:\n  array: 3\n  nice: 1.5\n"
+        "partiton: x\ngpus_per_trial: -1\ntime: 90\nsetup: module load cuda\nsbatch:\n  array: "
+        "3\n  nice: 1.5\n"
     )
     with pytest.raises(SpecError) as error:
         load_site(path, ["mme=3G", "time=soon", "sbatch.signal=USR1", "partition"])
@@ -50,7 +62,8 @@ def test_all_mistakes_at_once_each_with_its_place(site_file):
         f"{path}:7:9: sbatch.nice: must be a valid string, found 1.5",
         "--slurm mme=3G: unknown setting 'mme'; did you mean 'mem'?",
         '--slurm time=soon: time: must be "HH:MM:SS" or "D-HH:MM:SS", found \'soon\'',
-        "--slurm sbatch.signal=USR1: sbatch.signal: 'signal' is set by the launcher, which depends on it",
+        "--slurm sbatch.signal=USR1: sbatch.signal: 'signal' is set by the launcher, which "
+        "depends on it",
         "--slurm partition: expected key=value, such as time=04:00:00 or sbatch.exclude=node7",
     ]
 
@@ -63,7 +76,9 @@ def test_an_empty_file_leaves_all_to_the_cluster(site_file, text):
 def test_a_missing_or_broken_file(site_file, tmp_path):
     with pytest.raises(SpecError, match=r"none.yaml:1:1: cannot be read: No such file"):
         load_site(tmp_path / "none.yaml")
-    with pytest.raises(SpecError, match=r"site.yaml:1:1: a site file is a mapping of settings; found \['gpu'\]"):
+    with pytest.raises(
+        SpecError, match=r"site.yaml:1:1: a site file is a mapping of settings; found \['gpu'\]"
+    ):
         load_site(site_file("[gpu]"))
     with pytest.raises(SpecError, match=r"site.yaml:2:1: duplicate key 'mem'"):
         load_site(site_file("mem: 1G\nmem: 2G\n"))

@@ -1,4 +1,6 @@
-"""Snapshots of a working tree: what is in them, that equal trees share one, and that many launchers take it at once."""
+"""Snapshots of a working tree: what is in them, that equal trees share one, and that many
+launchers take it at once.
+"""
 
 import json
 import os
@@ -10,7 +12,12 @@ import pytest
 from launch.backends import snapshot
 from tests.conftest import ROOT
 
-IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "a",
+    "GIT_AUTHOR_EMAIL": "a@b",
+    "GIT_COMMITTER_NAME": "a",
+    "GIT_COMMITTER_EMAIL": "a@b",
+}
 
 
 def git(root, *words):
@@ -22,7 +29,9 @@ def git(root, *words):
 
 @pytest.fixture
 def tree(tmp_path):
-    """A repository with a package, a script, a link, ignored and untracked files, results, and an edited file."""
+    """A repository with a package, a script, a link, ignored and untracked files, results, and an
+    edited file.
+    """
     root = tmp_path / "tree"
     for name, text in {
         ".gitignore": "ignored\n/results/*\n!/results/reproduced/\n",
@@ -50,7 +59,9 @@ def tree(tmp_path):
 
 def contents(folder):
     return {
-        str(path.relative_to(folder)): str(path.readlink()) if path.is_symlink() else path.read_text()
+        str(path.relative_to(folder)): str(path.readlink())
+        if path.is_symlink()
+        else path.read_text()
         for path in folder.rglob("*")
         if path.is_symlink() or path.is_file()
     }
@@ -94,7 +105,7 @@ def test_equal_trees_share_one_and_an_edit_makes_another(tree, tmp_path):
 
 
 def test_many_launchers_at_once_take_one(tree, tmp_path):
-    code = "import sys; from pathlib import Path; from launch.snapshot import take; input(); "
+    code = "import sys; from pathlib import Path; from launch.backends.snapshot import take; input(); "
     code += "print(take(Path(sys.argv[1]), Path(sys.argv[2])))"
     many = [
         subprocess.Popen(
@@ -111,9 +122,9 @@ def test_many_launchers_at_once_take_one(tree, tmp_path):
         process.stdin.flush()
     taken = {process.communicate(timeout=120)[0].strip() for process in many}
     assert [process.returncode for process in many] == [0] * 6
-    assert [str(entry) for entry in (tmp_path / "results" / "snapshots").iterdir()] == list(taken), (
-        "and nothing beside it"
-    )
+    assert [str(entry) for entry in (tmp_path / "results" / "snapshots").iterdir()] == list(
+        taken
+    ), "and nothing beside it"
 
 
 def test_a_large_untracked_file_is_left_out_and_named(tree, tmp_path, capsys):
@@ -131,7 +142,13 @@ def test_without_git_the_packages_are_copied(tree, tmp_path, monkeypatch):
     (tree / "rm" / "__pycache__" / "ops.pyc").write_text("")
     taken = snapshot.take(tree, tmp_path / "results")
     found = contents(taken)
-    assert set(found) >= {"rm/__init__.py", "rm/ops.py", "rm/new é.py", "experiments/a.yaml", "run me.sh"}
+    assert set(found) >= {
+        "rm/__init__.py",
+        "rm/ops.py",
+        "rm/new é.py",
+        "experiments/a.yaml",
+        "run me.sh",
+    }
     assert not {name for name in found if "__pycache__" in name or name.startswith("results")}
     assert json.loads(found[".provenance.json"])["git_commit"] is None
 
@@ -141,7 +158,9 @@ def test_a_snapshot_of_a_snapshot_is_the_same_and_keeps_the_commit(tree):
     (tree / "rm" / "ops.py").write_text("later\n")
     git(tree, "commit", "-qam", "later")
     again = snapshot.take(first, tree / "results")
-    before, after = (json.loads((folder / ".provenance.json").read_text()) for folder in (first, again))
+    before, after = (
+        json.loads((folder / ".provenance.json").read_text()) for folder in (first, again)
+    )
     assert after["git_commit"] == before["git_commit"]
     assert (again / "rm" / "ops.py").read_text() == "after\n"
 

@@ -1,4 +1,6 @@
-"""Specs: what they resolve to, and every mistake located, all at once, with what would be valid."""
+"""Specs: what they resolve to, and every mistake located, all at once, with what would be
+valid.
+"""
 
 import pytest
 
@@ -27,9 +29,18 @@ def test_table3_is_the_papers():
     assert (values["method"]["alpha"], values["method"]["omega"]) == (0.5, 0.1)
     assert values["method"]["roi"] == "aligned", "defaults are part of the resolved values"
     assert values["train"]["epochs"] == 200
-    assert values["dataset"] == {"name": "cifar100", "limit": None, "test_limit": None, "held_out": 0}
+    assert values["dataset"] == {
+        "name": "cifar100",
+        "limit": None,
+        "test_limit": None,
+        "held_out": 0,
+    }
     assert "nesterov" in " ".join(rm.assumed)
-    assert set(cells["ResNet-34", "+ CutMix"].assumed) >= {"method.alpha", "method.probability", "train.precision"}
+    assert set(cells["ResNet-34", "+ CutMix"].assumed) >= {
+        "method.alpha",
+        "method.probability",
+        "train.precision",
+    }
     assert spec.claims[0].chain[0] == "+ RM (ours)"
 
 
@@ -47,13 +58,23 @@ def test_a_profile_changes_the_trials_and_says_so(write_spec):
 
 
 def test_identity_is_of_resolved_values(write_spec):
-    """Labels, defaults written out, number formats and the order of keys change no id; any resolved value does."""
+    """Labels, defaults written out, number formats and the order of keys change no id; any
+    resolved value does.
+    """
     ids = [trial.id for trial in load_spec(write_spec()).trials]
     same = write_spec(
-        **{"RM": "Recursive", "Baseline": "No mixing", "name: sgd, lr: 0.05": "momentum: 0.9, lr: 5e-2, name: sgd"}
+        **{
+            "RM": "Recursive",
+            "Baseline": "No mixing",
+            "name: sgd, lr: 0.05": "momentum: 0.9, lr: 5e-2, name: sgd",
+        }
     )
     assert [trial.id for trial in load_spec(same).trials] == ids
-    for old, new in (("lr: 0.05", "lr: 0.06"), ("epochs: 2", "epochs: 3"), ("limit: 70", "limit: 71")):
+    for old, new in (
+        ("lr: 0.05", "lr: 0.06"),
+        ("epochs: 2", "epochs: 3"),
+        ("limit: 70", "limit: 71"),
+    ):
         other = [trial.id for trial in load_spec(write_spec(**{old: new})).trials]
         assert not set(other) & set(ids)
 
@@ -91,17 +112,38 @@ def test_five_different_mistakes_at_once(write_spec):
 @pytest.mark.parametrize(
     ("replace", "expected"),
     [
-        ({"seeds: [0, 1]": "seeds: [0, 0]"}, "3:8: seeds: must not name a seed twice, found [0, 0]"),
-        ({"seeds: [0, 1]": "seeds: [0, 1]\nseeds: [2]"}, "4:1: duplicate key 'seeds'; first given at line 3"),
+        (
+            {"seeds: [0, 1]": "seeds: [0, 0]"},
+            "3:8: seeds: must not name a seed twice, found [0, 0]",
+        ),
+        (
+            {"seeds: [0, 1]": "seeds: [0, 1]\nseeds: [2]"},
+            "4:1: duplicate key 'seeds'; first given at line 3",
+        ),
         ({"axes:": "axis:"}, "10:1: unknown key 'axis'; did you mean 'axes'?"),
-        ({"backbone: {name: resnet8, width: 4}": "backbone: resnet9000"}, "6:13: unknown backbone 'resnet9000'"),
-        ({"name: cosine": "warmup_epochs: 3"}, "9:14: schedule has no name; valid: constant, cosine, step"),
-        ({"  optimizer: {name: sgd, lr: 0.05}\n": ""}, "4:1: optimizer has no name; valid: adamw, sgd"),
+        (
+            {"backbone: {name: resnet8, width: 4}": "backbone: resnet9000"},
+            "6:13: unknown backbone 'resnet9000'",
+        ),
+        (
+            {"name: cosine": "warmup_epochs: 3"},
+            "9:14: schedule has no name; valid: constant, cosine, step",
+        ),
+        (
+            {"  optimizer: {name: sgd, lr: 0.05}\n": ""},
+            "4:1: optimizer has no name; valid: adamw, sgd",
+        ),
         ({"name: sgd, lr: 0.05": "name: sgd"}, "8:21: optimizer 'sgd' needs 'lr'"),
-        ({"size: 16, limit": "size: 16.5, limit"}, "5:33: dataset.size: must be a valid integer, found 16.5"),
+        (
+            {"size: 16, limit": "size: 16.5, limit"},
+            "5:33: dataset.size: must be a valid integer, found 16.5",
+        ),
         ({"lr: 0.05": "lr: .nan"}, "8:30: optimizer.lr: should be a finite number, found nan"),
         ({"lr: 0.05": "lr: yes"}, "8:30: optimizer.lr: must be a valid number, found 'yes'"),
-        ({"train.epochs: 1": "trian.epochs: 1"}, "16:11: unknown section 'trian'; did you mean 'train'?"),
+        (
+            {"train.epochs: 1": "trian.epochs: 1"},
+            "16:11: unknown section 'trian'; did you mean 'train'?",
+        ),
         ({"seeds: [3]": "seeds: 3"}, "16:35: seeds must be a list of whole numbers, found 3"),
         ({"method:": "method: {"}, "not valid YAML"),
         (
@@ -111,7 +153,9 @@ def test_five_different_mistakes_at_once(write_spec):
     ],
 )
 def test_mistakes_are_located(write_spec, replace, expected):
-    assert any(expected in line for line in mistakes(write_spec(**replace))), mistakes(write_spec(**replace))
+    assert any(expected in line for line in mistakes(write_spec(**replace))), mistakes(
+        write_spec(**replace)
+    )
 
 
 def test_published_values_must_fit_the_axes(write_spec):
@@ -152,7 +196,8 @@ def test_rows_line_by_line(write_spec):
 
 def test_an_axis_may_be_a_dotted_key_or_any_name(write_spec):
     axes = (
-        "axes:\n  method.alpha: [0.1, 0.5]\n  size:\n    small: {dataset.limit: 20}\n    large: {dataset.limit: 60}\n"
+        "axes:\n  method.alpha: [0.1, 0.5]\n  size:\n    small: {dataset.limit: 20}\n    "
+        "large: {dataset.limit: 60}\n"
     )
     text = """
     title: "Axes"
@@ -177,7 +222,9 @@ def test_an_axis_may_be_a_dotted_key_or_any_name(write_spec):
 
 
 def test_a_missing_file_is_a_located_error(tmp_path):
-    assert mistakes(tmp_path / "nothing.yaml") == ["1:1: cannot be read: No such file or directory"]
+    assert mistakes(tmp_path / "nothing.yaml") == [
+        "1:1: cannot be read: No such file or directory"
+    ]
 
 
 def test_planning_needs_neither_torch_nor_mlflow(write_spec):
@@ -186,9 +233,11 @@ def test_planning_needs_neither_torch_nor_mlflow(write_spec):
 
     code = (
         "import sys; sys.modules.update({m: None for m in ('torch', 'mlflow', 'timm', 'pandas')});"
-        f"from launch.spec import load_spec; print(len(load_spec({str(write_spec())!r}).trials))"
+        f"from launch.spec.load import load_spec; print(len(load_spec({str(write_spec())!r}).trials))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.stdout == "4\n", done.stderr
 
 
@@ -199,11 +248,13 @@ def test_a_method_that_cannot_act_inside_its_backbone_is_refused_when_planned(wr
             "backbone: {name: resnet8, width: 4}": "schedule: constant",
             "  schedule: {name: cosine}\n": "",
             "Baseline: baseline": "Baseline: stochastic_depth",
-            "axes:": "axes:\n  backbone: [resnet18, densenet121, imagenet_pvt_v2_b1]\n  train.batch_size: [8, 16]",
+            "axes:": "axes:\n  backbone: [resnet18, densenet121, imagenet_pvt_v2_b1]\n  "
+            "train.batch_size: [8, 16]",
         }
     )
     valid = (
-        "imagenet_resnet101, imagenet_resnet50, imagenet_resnext50_32x4d, pyramidnet164_270, pyramidnet200_240, "
+        "imagenet_resnet101, imagenet_resnet50, imagenet_resnext50_32x4d, pyramidnet164_270, "
+        "pyramidnet200_240, "
         "resnet18, resnet34, resnet50, resnet8, resnext50_32x4d"
     )
     needs = "13:15: method 'stochastic_depth' needs a backbone with residual branches;"
@@ -217,10 +268,13 @@ def test_a_misfit_is_located_at_the_methods_name(write_spec):
     path = write_spec(
         **{
             "{name: resnet8, width: 4}": "imagenet_pvt_v2_b1",
-            "RM: {name: recursive_mix, alpha: 0.5, omega: 0.5}": "RM: {label_weight: 0.5, name: moex}",
+            "RM: {name: recursive_mix, alpha: 0.5, omega: "
+            "0.5}": "RM: {label_weight: 0.5, name: moex}",
         }
     )
-    assert mistakes(path)[0].startswith("13:35: method 'moex' needs a backbone with stem; imagenet_pvt_v2_b1 has none;")
+    assert mistakes(path)[0].startswith(
+        "13:35: method 'moex' needs a backbone with stem; imagenet_pvt_v2_b1 has none;"
+    )
 
 
 def test_several_metrics_of_one_table_are_views_of_the_same_trials():

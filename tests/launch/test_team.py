@@ -1,4 +1,6 @@
-"""Several processes and one trial: what follows from their answers, and who writes down that it failed."""
+"""Several processes and one trial: what follows from their answers, and who writes down that it
+failed.
+"""
 
 import json
 
@@ -13,7 +15,11 @@ from tests.conftest import write_trial
 FINISHED = {"outcome": "finished", "error": None}
 STOPPED = {"outcome": "interrupted", "error": "stopped in epoch 2"}
 RAISED = {"outcome": "failed", "error": "ValueError: no", "lost_peer": False}
-ALONE = {"outcome": "failed", "error": "RuntimeError: Connection closed by peer", "lost_peer": True}
+ALONE = {
+    "outcome": "failed",
+    "error": "RuntimeError: Connection closed by peer",
+    "lost_peer": True,
+}
 KILLED = {"outcome": "lost", "error": "process 1 ended with SIGKILL"}
 
 
@@ -27,7 +33,9 @@ def test_the_first_process_speaks_for_all():
 
 
 def test_what_one_raised_comes_before_what_the_others_made_of_it():
-    assert verdict(answers((0, ALONE), (2, ALONE), (1, RAISED)), False)["error"] == "ValueError: no"
+    assert (
+        verdict(answers((0, ALONE), (2, ALONE), (1, RAISED)), False)["error"] == "ValueError: no"
+    )
     assert verdict(answers((1, KILLED), (0, RAISED)), False)["error"] == "ValueError: no"
 
 
@@ -65,13 +73,23 @@ def test_a_trial_that_raises_is_written_down_once(by_two):
 def test_what_another_process_than_the_first_raised_is_written_down_too(by_two, monkeypatch):
     failed = {"rank": 1, **RAISED, "traceback": "Traceback: where"}
     monkeypatch.setattr(process_group, "train", lambda run_dir, count, stop: failed)
-    assert worker.run_one(by_two, lambda: False) == {"outcome": "failed", "error": "ValueError: no"}
+    assert worker.run_one(by_two, lambda: False) == {
+        "outcome": "failed",
+        "error": "ValueError: no",
+    }
     last = json.loads((by_two / "journal.jsonl").read_text().splitlines()[-1])
-    assert (last["event"], last["error"], last["traceback"]) == ("failed", "ValueError: no", "Traceback: where")
+    assert (last["event"], last["error"], last["traceback"]) == (
+        "failed",
+        "ValueError: no",
+        "Traceback: where",
+    )
 
 
 def test_more_processes_than_this_job_has_gpus_for(by_two, monkeypatch):
     keep(by_two, Resources(1, 4))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     answer = worker.run_one(by_two, lambda: False)
-    assert answer == {"outcome": "failed", "error": "4 processes cannot share the 2 GPUs that there are here"}
+    assert answer == {
+        "outcome": "failed",
+        "error": "4 processes cannot share the 2 GPUs that there are here",
+    }

@@ -9,7 +9,11 @@ def test_the_short_way_to_an_id_is_the_long_one():
     """Every spec and profile, with and without a probe."""
     for path in sorted((ROOT / "experiments").glob("*.yaml")):
         spec = load_spec(path)
-        for trial in (trial for profile in (None, *spec.profiles) for trial in load_spec(path, profile).trials):
+        for trial in (
+            trial
+            for profile in (None, *spec.profiles)
+            for trial in load_spec(path, profile).trials
+        ):
             assert trial.id == trial_id(trial.values) == Trial(trial.values).id
 
 

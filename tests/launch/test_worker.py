@@ -1,4 +1,6 @@
-"""A warm worker by itself: what it answers, and that a request to cancel one trial leaves the others alone."""
+"""A warm worker by itself: what it answers, and that a request to cancel one trial leaves the
+others alone.
+"""
 
 import json
 import os
@@ -45,7 +47,9 @@ def events(run_dir):
 
 def test_cancelling_one_trial_stops_it_alone(worker, tmp_path, tiny):
     long = {**tiny, "train": {**tiny["train"], "epochs": 400}}
-    first, queued, last, undisturbed = (tmp_path / name for name in ("first", "queued", "last", "undisturbed"))
+    first, queued, last, undisturbed = (
+        tmp_path / name for name in ("first", "queued", "last", "undisturbed")
+    )
     for run_dir, trial in ((first, long), (queued, long), (last, tiny), (undisturbed, long)):
         write_trial(run_dir, trial)
     ask(worker, first, queued, last)
@@ -64,7 +68,9 @@ def test_cancelling_one_trial_stops_it_alone(worker, tmp_path, tiny):
     assert not (first / "lease.json").exists()
 
     ask(worker, first)
-    assert answer(worker) == ("interrupted", "cancelled"), "a requeue of the scheduler does not revive it"
+    assert answer(worker) == ("interrupted", "cancelled"), (
+        "a requeue of the scheduler does not revive it"
+    )
     rundir.clear_cancel(first)
     ask(worker, first, undisturbed)
     assert [answer(worker) for _ in range(2)] == [("finished", None)] * 2

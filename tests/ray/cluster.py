@@ -1,4 +1,6 @@
-"""A real Ray cluster on this machine for a test: a head and further nodes, own ports and folder, stopped at the end."""
+"""A real Ray cluster on this machine for a test: a head and further nodes, own ports and folder,
+stopped at the end.
+"""
 
 import os
 import re
@@ -13,7 +15,8 @@ from pathlib import Path
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 QUIET = {"PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-# Nobody else may command our clusters, nor do we want to know what other clusters' token is: one for this process and its children.
+# Nobody else may command our clusters, nor do we want to know what other clusters' token is: one
+# for this process and its children.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
 STORE = str(80 * 2**20)
 
@@ -26,7 +29,15 @@ class Node:
         self.folder = folder
         self.log = (folder / "start.log").open("w+")
         self.process = subprocess.Popen(
-            [*RAY, "start", "--block", "--disable-usage-stats", "--object-store-memory", STORE, *arguments],
+            [
+                *RAY,
+                "start",
+                "--block",
+                "--disable-usage-stats",
+                "--object-store-memory",
+                STORE,
+                *arguments,
+            ],
             stdout=self.log,
             stderr=subprocess.STDOUT,
             env={**os.environ, **QUIET, "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(gpus)))},
@@ -42,7 +53,9 @@ class Node:
 
     def raylet(self) -> int:
         """Its pid: the child of `ray start` that is called raylet."""
-        return next(pid for pid, words in children(self.process.pid) if Path(words[0]).name == "raylet")
+        return next(
+            pid for pid, words in children(self.process.pid) if Path(words[0]).name == "raylet"
+        )
 
     def stop(self) -> None:
         for pid, _ in [*children(self.process.pid), (self.process.pid, [])]:
@@ -66,9 +79,13 @@ class Cluster:
         try:
             head = ["--head", "--port", "0", "--include-dashboard", "false"]
             head += ["--temp-dir", str(self.folder / "ray")]
-            node = self._node([*head, "--num-cpus", str(self.cpus), "--num-gpus", str(self.gpus)], self.gpus)
+            node = self._node(
+                [*head, "--num-cpus", str(self.cpus), "--num-gpus", str(self.gpus)], self.gpus
+            )
             node.wait_until("To connect to this Ray cluster")
-            self.address = re.search(r"--address='(\S+)'", (node.folder / "start.log").read_text())[1]
+            self.address = re.search(
+                r"--address='(\S+)'", (node.folder / "start.log").read_text()
+            )[1]
         except BaseException:
             self.__exit__()
             raise

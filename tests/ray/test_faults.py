@@ -1,4 +1,6 @@
-"""What can die dies: worker, node, driver. Finished trials are not run again, the others end with the same numbers."""
+"""What can die dies: worker, node, driver. Finished trials are not run again, the others end with
+the same numbers.
+"""
 
 import json
 import os
@@ -23,7 +25,9 @@ WORKERS = ("--workers", 2)
 
 @pytest.mark.slow
 def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, undisturbed):
-    """Two nodes of one CPU each. A worker dies, then a whole node; one that joins takes its place."""
+    """Two nodes of one CPU each. A worker dies, then a whole node; one that joins takes its
+    place.
+    """
     path = write_spec(**LONG)
     with Cluster(cpus=1) as cluster:
         second = cluster.add(cpus=1)
@@ -36,7 +40,9 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, und
         frozen = backend.leased()[there]
         os.kill(frozen, signal.SIGSTOP)  # neither may end early, however fast this machine is
         os.kill(backend.leased()[here], signal.SIGKILL)
-        backend.wait(lambda: "resumed" in backend.events(here) and here in backend.leased(), process)
+        backend.wait(
+            lambda: "resumed" in backend.events(here) and here in backend.leased(), process
+        )
         busy = backend.leased()[here]
         os.kill(busy, signal.SIGSTOP)
         os.kill(second.raylet(), signal.SIGKILL)
@@ -44,7 +50,9 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, und
         third = cluster.add(cpus=1)
         backend.wait(lambda: "resumed" in backend.events(there), process)
         provenance = json.loads((results / "runs" / there / "provenance.json").read_text())
-        assert provenance[-1]["pid"] in {pid for pid, _ in children(third.process.pid)}, "on the node that joined"
+        assert provenance[-1]["pid"] in {pid for pid, _ in children(third.process.pid)}, (
+            "on the node that joined"
+        )
         assert "finished" not in backend.events(here)
         os.kill(busy, signal.SIGCONT)
         _, err = process.communicate(timeout=DEADLINE)
@@ -55,7 +63,9 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, und
 
 
 @pytest.mark.slow
-def test_a_cluster_that_loses_its_head_is_left_and_another_one_goes_on(write_spec, results, undisturbed):
+def test_a_cluster_that_loses_its_head_is_left_and_another_one_goes_on(
+    write_spec, results, undisturbed
+):
     """Ray itself would end the command after a minute, with a line about GCS."""
     path = write_spec(**LONG)
     with Cluster(cpus=2) as cluster:
@@ -97,19 +107,35 @@ def zombie(pid):
 
 def private(path, results):
     """The command with a private cluster, in a process group of its own, as a shell starts it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")
+    }
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "launch" / "run.py"), str(path), "--backend", "ray", *map(str, WORKERS)],
+        [
+            sys.executable,
+            str(ROOT / "launch" / "run.py"),
+            str(path),
+            "--backend",
+            "ray",
+            *map(str, WORKERS),
+        ],
         stderr=subprocess.PIPE,
         text=True,
-        env={**environment, **EVERY_STEP, "CUDA_VISIBLE_DEVICES": "", "RM_RESULTS_DIR": str(results)},
+        env={
+            **environment,
+            **EVERY_STEP,
+            "CUDA_VISIBLE_DEVICES": "",
+            "RM_RESULTS_DIR": str(results),
+        },
         start_new_session=True,
     )
 
 
 @pytest.mark.slow
 def test_a_private_cluster_ends_with_its_command(write_spec, results, undisturbed):
-    """The driver is killed; run again, and stopped by Ctrl-C, which a terminal sends to the whole group; run again."""
+    """The driver is killed; run again, and stopped by Ctrl-C, which a terminal sends to the whole
+    group; run again.
+    """
     path = write_spec(**LONG)
     backend = Backend("ray", results, ["--backend", "ray"])
     process = private(path, results)
@@ -122,9 +148,17 @@ def test_a_private_cluster_ends_with_its_command(write_spec, results, undisturbe
     assert not backend_finished(backend)
 
     process = private(path, results)
-    backend.wait(lambda: all("resumed" in backend.events(trial.id) for trial in load_spec(path).trials), process)
+    backend.wait(
+        lambda: all("resumed" in backend.events(trial.id) for trial in load_spec(path).trials),
+        process,
+    )
     below = [pid for pid, _ in children(process.pid)]
-    folders = {word.split("=")[1] for _, words in children(process.pid) for word in words if "--session-dir=" in word}
+    folders = {
+        word.split("=")[1]
+        for _, words in children(process.pid)
+        for word in words
+        if "--session-dir=" in word
+    }
     assert folders
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=DEADLINE)
@@ -144,7 +178,11 @@ def test_a_private_cluster_ends_with_its_command(write_spec, results, undisturbe
 
 
 def backend_finished(backend):
-    return [trial for trial in backend.numbers() if (backend.results / "runs" / trial / "result.json").exists()]
+    return [
+        trial
+        for trial in backend.numbers()
+        if (backend.results / "runs" / trial / "result.json").exists()
+    ]
 
 
 @pytest.mark.slow

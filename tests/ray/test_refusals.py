@@ -22,7 +22,9 @@ pytestmark = pytest.mark.usefixtures("results")
 
 def refusal(path, results, *words, environment=None):
     """The one line that the command adds to `running ...`."""
-    code, out, err = Backend("ray", results, ["--backend", "ray", *words]).run(path, environment=environment)
+    code, out, err = Backend("ray", results, ["--backend", "ray", *words]).run(
+        path, environment=environment
+    )
     lines = [line for line in err.splitlines() if not line.startswith("running ")]
     assert (code, out, len(lines)) == (2, "", 1), err
     return lines[0]
@@ -31,7 +33,10 @@ def refusal(path, results, *words, environment=None):
 def test_an_address_that_cannot_be_one(write_spec, results):
     for address in ("localhost", "http://a:1", "here:0", "here:99999", ":6379"):
         said = refusal(write_spec(), results, "--address", address)
-        assert said == f"error: --address takes auto or HOST:PORT, such as 10.0.0.1:6379; found '{address}'"
+        assert (
+            said == "error: --address takes auto or HOST:PORT, such as 10.0.0.1:6379; found "
+            f"'{address}'"
+        )
     assert not results.exists()
 
 
@@ -53,11 +58,16 @@ def test_something_else_answers(write_spec, results):
 
 
 ALONE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
-"""Runs a command where it sees no processes but its own: `auto` finds clusters by their processes."""
+"""Runs a command where it sees no processes but its own: `auto` finds clusters by their
+processes.
+"""
 
 
 def test_auto_without_a_cluster(write_spec, results, tmp_path):
-    if shutil.which("unshare") is None or subprocess.run([*ALONE, "true"], capture_output=True).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*ALONE, "true"], capture_output=True).returncode
+    ):
         pytest.skip("this machine lets nobody make a process namespace")
     environment = {**os.environ, "RM_RESULTS_DIR": str(results), "RAY_TMPDIR": str(tmp_path)}
     words = [
@@ -72,7 +82,8 @@ def test_auto_without_a_cluster(write_spec, results, tmp_path):
     done = subprocess.run([*ALONE, *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1] == (
-        "error: --address auto finds no Ray cluster on this machine; name it as HOST:PORT, or leave --address out"
+        "error: --address auto finds no Ray cluster on this machine; name it as HOST:PORT, or "
+        "leave --address out"
     )
 
 
@@ -87,20 +98,25 @@ def test_auto_takes_the_cluster_that_the_environment_names(write_spec, results, 
 
 
 def test_a_private_cluster_that_does_not_start():
-    """A store smaller than Ray's least: what Ray raises becomes a sentence, its own logs are kept."""
+    """A store smaller than Ray's least: what Ray raises becomes a sentence, its own logs are
+    kept.
+    """
     lines = (
-        "from launch.backends import _ray_cluster as cluster",
+        "from launch.backends.ray import cluster",
         "cluster.OBJECT_STORE_BYTES = 1000",
-        "from launch.commands import UsageError",
+        "from launch.errors import UsageError",
         "try:",
         "    with cluster.joined(None): pass",
         "except UsageError as error: print(error)",
     )
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True
+    )
     said = done.stdout.splitlines()
     assert (done.returncode, len(said)) == (0, 1), done.stderr
     assert said[0].startswith(
-        "Ray did not start on this machine: Attempting to cap object store memory usage at 1000 bytes"
+        "Ray did not start on this machine: Attempting to cap object store memory usage at 1000 "
+        "bytes"
     )
     assert said[0].endswith("--backend local needs no Ray")
     logs = Path(said[0].partition(" are in ")[2].partition(". --backend")[0])
@@ -109,7 +125,9 @@ def test_a_private_cluster_that_does_not_start():
 
 
 def test_ray_is_not_installed(write_spec, results, tmp_path):
-    """An environment with every package of this one but ray; the other backends and --help work there."""
+    """An environment with every package of this one but ray; the other backends and --help work
+    there.
+    """
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if entry.name != "ray":
             (tmp_path / entry.name).symlink_to(entry)
@@ -119,7 +137,9 @@ def test_ray_is_not_installed(write_spec, results, tmp_path):
     done = subprocess.run([*words, *spec], env=environment, capture_output=True, text=True)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert "--backend ray needs the package ray, which " in done.stderr
-    helped = subprocess.run([*words, "run", "--help"], env=environment, capture_output=True, text=True)
+    helped = subprocess.run(
+        [*words, "run", "--help"], env=environment, capture_output=True, text=True
+    )
     assert helped.returncode == 0, helped.stderr
     assert "--address auto|HOST:PORT" in helped.stdout
 
@@ -135,12 +155,16 @@ def test_another_version_on_the_cluster(write_spec, results, ray_cluster):
     told = json.loads(said_before)
     try:
         for changed in ({"ray_version": "2.9.0"}, {"python_version": "3.12.1"}):
-            store.internal_kv_put(where[0], json.dumps({**told, **changed}).encode(), True, where[1])
+            store.internal_kv_put(
+                where[0], json.dumps({**told, **changed}).encode(), True, where[1]
+            )
             said = refusal(write_spec(), results, "--address", ray_cluster.address)
             theirs = {**told, **changed}
             assert said == (
-                f"error: the Ray cluster at {ray_cluster.address} runs Ray {theirs['ray_version']} on Python "
-                f"{theirs['python_version']}, this command Ray {told['ray_version']} on Python {told['python_version']}; "
+                f"error: the Ray cluster at {ray_cluster.address} runs Ray "
+                f"{theirs['ray_version']} on Python "
+                f"{theirs['python_version']}, this command Ray {told['ray_version']} on Python "
+                f"{told['python_version']}; "
                 "both must be the same"
             )
     finally:
@@ -164,5 +188,10 @@ class Silent:
 
 
 def test_a_run_directory_that_the_nodes_do_not_see(ray_cluster, tmp_path):
-    with pytest.raises(UsageError, match=r"does not see .*/trial.json: run directories must lie on a file system that"):
-        backend_module.run([tmp_path / "nowhere"], Silent(), workers=1, address=ray_cluster.address)
+    with pytest.raises(
+        UsageError,
+        match=r"does not see .*/trial.json: run directories must lie on a file system that",
+    ):
+        backend_module.run(
+            [tmp_path / "nowhere"], Silent(), workers=1, address=ray_cluster.address
+        )

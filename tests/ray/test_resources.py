@@ -18,7 +18,9 @@ from tests.ray.cluster import Cluster
 
 @pytest.mark.parametrize("workers", [None, 1, 2, 3, 5, 200])
 def test_on_one_node_threads_are_those_of_the_local_backend(workers, monkeypatch):
-    """Sums on a CPU depend on the number of threads: the numbers of a trial would depend on what ran it."""
+    """Sums on a CPU depend on the number of threads: the numbers of a trial would depend on what
+    ran it.
+    """
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     cores = len(os.sched_getaffinity(0))
     slots = divide([{"CPU": cores}], workers, 1)
@@ -35,12 +37,18 @@ def test_on_one_node_threads_are_those_of_the_local_backend(workers, monkeypatch
 def test_workers_share_several_nodes_evenly():
     assert divide([{"CPU": 4}, {"CPU": 8}], None, 1) == Slots(12, 1, 0)
     assert divide([{"CPU": 4}, {"CPU": 8}], 3, 1) == Slots(3, 4, 0)
-    assert divide([{"CPU": 4}, {"CPU": 8}], 4, 1) == Slots(4, 2, 0), "of 3 CPUs each, only 1 + 2 would fit"
-    assert divide([{"CPU": 16, "GPU": 4}, {"CPU": 8, "GPU": 4}, {"CPU": 64}], None, 2) == Slots(16, 1, 0.5)
+    assert divide([{"CPU": 4}, {"CPU": 8}], 4, 1) == Slots(4, 2, 0), (
+        "of 3 CPUs each, only 1 + 2 would fit"
+    )
+    assert divide([{"CPU": 16, "GPU": 4}, {"CPU": 8, "GPU": 4}, {"CPU": 64}], None, 2) == Slots(
+        16, 1, 0.5
+    )
     assert divide([{"CPU": 16, "GPU": 4}], None, 1) == Slots(4, 4, 1)
     assert divide([{"CPU": 1, "GPU": 3}], None, 1) == Slots(3, 0.3333, 1)
     assert divide([{"CPU": 1, "GPU": 1}], None, 3) == Slots(3, 0.3333, 0.3333)
-    assert divide([{"CPU": 12, "GPU": 2}], 6, 1) == Slots(6, 2, 0.3333), "more workers than slots are packed"
+    assert divide([{"CPU": 12, "GPU": 2}], 6, 1) == Slots(6, 2, 0.3333), (
+        "more workers than slots are packed"
+    )
     with pytest.raises(UsageError, match="has no CPUs"):
         divide([{"GPU": 2}], None, 1)
 
@@ -48,7 +56,8 @@ def test_workers_share_several_nodes_evenly():
 def test_too_many_trials_for_a_gpu_are_refused():
     gpu_memory.refuse_if_too_much(3000, 8000, 2, "GPU 0 of n1")
     with pytest.raises(
-        UsageError, match=r"3 trials do not fit on GPU 0 of n1: each needs 3900 MiB .* --trials-per-gpu 2"
+        UsageError,
+        match=r"3 trials do not fit on GPU 0 of n1: each needs 3900 MiB .* --trials-per-gpu 2",
     ):
         gpu_memory.refuse_if_too_much(3000, 8000, 3, "GPU 0 of n1")
     with pytest.raises(UsageError, match="not even one would fit"):
@@ -59,7 +68,11 @@ def test_trials_alike_need_the_same_memory():
     longer = copy.deepcopy(TINY)
     longer["seed"], longer["train"]["epochs"], longer["optimizer"]["lr"] = 5, 300, 0.7
     assert gpu_memory.footprint(longer) == gpu_memory.footprint(TINY)
-    for section, option, value in (("train", "batch_size", 17), ("backbone", "width", 5), ("method", "alpha", 0.1)):
+    for section, option, value in (
+        ("train", "batch_size", 17),
+        ("backbone", "width", 5),
+        ("method", "alpha", 0.1),
+    ):
         other = copy.deepcopy(TINY)
         other[section][option] = value
         assert gpu_memory.footprint(other) != gpu_memory.footprint(TINY)
@@ -67,7 +80,9 @@ def test_trials_alike_need_the_same_memory():
 
 @pytest.mark.slow
 def test_packing_on_a_node_with_a_gpu(write_spec, results, tmp_path, monkeypatch):
-    """This machine may have none: Ray is told of one, and of its memory by a program that answers as nvidia-smi would."""
+    """This machine may have none: Ray is told of one, and of its memory by a program that answers
+    as nvidia-smi would.
+    """
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "nvidia-smi").write_text(
@@ -77,7 +92,11 @@ def test_packing_on_a_node_with_a_gpu(write_spec, results, tmp_path, monkeypatch
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     path = write_spec(**{"[0, 1]": "[0]"})
     with Cluster(cpus=2, gpus=1) as cluster:
-        backend = Backend("ray", results, ["--backend", "ray", "--address", cluster.address, "--trials-per-gpu", "2"])
+        backend = Backend(
+            "ray",
+            results,
+            ["--backend", "ray", "--address", cluster.address, "--trials-per-gpu", "2"],
+        )
         code, _, err = backend.run(path)
         assert code == 2, "a trial that leaves no peak behind has not been on a GPU"
         assert "cannot be told: it did not run on a GPU; leave --trials-per-gpu out" in err
@@ -85,9 +104,9 @@ def test_packing_on_a_node_with_a_gpu(write_spec, results, tmp_path, monkeypatch
         run_dirs = sorted((results / "runs").iterdir())
         for seed, (run_dir, peak) in enumerate(zip(run_dirs, (500.0, 3500.0), strict=True)):
             values = json.loads((run_dir / "trial.json").read_text())
-            values = {key: value for key, value in values.items() if key not in ("id", "numerics")} | {
-                "seed": 90 + seed
-            }
+            values = {
+                key: value for key, value in values.items() if key not in ("id", "numerics")
+            } | {"seed": 90 + seed}
             twin = results / "runs" / trial.trial_id(values)
             write_trial(twin, values)
             (twin / "journal.jsonl").write_text(
@@ -96,7 +115,10 @@ def test_packing_on_a_node_with_a_gpu(write_spec, results, tmp_path, monkeypatch
         code, _, err = backend.run(path)
         assert code == 2
         assert "2 trials do not fit on GPU 0 of " in err
-        assert "each needs 4450 MiB (3500 at its peak, and CUDA's own), 8000 MiB are free; --trials-per-gpu 1" in err
+        assert (
+            "each needs 4450 MiB (3500 at its peak, and CUDA's own), 8000 MiB are free; "
+            "--trials-per-gpu 1" in err
+        )
         (twin / "journal.jsonl").unlink()
         (twin / "trial.json").unlink()
         twin.rmdir()

@@ -12,7 +12,9 @@ def stage_maps(backbone, images):
     """name -> the feature map of each stage, as it leaves the stage's module."""
     maps = {}
     handles = [
-        module.register_forward_hook(lambda _m, _i, output, name=name: maps.__setitem__(name, output))
+        module.register_forward_hook(
+            lambda _m, _i, output, name=name: maps.__setitem__(name, output)
+        )
         for name, module in backbone.named_stages().items()
     ]
     backbone(images)
@@ -22,14 +24,18 @@ def stage_maps(backbone, images):
 
 
 def next_input(backbone, name):
-    """Record what the network goes on with after the module of a stage: what its own hooks returned."""
+    """Record what the network goes on with after the module of a stage: what its own hooks
+    returned.
+    """
     seen = []
     backbone.named_stages()[name].register_forward_hook(lambda _m, _i, output: seen.append(output))
     return seen
 
 
 def targets_used(loss, logits):
-    """The targets that explain a soft cross-entropy: its gradient is (softmax - targets) / batch."""
+    """The targets that explain a soft cross-entropy: its gradient is (softmax - targets) /
+    batch.
+    """
     (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
     return logits.softmax(1) - gradient * len(logits)
 

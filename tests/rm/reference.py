@@ -1,6 +1,7 @@
 """RecursiveMix training, written a second time: slow, plain, and from DESIGN's table alone.
 
-It shares nothing with `rm` but the network that it is handed. Where a loop over the samples says what happens, it loops.
+It shares nothing with `rm` but the network that it is handed. Where a loop over the samples says
+what happens, it loops.
 """
 
 import math
@@ -50,7 +51,9 @@ def learning_rate(settings: Settings, epoch: int) -> float:
 
 
 def draw_box(generator: np.random.Generator, alpha: float, height: int, width: int) -> Box:
-    """A box of the image's shape around a uniform centre, clipped to the image; it may be empty."""
+    """A box of the image's shape around a uniform centre, clipped to the image; it may be
+    empty.
+    """
     area = generator.uniform(0, alpha)
     row = int(generator.integers(height))
     column = int(generator.integers(width))
@@ -82,22 +85,30 @@ def paste(images: Tensor, previous: Tensor, box: Box, interpolation: str) -> Ten
         if interpolation == "nearest":
             small = F.interpolate(previous[i : i + 1], size=size, mode="nearest")
         else:
-            small = F.interpolate(previous[i : i + 1], size=size, mode="bilinear", align_corners=True)
+            small = F.interpolate(
+                previous[i : i + 1], size=size, mode="bilinear", align_corners=True
+            )
         mixed[i, :, top:bottom, left:right] = small[0]
     return mixed
 
 
-def region_features(features: Tensor, box: Box, height: int, width: int, transposed: bool) -> Tensor:
+def region_features(
+    features: Tensor, box: Box, height: int, width: int, transposed: bool
+) -> Tensor:
     """RoIAlign of the image's box on the feature map: (B, C, h, w) -> (B, C)."""
     top, left, bottom, right = box
     scale = features.shape[2] / height
     if scale != features.shape[3] / width:
-        raise ValueError(f"feature map {tuple(features.shape[2:])} of an image {height}x{width} has two scales")
+        raise ValueError(
+            f"feature map {tuple(features.shape[2:])} of an image {height}x{width} has two scales"
+        )
     rows = []
     for i in range(len(features)):  # roi_align reads (sample, x0, y0, x1, y1)
         rows.append([i, top, left, bottom, right] if transposed else [i, left, top, right, bottom])
     boxes = torch.tensor(rows, dtype=features.dtype)
-    pooled = torchvision.ops.roi_align(features, boxes, (1, 1), spatial_scale=scale, sampling_ratio=-1, aligned=True)
+    pooled = torchvision.ops.roi_align(
+        features, boxes, (1, 1), spatial_scale=scale, sampling_ratio=-1, aligned=True
+    )
     return pooled[:, :, 0, 0]
 
 
@@ -112,11 +123,14 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 class ReferenceTraining:
     """One training; call start_epoch before each epoch's steps.
 
-    network       has features(images) -> (B, C, h, w) and head, a linear layer from C to the classes
+    network       has features(images) -> (B, C, h, w) and head, a linear layer from C to the
+                  classes
     second_head   reads the regions' features; None: the network's own head does
     """
 
-    def __init__(self, network: nn.Module, second_head: nn.Linear | None, settings: Settings, seed: int) -> None:
+    def __init__(
+        self, network: nn.Module, second_head: nn.Linear | None, settings: Settings, seed: int
+    ) -> None:
         self.network, self.settings, self.seed = network.train(), settings, seed
         self.second_head = network.head if second_head is None else second_head
         self.weights = list(network.parameters())
@@ -135,7 +149,9 @@ class ReferenceTraining:
         return Step(float(loss.detach()), area, logits)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, float, Tensor]:
-        """Loss, clipped area (0 in a plain step) and detached logits; the mixed batch becomes the history."""
+        """Loss, clipped area (0 in a plain step) and detached logits; the mixed batch becomes the
+        history.
+        """
         chosen = self.settings
         height, width = images.shape[2:]
         targets = one_hot(labels, chosen.classes, chosen.label_smoothing, images)
@@ -153,18 +169,24 @@ class ReferenceTraining:
         if area > 0:
             region = region_features(features, box, height, width, chosen.transposed)
             before = torch.softmax(old_logits, dim=1)
-            loss = loss + chosen.omega * area * soft_cross_entropy(self.second_head(region), before)
+            loss = loss + chosen.omega * area * soft_cross_entropy(
+                self.second_head(region), before
+            )
         self.history = (images, targets, logits.detach())
         return loss, area, logits.detach()
 
     def descend(self, loss: Tensor) -> None:
-        """SGD with momentum and weight decay; a weight that took no part has gradient zero and goes on moving."""
+        """SGD with momentum and weight decay; a weight that took no part has gradient zero and
+        goes on moving.
+        """
         gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
         with torch.no_grad():
             for k, (weight, gradient) in enumerate(zip(self.weights, gradients, strict=True)):
                 direction = torch.zeros_like(weight) if gradient is None else gradient
                 direction = direction + self.settings.weight_decay * weight
                 before = self.momentum[k]
-                direction = direction if before is None else self.settings.momentum * before + direction
+                direction = (
+                    direction if before is None else self.settings.momentum * before + direction
+                )
                 self.momentum[k] = direction
                 weight -= self.lr * direction

@@ -1,4 +1,6 @@
-"""Every network of rm/backbones: exact parameter counts, the Backbone contract, what the reference code did."""
+"""Every network of rm/backbones: exact parameter counts, the Backbone contract, what the reference
+code did.
+"""
 
 import ast
 import importlib
@@ -25,7 +27,9 @@ ROOT = PACKAGE.parents[1]
 
 
 def scan() -> dict[str, tuple[str, ast.FunctionDef]]:
-    """Network name -> (module name, function definition), read from the files as a torch-free planner would."""
+    """Network name -> (module name, function definition), read from the files as a torch-free
+    planner would.
+    """
     found = {}
     for path in sorted(PACKAGE.glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -50,7 +54,8 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-# The small networks share every line with the large ones, so that values can be checked at little cost.
+# The small networks share every line with the large ones, so that values can be checked at little
+# cost.
 SMALL: dict[str, Callable[[], Backbone]] = {
     "resnet": lambda: resnet8(5, 3, width=8),
     "resnext": lambda: resnext50_32x4d(5, 3),
@@ -78,8 +83,8 @@ def small(request: pytest.FixtureRequest) -> Backbone:
         ("densenet161", 100, 26_681_188, 26_902_088),
         ("imagenet_resnet50", 1000, 25_557_032, 27_606_032),
         ("imagenet_pvt_v2_b1", 1000, 14_009_000, 14_522_000),
-        # Not in the paper: ResNet-8 is counted by hand, the rest are torchvision's, the CIFAR ones less 7,680 in the
-        # stem (7x7 -> 3x3) and 1,844,100 in the head (1000 -> 100 classes).
+        # Not in the paper: ResNet-8 is counted by hand, the rest are torchvision's, the CIFAR ones
+        # less 7,680 in the stem (7x7 -> 3x3) and 1,844,100 in the head (1000 -> 100 classes).
         ("resnet8", 10, 78_042, 78_692),
         ("resnet50", 100, 23_705_252, 23_910_152),
         ("resnext50_32x4d", 100, 23_177_124, 23_382_024),
@@ -87,7 +92,9 @@ def small(request: pytest.FixtureRequest) -> Backbone:
         ("imagenet_resnext50_32x4d", 1000, 25_028_904, 27_077_904),
     ],
 )
-def test_parameter_counts_are_exact(name: str, num_classes: int, plain: int, two_heads: int) -> None:
+def test_parameter_counts_are_exact(
+    name: str, num_classes: int, plain: int, two_heads: int
+) -> None:
     network = on_meta(name, num_classes, 3)
     second_head = nn.Linear(network.num_features, num_classes, device="meta")
     assert parameters(network) == plain
@@ -102,13 +109,25 @@ def test_signature_can_be_read_without_importing(name: str) -> None:
         ("num_classes", "int"),
         ("in_channels", "int"),
     ]
-    assert [arguments.posonlyargs, arguments.defaults, arguments.vararg, arguments.kwarg] == [[], [], None, None]
+    assert [arguments.posonlyargs, arguments.defaults, arguments.vararg, arguments.kwarg] == [
+        [],
+        [],
+        None,
+        None,
+    ]
     assert node.returns is not None
     assert ast.unparse(node.returns) == "Backbone"
     assert ast.get_docstring(node)
     for option, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         assert option.annotation is not None
-        assert ast.unparse(option.annotation).split("[")[0] in {"int", "float", "bool", "str", "Literal", "Annotated"}
+        assert ast.unparse(option.annotation).split("[")[0] in {
+            "int",
+            "float",
+            "bool",
+            "str",
+            "Literal",
+            "Annotated",
+        }
         assert default is not None
         ast.literal_eval(default)
 
@@ -120,7 +139,9 @@ def test_contract(name: str, in_channels: int) -> None:
     assert isinstance(network, Backbone)
     assert type(network.head) is nn.Linear
     assert (network.head.in_features, network.head.out_features) == (network.num_features, 7)
-    assert len(network.state_dict()) == len({id(v) for v in network.state_dict(keep_vars=True).values()})
+    assert len(network.state_dict()) == len(
+        {id(v) for v in network.state_dict(keep_vars=True).values()}
+    )
     first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
     assert first.in_channels == in_channels
 
@@ -183,27 +204,39 @@ def test_gradients_reach_every_parameter_once_each_for_both_heads(name: str) -> 
     torch.manual_seed(0)
     network = SMALL[name]()
     features = network.features(torch.randn(4, 3, 8, 12))
-    region = features[:, :, :1].mean((2, 3))  # a region loss reads the same map again: nothing may overwrite it
+    region = features[:, :, :1].mean(
+        (2, 3)
+    )  # a region loss reads the same map again: nothing may overwrite it
     (network.head(network.pool(features)).square().sum() + region.sum()).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
 
 @pytest.mark.parametrize(("size", "expected"), [((15, 9), (4, 3)), ((7, 18), (2, 5))])
-def test_pyramidnet_keeps_the_border_of_odd_maps(size: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_pyramidnet_keeps_the_border_of_odd_maps(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
     features = PyramidNet(11, 12, 5, 1).features(torch.randn(2, 1, *size))
     assert features.shape[2:] == expected
 
 
 def zero_padded_sum(branch: Tensor, shortcut: Tensor) -> Tensor:
-    """What the reference code computes: the shortcut concatenated with zero channels, plus the branch."""
+    """What the reference code computes: the shortcut concatenated with zero channels, plus the
+    branch.
+    """
     return branch + functional.pad(shortcut, (0, 0, 0, 0, 0, branch.shape[1] - shortcut.shape[1]))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("channels", [4, 6])
-def test_pyramidnet_shortcut_equals_zero_padding(channels: int, layout: torch.memory_format) -> None:
+def test_pyramidnet_shortcut_equals_zero_padding(
+    channels: int, layout: torch.memory_format
+) -> None:
     branch = torch.randn(2, 6, 3, 5, dtype=torch.double).to(memory_format=layout).requires_grad_()
-    shortcut = torch.randn(2, channels, 3, 5, dtype=torch.double).to(memory_format=layout).requires_grad_()
+    shortcut = (
+        torch.randn(2, channels, 3, 5, dtype=torch.double)
+        .to(memory_format=layout)
+        .requires_grad_()
+    )
     before = branch.detach().clone()
     total = AddIntoFirstChannels.apply(branch, shortcut)
     assert torch.equal(total, zero_padded_sum(branch, shortcut))
@@ -235,7 +268,9 @@ def test_pyramidnet_widens_additively(depth: int, alpha: int, step: float) -> No
         network = PyramidNet(depth, alpha, 10, 3)
     widths = [b.branch[1].out_channels for b in network.blocks]
     exact, expected = 16.0, []
-    for _ in widths:  # the reference adds the step up in floating point; the rounded widths must agree
+    for (
+        _
+    ) in widths:  # the reference adds the step up in floating point; the rounded widths must agree
         exact += step
         expected.append(round(exact))
     assert widths == expected
@@ -279,7 +314,9 @@ def test_exported_network_computes_the_same(name: str) -> None:
 
 
 def test_imagenet_resnets_do_not_start_at_zero() -> None:
-    norms = [m for m in imagenet.imagenet_resnet50(5, 3).modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [
+        m for m in imagenet.imagenet_resnet50(5, 3).modules() if isinstance(m, nn.BatchNorm2d)
+    ]
     assert all(torch.equal(norm.weight, torch.ones_like(norm.weight)) for norm in norms)
 
 

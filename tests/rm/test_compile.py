@@ -1,4 +1,6 @@
-"""`compile: true` computes what eager does, whatever box is drawn, without compiling again for it."""
+"""`compile: true` computes what eager does, whatever box is drawn, without compiling again for
+it.
+"""
 
 import pytest
 import torch
@@ -23,4 +25,6 @@ def test_a_compiled_run_follows_the_eager_one(tiny):
     assert losses[True]["area"] == losses[False]["area"]
     from torch._dynamo.utils import counters
 
-    assert counters["stats"]["unique_graphs"] <= 4, "training and evaluation, full and last batches"
+    assert counters["stats"]["unique_graphs"] <= 4, (
+        "training and evaluation, full and last batches"
+    )

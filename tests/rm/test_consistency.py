@@ -1,4 +1,6 @@
-"""RoIAlign of a shared box, as a fixed weighting, against torchvision's and against what it must be."""
+"""RoIAlign of a shared box, as a fixed weighting, against torchvision's and against what it must
+be.
+"""
 
 import pytest
 import torch
@@ -16,7 +18,11 @@ def cases(draw):
     cells = draw(st.integers(1, 7)), draw(st.integers(1, 7))
     height, width = cells[0] * stride, cells[1] * stride
     y0, x0 = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
-    return cells, (height, width), (y0, x0, draw(st.integers(y0 + 1, height)), draw(st.integers(x0 + 1, width)))
+    return (
+        cells,
+        (height, width),
+        (y0, x0, draw(st.integers(y0 + 1, height)), draw(st.integers(x0 + 1, width))),
+    )
 
 
 @given(cases(), st.booleans())
@@ -26,7 +32,9 @@ def test_equals_torchvision(case, transposed):
     features = torch.randn(2, 3, rows, columns, generator=torch.Generator().manual_seed(3))
     corners = [y0, x0, y1, x1] if transposed else [x0, y0, x1, y1]  # torchvision wants x first
     boxes = torch.tensor([[i, *corners] for i in range(2)], dtype=torch.float32)
-    expected = roi_align(features, boxes, 1, spatial_scale=rows / height, sampling_ratio=-1, aligned=True)
+    expected = roi_align(
+        features, boxes, 1, spatial_scale=rows / height, sampling_ratio=-1, aligned=True
+    )
     ours = roi_features(features, (y0, x0, y1, x1), (height, width), transposed=transposed)
     assert torch.allclose(ours, expected[:, :, 0, 0], atol=1e-5)
 
@@ -49,4 +57,6 @@ def test_second_head_adds_one_linear_layer_and_sharing_it_none():
     assert parameters(share_head=True)[0] == plain
     logits, region = network(torch.randn(2, 1, 16, 16), (0, 0, 16, 16))
     assert logits.shape == region.shape == (2, 10)
-    assert torch.equal(network(torch.ones(2, 1, 16, 16)), network.backbone(torch.ones(2, 1, 16, 16)))
+    assert torch.equal(
+        network(torch.ones(2, 1, 16, 16)), network.backbone(torch.ones(2, 1, 16, 16))
+    )

@@ -1,4 +1,6 @@
-"""Batches gathered on the device against torchvision's crop and flip; real CIFAR where it is; what happens where it is not."""
+"""Batches gathered on the device against torchvision's crop and flip; real CIFAR where it is; what
+happens where it is not.
+"""
 
 import numpy as np
 import pytest
@@ -28,7 +30,9 @@ def test_gathered_views_equal_torchvisions_crop_and_flip():
         expected = tv.normalize(expected.float() / 255, mean, std)
         assert torch.allclose(batch[i], expected, atol=1e-5)
     plain, _ = images.plain(slice(4, 6))
-    assert torch.allclose(plain[0], tv.normalize(pixels[4].permute(2, 0, 1).float() / 255, mean, std), atol=1e-5)
+    assert torch.allclose(
+        plain[0], tv.normalize(pixels[4].permute(2, 0, 1).float() / 255, mean, std), atol=1e-5
+    )
 
 
 def test_views_cover_every_image_and_every_offset():
@@ -47,7 +51,10 @@ def test_digits_are_the_1797_of_scikit_learn():
     order = np.random.default_rng(0).permutation(1797)
     images = torch.cat([data.train.images, data.test.images])[:, :, :, 0].numpy()
     assert np.array_equal(images, np.round(reference.images[order] * 255 / 16))
-    assert torch.cat([data.train.labels, data.test.labels]).tolist() == reference.target[order].tolist()
+    assert (
+        torch.cat([data.train.labels, data.test.labels]).tolist()
+        == reference.target[order].tolist()
+    )
     whole = load("digits", {"size": 32})
     pixels = whole.train.images.float() / 255
     assert pixels.mean().item() == pytest.approx(whole.mean[0], abs=0.002)
@@ -66,7 +73,9 @@ def test_what_is_held_out_comes_from_the_training_set_and_leaves_it():
     assert (len(part.train), len(part.test)) == (100, 200)
     rows = {tuple(image.flatten().tolist()) for image in whole.train.images}
     held = {tuple(image.flatten().tolist()) for image in part.test.images}
-    rest = {tuple(image.flatten().tolist()) for image in load("digits", {}, held_out=200).train.images}
+    rest = {
+        tuple(image.flatten().tolist()) for image in load("digits", {}, held_out=200).train.images
+    }
     assert held < rows
     assert rest < rows
     assert not held & rest
@@ -77,7 +86,9 @@ def test_what_is_held_out_comes_from_the_training_set_and_leaves_it():
 def test_missing_cifar_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch):
     from torchvision.datasets import CIFAR100
 
-    monkeypatch.setattr(CIFAR100, "url", "http://127.0.0.1:9/cifar.tar.gz")  # nothing listens there: no network
+    monkeypatch.setattr(
+        CIFAR100, "url", "http://127.0.0.1:9/cifar.tar.gz"
+    )  # nothing listens there: no network
     with pytest.raises(DataError) as caught:
         cifar100(tmp_path / "nowhere")
     assert str(tmp_path / "nowhere" / "cifar-100-python") in str(caught.value)

@@ -37,7 +37,12 @@ def test_two_generations_and_damage(tmp_path):
     newest, former = tmp_path / "checkpoint.pt", tmp_path / "checkpoint.prev.pt"
     assert checkpoint.load(tmp_path, CPU)["value"] == 3
     whole = newest.read_bytes()
-    for damaged in (whole[:-1], whole[: len(whole) // 2], b"", whole[:50] + b"\0" + whole[51:] + b"x"):
+    for damaged in (
+        whole[:-1],
+        whole[: len(whole) // 2],
+        b"",
+        whole[:50] + b"\0" + whole[51:] + b"x",
+    ):
         newest.write_bytes(damaged)
         assert checkpoint.load(tmp_path, CPU)["value"] == 2
     former.unlink()
@@ -48,12 +53,16 @@ def test_no_torch_zip_reader_is_needed_to_notice_any_flipped_bit(tmp_path):
     checkpoint.save(tmp_path, {"tensor": torch.arange(10)})
     whole = (tmp_path / "checkpoint.pt").read_bytes()
     for at in range(0, len(whole), 37):
-        (tmp_path / "checkpoint.pt").write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        (tmp_path / "checkpoint.pt").write_bytes(
+            whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]
+        )
         assert checkpoint.load(tmp_path, CPU) is None
 
 
 def test_a_full_disk_is_named_and_the_former_checkpoint_stays(tmp_path):
-    """A limit on the size of files stands in for the full disk: the kernel refuses the write, as it would there."""
+    """A limit on the size of files stands in for the full disk: the kernel refuses the write, as
+    it would there.
+    """
     checkpoint.save(tmp_path, {"value": 1})
     code = f"""
 import resource, signal, sys, torch
@@ -66,7 +75,9 @@ try:
 except checkpoint.CheckpointError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert "cannot be written (File too large)" in done.stdout
     assert "the checkpoint before it is intact" in done.stdout
     assert checkpoint.load(tmp_path, CPU)["value"] == 1

@@ -1,4 +1,6 @@
-"""Two real processes over gloo: equal to one process with grouped batch norm; killed and resumed, equal to undisturbed."""
+"""Two real processes over gloo: equal to one process with grouped batch norm; killed and resumed,
+equal to undisturbed.
+"""
 
 import json
 import os
@@ -19,29 +21,45 @@ from rm.trainer import Run
 from tests.conftest import ROOT, deterministic, write_trial
 
 CPU = torch.device("cpu")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(ROOT),
+    "CUDA_VISIBLE_DEVICES": "",
+}
 
 
 @pytest.fixture
 def shared(tiny):
-    """20 steps of RecursiveMix with batch 128 in two groups, and a test split that two processes cannot share evenly."""
+    """20 steps of RecursiveMix with batch 128 in two groups, and a test split that two processes
+    cannot share evenly.
+    """
     tiny["train"] |= {"epochs": 4, "batch_size": 128, "batch_norm_groups": 2}
     tiny["dataset"] |= {"limit": 640, "test_limit": 61}
     return tiny
 
 
 def two_processes(script, path, folder, *options):
-    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+    ]
     return [*words, str(script), str(path), str(folder), *options]
 
 
 @pytest.fixture
 def in_float64(tmp_path):
-    """`rm.train` as a script that trains in float64, where equal means equal: in fp32 a ReLU whose input is zero up to
+    """`rm.train` as a script that trains in float64, where equal means equal: in fp32 a ReLU whose
+    input is zero up to
     rounding falls on either side, and 20 steps make that visible."""
     script = tmp_path / "train64.py"
     script.write_text(
-        "import sys, torch\ntorch.set_default_dtype(torch.float64)\nfrom rm.train import main\nsys.exit(main())\n"
+        "import sys, torch\ntorch.set_default_dtype(torch.float64)\nfrom rm.train import "
+        "main\nsys.exit(main())\n"
     )
     torch.set_default_dtype(torch.float64)
     yield script
@@ -71,10 +89,17 @@ def test_two_processes_equal_one_with_two_groups(shared, tmp_path, in_float64):
 def test_two_processes_survive_a_kill_bit_for_bit(shared, tmp_path):
     module = ROOT / "rm" / "train.py"
     path = write_trial(tmp_path / "two", shared)
-    subprocess.run(two_processes(module, path, tmp_path / "two"), env=ENVIRONMENT, capture_output=True, check=True)
+    subprocess.run(
+        two_processes(module, path, tmp_path / "two"),
+        env=ENVIRONMENT,
+        capture_output=True,
+        check=True,
+    )
     killed = tmp_path / "killed"
     with subprocess.Popen(
-        two_processes(module, path, killed, "--checkpoint-seconds", "0"), env=ENVIRONMENT, start_new_session=True
+        two_processes(module, path, killed, "--checkpoint-seconds", "0"),
+        env=ENVIRONMENT,
+        start_new_session=True,
     ) as process:
         deadline = time.monotonic() + 60
         while sum(event["event"] == "checkpoint" for event in read(killed / "journal.jsonl")) < 8:
@@ -82,7 +107,9 @@ def test_two_processes_survive_a_kill_bit_for_bit(shared, tmp_path):
             time.sleep(0.001)
         os.killpg(process.pid, signal.SIGKILL)
     assert not (killed / "result.json").exists()
-    subprocess.run(two_processes(module, path, killed), env=ENVIRONMENT, capture_output=True, check=True)
+    subprocess.run(
+        two_processes(module, path, killed), env=ENVIRONMENT, capture_output=True, check=True
+    )
     assert deterministic(killed) == deterministic(tmp_path / "two")
 
 
@@ -96,6 +123,8 @@ def test_groups_and_batches_must_be_shareable(shared, monkeypatch):
 def test_shares_cover_every_position_once(length, count, monkeypatch):
     monkeypatch.setattr("torch.distributed.new_group", lambda backend: None)
     shares = [Processes(rank, count).share(5, 5 + length) for rank in range(count)]
-    assert [i for share in shares for i in range(share.start, share.stop)] == list(range(5, 5 + length))
+    assert [i for share in shares for i in range(share.start, share.stop)] == list(
+        range(5, 5 + length)
+    )
     sizes = [share.stop - share.start for share in shares]
     assert max(sizes) - min(sizes) <= 1

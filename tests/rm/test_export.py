@@ -25,7 +25,13 @@ def test_the_second_head_is_left_behind(tiny, tmp_path):
 
 
 def test_the_command(tiny, tmp_path):
-    words = [sys.executable, "-m", "rm.export", str(tmp_path / "run"), str(tmp_path / "weights.pt")]
+    words = [
+        sys.executable,
+        "-m",
+        "rm.export",
+        str(tmp_path / "run"),
+        str(tmp_path / "weights.pt"),
+    ]
     write_trial(tmp_path / "run", tiny)
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2

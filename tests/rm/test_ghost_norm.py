@@ -21,10 +21,14 @@ def test_each_group_is_normalised_as_on_a_device_of_its_own(size):
     grouped, devices = network(), [network(), network()]
     group_batch_norm(grouped, 2)
     images = torch.randn(size, 3, 9, 7, dtype=torch.float64)
-    expected = torch.cat([device(part) for device, part in zip(devices, images.chunk(2), strict=True)])
+    expected = torch.cat(
+        [device(part) for device, part in zip(devices, images.chunk(2), strict=True)]
+    )
     assert torch.allclose(grouped(images), expected, atol=1e-12)
     for name, buffer in grouped.named_buffers():
-        assert torch.allclose(buffer, dict(devices[0].named_buffers())[name]), f"{name} is device 0's"
+        assert torch.allclose(buffer, dict(devices[0].named_buffers())[name]), (
+            f"{name} is device 0's"
+        )
     grouped(images).square().sum().backward()
     expected.square().sum().backward()
     for name, parameter in grouped.named_parameters():

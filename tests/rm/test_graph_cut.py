@@ -1,4 +1,6 @@
-"""The cut is the minimum: against every labelling of small grids, and against what can be said of large ones."""
+"""The cut is the minimum: against every labelling of small grids, and against what can be said of
+large ones.
+"""
 
 import itertools
 
@@ -49,11 +51,15 @@ def instance(rng, batch, top, height, width, strength, whole=False):
 def test_the_fast_energy_is_the_plain_one():
     unary, down, right = (cost[0] for cost in instance(np.random.default_rng(0), 1, 3, 2, 3, 1.0))
     labels = every_labelling(3, 2, 3)[::37]
-    assert np.allclose([energy(x, unary, down, right) for x in labels], every_energy(unary, down, right)[::37])
+    assert np.allclose(
+        [energy(x, unary, down, right) for x in labels], every_energy(unary, down, right)[::37]
+    )
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["real", "whole"])
-@pytest.mark.parametrize("size", [(2, 3, 4), (2, 4, 3), (3, 2, 4), (3, 3, 3), (4, 2, 3), (5, 1, 4), (2, 1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(2, 3, 4), (2, 4, 3), (3, 2, 4), (3, 3, 3), (4, 2, 3), (5, 1, 4), (2, 1, 1)], ids=str
+)
 def test_no_labelling_of_a_small_grid_is_better(size, whole):
     rng = np.random.default_rng(sum(size))
     for strength in (0, 0.3, 1, 4):
@@ -73,7 +79,9 @@ def test_samples_do_not_depend_on_their_batch():
 def test_weights_pull_neighbours_together():
     unary, _, _ = instance(np.random.default_rng(1), 2, 3, 16, 16, 1.0)
     free = cut_grid(unary, np.zeros((2, 15, 16)), np.zeros((2, 16, 15)))
-    assert np.array_equal(free, unary.argmin(1)), "without weights each cell has its cheapest label"
+    assert np.array_equal(free, unary.argmin(1)), (
+        "without weights each cell has its cheapest label"
+    )
     bound = cut_grid(unary, np.full((2, 15, 16), 1e3), np.full((2, 16, 15), 1e3))
     assert np.array_equal(bound[:, 0, 0], unary.sum((2, 3)).argmin(1)), (
         "with large ones all cells have the cheapest one"
@@ -83,7 +91,8 @@ def test_weights_pull_neighbours_together():
 
 def test_a_large_cut_costs_as_much_as_the_largest_flow():
     unary, down, right = (
-        cost[0].astype(int) for cost in instance(np.random.default_rng(4), 1, 2, 16, 16, 2.0, whole=True)
+        cost[0].astype(int)
+        for cost in instance(np.random.default_rng(4), 1, 2, 16, 16, 2.0, whole=True)
     )
     cells = np.arange(256).reshape(16, 16)
     source, sink = np.full(256, 256), np.full(256, 257)
@@ -93,7 +102,9 @@ def test_a_large_cut_costs_as_much_as_the_largest_flow():
     tails = np.concatenate([first, second, source, cells.ravel()])
     heads = np.concatenate([second, first, cells.ravel(), sink])
     capacities = np.concatenate([between, between, np.maximum(-gain, 0), np.maximum(gain, 0)])
-    flow = maximum_flow(csr_array((capacities.astype(np.int32), (tails, heads)), shape=(258, 258)), 256, 257)
+    flow = maximum_flow(
+        csr_array((capacities.astype(np.int32), (tails, heads)), shape=(258, 258)), 256, 257
+    )
     labels = cut_grid(unary[None], down[None], right[None])[0]
     assert 0 < labels.mean() < 1
     assert energy(labels, unary, down, right) == flow.flow_value + unary.min(0).sum()

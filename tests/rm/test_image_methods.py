@@ -1,4 +1,6 @@
-"""The defining properties of the methods that mix or blank the images themselves: Cutout, ResizeMix, PuzzleMix."""
+"""The defining properties of the methods that mix or blank the images themselves: Cutout,
+ResizeMix, PuzzleMix.
+"""
 
 import itertools
 
@@ -38,12 +40,19 @@ class Recorder(nn.Module):
 
 def numbered(count, channels=1, height=8, width=8):
     """Images that are the number of their sample all over."""
-    return torch.arange(float(count)).reshape(-1, 1, 1, 1).expand(count, channels, height, width).contiguous()
+    return (
+        torch.arange(float(count))
+        .reshape(-1, 1, 1, 1)
+        .expand(count, channels, height, width)
+        .contiguous()
+    )
 
 
 def pixel_counting(count, channels=1, height=8, width=8):
     """Images whose pixels all differ, within a sample and between samples."""
-    return torch.arange(float(count * channels * height * width)).reshape(count, channels, height, width)
+    return torch.arange(float(count * channels * height * width)).reshape(
+        count, channels, height, width
+    )
 
 
 # Cutout
@@ -61,9 +70,14 @@ def test_cutout_blanks_one_square_at_a_place_of_its_own_in_every_image():
     assert torch.equal(hole[:, 0], rows[:, :, None] & columns[:, None, :]), "a rectangle"
     for inside, side in ((rows, 12), (columns, 16)):
         assert (inside.int().diff(dim=1).abs().sum(1) <= 2).all(), "in one piece"
-        assert set(inside.sum(1).tolist()) == {3, 4, 5, 6}, "whole, or cut off by a border up to its centre"
-        # The centre is any pixel, equally: pixel j is covered by the centres j - 2 .. j + 3 that there are.
-        chance = torch.tensor([sum(0 <= c < side for c in range(j - 2, j + 4)) / side for j in range(side)])
+        assert set(inside.sum(1).tolist()) == {3, 4, 5, 6}, (
+            "whole, or cut off by a border up to its centre"
+        )
+        # The centre is any pixel, equally: pixel j is covered by the centres j - 2 .. j + 3 that
+        # there are.
+        chance = torch.tensor(
+            [sum(0 <= c < side for c in range(j - 2, j + 4)) / side for j in range(side)]
+        )
         assert torch.allclose(inside.float().mean(0), chance, atol=4 * (0.25 / 200) ** 0.5)
     assert float(method.observed["hole"]) == pytest.approx(hole.float().mean().item())
     assert torch.allclose(targets_used(model, loss, logits), targets, atol=1e-4), "labels stay"
@@ -105,7 +119,10 @@ def test_resizemix_never_leaves_the_image_and_can_be_left_out():
         assert 5 * 7 / 63 <= method.observed["area"] <= 1
     torch.manual_seed(0)
     plain = Baseline().loss(model, images, targets, np.random.default_rng(0))
-    assert torch.equal(ResizeMix(probability=0.0).loss(model, images, targets, np.random.default_rng(0))[0], plain[0])
+    assert torch.equal(
+        ResizeMix(probability=0.0).loss(model, images, targets, np.random.default_rng(0))[0],
+        plain[0],
+    )
     small = {"seed": 0, "train": {"epochs": 1, "batch_size": 1}, "dataset": {"name": "digits"}}
     small |= {
         "backbone": {"name": "resnet8"},
@@ -157,7 +174,9 @@ def test_parameters_get_the_gradients_of_the_mixed_images_alone_also_under_autoc
 
 
 def puzzle_energy(method, taken, pixels, share, blocks, kept):
-    """Eq. 5 as it is written, in plain loops, for one image and a binary mask: taken (n, n) in {0 its partner's, 1 its own}."""
+    """Eq. 5 as it is written, in plain loops, for one image and a binary mask: taken (n, n) in {0
+    its partner's, 1 its own}.
+    """
     size = pixels[0].shape[-2] // blocks, pixels[0].shape[-1] // blocks
     cells = list(itertools.product(range(blocks), repeat=2))
     total, weight = 0.0, method.beta / 16 / blocks
@@ -174,7 +193,9 @@ def puzzle_energy(method, taken, pixels, share, blocks, kept):
         else:
             column, span = (x + 1) * size[1], slice(y * size[0], (y + 1) * size[0])
             jump = (one[:, span, column - 1] - other[:, span, column]).abs().mean()
-        total += weight * (taken[y, x] != taken[y + dy, x + dx]) + weight * method.gamma * float(jump)
+        total += weight * (taken[y, x] != taken[y + dy, x + dx]) + weight * method.gamma * float(
+            jump
+        )
     return total
 
 
@@ -198,12 +219,18 @@ def test_the_puzzle_mask_is_the_minimum_of_the_papers_energy(beta):
 
 
 def test_the_prior_draws_the_mask_to_lambda():
-    images, salient, partner = torch.rand(4, 1, 16, 16), torch.rand(4, 16, 16), torch.tensor([1, 0, 3, 2])
+    images, salient, partner = (
+        torch.rand(4, 1, 16, 16),
+        torch.rand(4, 16, 16),
+        torch.tensor([1, 0, 3, 2]),
+    )
     for labels in (2, 3, 4):
         method = PuzzleMix(labels=labels, eta=20.0)
         assert (method.mask(images, salient, partner, 4, 1 - 1e-6) == 1).all()
         assert (method.mask(images, salient, partner, 4, 1e-6) == 0).all()
-    means = [PuzzleMix().mask(images, salient, partner, 8, kept).mean() for kept in (0.1, 0.5, 0.9)]
+    means = [
+        PuzzleMix().mask(images, salient, partner, 8, kept).mean() for kept in (0.1, 0.5, 0.9)
+    ]
     assert means == sorted(means)
 
 
@@ -217,7 +244,9 @@ def test_puzzlemix_labels_follow_the_mask():
         used = targets_used(model, loss, logits)
         assert torch.allclose(used.sum(1), torch.ones(5), atol=1e-4)
         mixture = used @ images[:, 0, 0, 0]
-        assert torch.allclose(shown[-1].mean((1, 2, 3)), mixture, rtol=1e-3), "what is shown is what is labelled"
+        assert torch.allclose(shown[-1].mean((1, 2, 3)), mixture, rtol=1e-3), (
+            "what is shown is what is labelled"
+        )
         assert float(method.observed["area"]) <= 1
         areas.add(float(method.observed["area"]))
     assert len(shown) == 24, "two forward passes a step"
@@ -230,7 +259,9 @@ def test_transport_brings_salient_cells_into_the_mask():
     plan = transport_plan(wanted, share, 0.8)[0]
     assert plan[1] == 0, "the most salient cell comes to the wanted place nearest to it"
     assert plan[4] in (1, 4), "and what it drove away, if anything, asks for the next one"
-    assert torch.equal(transport_plan(wanted, share, 100.0)[0][[1, 4]], torch.tensor([1, 4])), "too expensive: all stay"
+    assert torch.equal(transport_plan(wanted, share, 100.0)[0][[1, 4]], torch.tensor([1, 4])), (
+        "too expensive: all stay"
+    )
     torch.manual_seed(0)
     for grid in ((4, 4), (8, 8), (2, 3)):
         share = pooled_share(torch.rand(6, 48, 48) ** 8, grid)
@@ -238,13 +269,18 @@ def test_transport_brings_salient_cells_into_the_mask():
         plan, cells = transport_plan(wanted, share, 0.3), share.flatten(1)
         for sources, place, mass in zip(plan, wanted.flatten(1) > 0, cells, strict=True):
             assert len(sources[place].unique()) == int(place.sum()), "no cell is shown twice"
-            assert mass[sources[place]].sum() >= mass[place].sum() - 1e-6, "never less saliency in the mask than before"
+            assert mass[sources[place]].sum() >= mass[place].sum() - 1e-6, (
+                "never less saliency in the mask than before"
+            )
 
 
 def test_each_image_is_moved_into_its_own_part_of_the_mask():
     method = PuzzleMix(transport_cost=0.01, transport_size=2)
     images = torch.rand(2, 1, 8, 8) / 10
-    images[0, :, 2:4, 6:8], images[1, :, 4:6, 0:2] = 1.0, 2.0  # each brightest and most salient in the other's half
+    images[0, :, 2:4, 6:8], images[1, :, 4:6, 0:2] = (
+        1.0,
+        2.0,
+    )  # each brightest and most salient in the other's half
     mask = torch.zeros(2, 2, 2)
     mask[0, :, 0] = mask[1, :, 1] = 1
     joined = method._joined(images, images[:, 0], torch.tensor([1, 0]), mask)
@@ -267,4 +303,6 @@ def test_moved_cells_are_whole():
 
 def test_puzzlemix_says_which_images_it_cannot_divide():
     with pytest.raises(ValueError, match="7 x 8 pixels cannot be"):
-        PuzzleMix().loss(Recorder(2), torch.rand(2, 1, 7, 8), torch.eye(2), np.random.default_rng(0))
+        PuzzleMix().loss(
+            Recorder(2), torch.rand(2, 1, 7, 8), torch.eye(2), np.random.default_rng(0)
+        )

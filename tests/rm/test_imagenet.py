@@ -1,4 +1,6 @@
-"""Pictures read from disk: trained on, interrupted, counted once, the same for any number of readers; wrong trees named."""
+"""Pictures read from disk: trained on, interrupted, counted once, the same for any number of
+readers; wrong trees named.
+"""
 
 import multiprocessing
 import os
@@ -47,7 +49,9 @@ def pictures(tiny, tree):
     """Two epochs of three steps at 64 px: 5, 5 and 2 pictures."""
     tiny["dataset"] = {"name": "imagenet", "size": 64, "random_erasing": 0.5}
     tiny["train"] = {"epochs": 2, "batch_size": 5}
-    tiny["backbone"]["width"] = 16  # torch 2.15's CPU convolutions crash in the backward pass of 4 channels at 64 x 64
+    tiny["backbone"]["width"] = (
+        16  # torch 2.15's CPU convolutions crash in the backward pass of 4 channels at 64 x 64
+    )
     return tiny
 
 
@@ -66,7 +70,9 @@ def test_training_interrupted_anywhere_equals_undisturbed(pictures, tmp_path):
     result = train(pictures, tmp_path / "undisturbed")
     assert result["test_images"] == CLASSES
     assert result["metrics"]["last_top1_error"] >= 0
-    train(pictures, tmp_path / "stopped", stop_before=(1, 1, 2))  # in epoch 1, at its end, inside epoch 2
+    train(
+        pictures, tmp_path / "stopped", stop_before=(1, 1, 2)
+    )  # in epoch 1, at its end, inside epoch 2
     assert_equal_runs(tmp_path / "undisturbed", tmp_path / "stopped")
     assert multiprocessing.active_children() == [], "whatever the end, the readers end too"
 
@@ -78,9 +84,13 @@ def test_the_number_of_readers_changes_nothing(pictures, monkeypatch):
         run = Run(parse_trial(pictures), CPU)
         before = torch.get_rng_state()
         first, labels = epoch_of(run)
-        assert torch.equal(torch.get_rng_state(), before), "nothing is taken from the training's own generator"
+        assert torch.equal(torch.get_rng_state(), before), (
+            "nothing is taken from the training's own generator"
+        )
         run.step = 2
-        assert torch.equal(epoch_of(run)[0], first[10:]), "a resumed run sees what it would have seen"
+        assert torch.equal(epoch_of(run)[0], first[10:]), (
+            "a resumed run sees what it would have seen"
+        )
         shown.append(first)
         assert sorted(labels.tolist()) == list(range(CLASSES))
         assert first.shape == (CLASSES, 3, 64, 64)
@@ -132,7 +142,9 @@ def test_evaluation_shows_the_middle_as_torchvision_cuts_it(tree):
 
 
 def test_recipes_differ_where_they_should(tree):
-    """Without options a training picture is a crop; jitter and light change its colours, erasing a part of it, the seed all."""
+    """Without options a training picture is a crop; jitter and light change its colours, erasing a
+    part of it, the seed all.
+    """
     plain = imagenet(tree.parent, size=64, color_jitter=0, lighting=0).train.reader
     assert torch.equal(plain(2, 5), plain(2, 5))
     assert not torch.equal(plain(2, 5), plain(2, 6))
@@ -141,13 +153,17 @@ def test_recipes_differ_where_they_should(tree):
     shift = (lit(2, 5).int() - plain(2, 5).int())[inside]
     assert shift.abs().sum() > 0
     assert (shift == shift[0]).all(), "one colour is added to all pixels"
-    erased = imagenet(tree.parent, size=64, color_jitter=0, lighting=0, random_erasing=1.0).train.reader
+    erased = imagenet(
+        tree.parent, size=64, color_jitter=0, lighting=0, random_erasing=1.0
+    ).train.reader
     changed = [(erased(2, seed) != plain(2, seed)).any(2) for seed in range(20)]
     shares = np.array([change.float().mean().item() for change in changed])
     assert ((shares > 0.01) & (shares < 0.34)).all()
     rows, columns = (changed[0].any(axis).sum().item() for axis in (1, 0))
     assert changed[0].sum().item() > 0.95 * rows * columns, "a box"
-    assert not torch.equal(imagenet(tree.parent, size=64, lighting=0).train.reader(2, 5), plain(2, 5))
+    assert not torch.equal(
+        imagenet(tree.parent, size=64, lighting=0).train.reader(2, 5), plain(2, 5)
+    )
 
 
 def test_lighting_has_the_spread_of_the_published_components():
@@ -188,16 +204,23 @@ def test_tars_cut_short_are_named(tree, tmp_path, capsys):
     assert "expected a folder without tars, found shard-00000.tar" in capsys.readouterr().err
     path = tmp_path / "imagenet" / "val" / "shard-00000.tar"
     path.write_bytes(path.read_bytes()[:50_000])
-    with pytest.raises(DataError, match=r"expected the 1 tars that index.npz names.*cut short.*shard-00000.tar"):
+    with pytest.raises(
+        DataError, match=r"expected the 1 tars that index.npz names.*cut short.*shard-00000.tar"
+    ):
         imagenet(tmp_path)
 
 
-@pytest.mark.parametrize("case", ["nowhere", "no val", "flat val", "no class", "missing", "empty", "half", "count"])
+@pytest.mark.parametrize(
+    "case", ["nowhere", "no val", "flat val", "no class", "missing", "empty", "half", "count"]
+)
 def test_a_wrong_tree_is_named(tree, case):
     first = sorted(tree.glob("val/*"))[0]
     options, message = {}, ""
     if case == "nowhere":
-        options, message = {"root": "elsewhere"}, r"no .*elsewhere/train; .*elsewhere does not exist.*RM_DATA_DIR"
+        options, message = (
+            {"root": "elsewhere"},
+            r"no .*elsewhere/train; .*elsewhere does not exist.*RM_DATA_DIR",
+        )
     elif case == "no val":
         (tree / "val").rename(tree / "validation")
         message = r"there is no .*/val; .*imagenet holds train, validation"
@@ -206,7 +229,9 @@ def test_a_wrong_tree_is_named(tree, case):
             for path in folder.iterdir():
                 path.rename(tree / "val" / path.name)
             folder.rmdir()
-        message = f"expected a folder for each class in .*/val, .*found {CLASSES} images without a class"
+        message = (
+            f"expected a folder for each class in .*/val, .*found {CLASSES} images without a class"
+        )
     elif case == "no class":
         (tree / "train").rename(tree / "old")
         (tree / "train").mkdir()
@@ -216,9 +241,14 @@ def test_a_wrong_tree_is_named(tree, case):
         message = f"1 of .*/train are missing in .*/val: {first.name}$"
     elif case in ("empty", "half"):
         next(first.iterdir()).unlink()
-        message = f"in every class folder of .*/val, found none in 1 of {CLASSES}: {first.name}; unpack"
+        message = (
+            f"in every class folder of .*/val, found none in 1 of {CLASSES}: {first.name}; unpack"
+        )
     else:
-        options, message = {"val_images": 50_000}, f"expected 50,000 images in .*/val, found {CLASSES}$"
+        options, message = (
+            {"val_images": 50_000},
+            f"expected 50,000 images in .*/val, found {CLASSES}$",
+        )
     with pytest.raises(DataError, match=message):
         imagenet(tree.parent, **options)
 
@@ -242,7 +272,9 @@ def test_an_unreadable_picture_is_named_and_fails_the_run(pictures, tree, tmp_pa
 
 def test_a_wrong_number_of_readers_is_refused(tree, monkeypatch):
     monkeypatch.setenv("RM_LOADER_WORKERS", "none")
-    with pytest.raises(DataError, match="RM_LOADER_WORKERS must be a whole number >= 1, found 'none'"):
+    with pytest.raises(
+        DataError, match="RM_LOADER_WORKERS must be a whole number >= 1, found 'none'"
+    ):
         stream.workers(1)
     monkeypatch.delenv("RM_LOADER_WORKERS")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(48)), raising=False)
@@ -250,12 +282,19 @@ def test_a_wrong_number_of_readers_is_refused(tree, monkeypatch):
 
 
 def test_a_signal_to_all_processes_of_the_job_interrupts_cleanly(pictures, tree, tmp_path):
-    """As a scheduler sends it: the readers get it too, the trainer writes a checkpoint, and the next start goes on from there."""
+    """As a scheduler sends it: the readers get it too, the trainer writes a checkpoint, and the
+    next start goes on from there.
+    """
     pictures["train"]["epochs"] = 10
     train(pictures, tmp_path / "undisturbed")
     folder = tmp_path / "stopped"
     command = [sys.executable, "-m", "rm.train", str(write_trial(folder, pictures)), str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     with subprocess.Popen(
         command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -274,7 +313,9 @@ def test_a_signal_to_all_processes_of_the_job_interrupts_cleanly(pictures, tree,
 def test_resnet50_sees_224_pixels(tree):
     data = imagenet(tree.parent)
     normalise = stream.Normalise(data.mean, data.std, CPU)
-    pixels = torch.stack([data.train.reader(0, 1), data.train.reader(1, 2), data.test.reader(CLASSES - 1, 0)])
+    pixels = torch.stack(
+        [data.train.reader(0, 1), data.train.reader(1, 2), data.test.reader(CLASSES - 1, 0)]
+    )
     network = find("backbone", "imagenet_resnet50")(data.classes, data.channels).eval()
     images = normalise(pixels)
     assert images.shape == (3, 3, 224, 224)

@@ -30,7 +30,8 @@ INSIDE = {
     "cutmix_moex": CutMixMoEx,
     "feature_cutmix": FeatureCutMix,
 }
-# The smallest networks that run every line of each family, under the names that planning knows them by.
+# The smallest networks that run every line of each family, under the names that planning knows
+# them by.
 SMALL = {
     "resnet8": lambda: resnet8(4, 3, width=4),
     "pyramidnet200_240": lambda: PyramidNet(20, 12, 4, 3),
@@ -50,7 +51,9 @@ ALWAYS = {
 
 @pytest.mark.parametrize("name", catalog.entries("backbone"))
 def test_a_backbone_has_what_its_file_says(name):
-    """Names in order and maps (B, C, h, w) that get no larger; on the meta device, at real size."""
+    """Names in order and maps (B, C, h, w) that get no larger; on the meta device, at real
+    size.
+    """
     with torch.device("meta"):
         backbone = find("backbone", name)(4, 3)
         has = catalog.entries("backbone")[name].features
@@ -62,16 +65,25 @@ def test_a_backbone_has_what_its_file_says(name):
         maps = stage_maps(backbone, torch.empty(2, 3, 64, 96))
         sizes = [value.shape[2] for value in maps.values()]
         assert list(maps) == list(backbone.named_stages())
-        assert all(value.ndim == 4 and 2 * value.shape[3] == 3 * value.shape[2] for value in maps.values())
+        assert all(
+            value.ndim == 4 and 2 * value.shape[3] == 3 * value.shape[2] for value in maps.values()
+        )
         assert sizes == sorted(sizes, reverse=True)
         assert maps[stages[-1]].shape[1] == backbone.num_features
         if "residual branches" in has:
-            assert len(backbone.branches()) == len({id(branch) for branch in backbone.branches()}) > 0
+            assert (
+                len(backbone.branches()) == len({id(branch) for branch in backbone.branches()}) > 0
+            )
 
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("resnet18", 8), ("pyramidnet200_240", 66), ("pyramidnet164_270", 54), ("imagenet_resnet50", 16)],
+    [
+        ("resnet18", 8),
+        ("pyramidnet200_240", 66),
+        ("pyramidnet164_270", 54),
+        ("imagenet_resnet50", 16),
+    ],
 )
 def test_every_residual_branch_is_found(name, count):
     with torch.device("meta"):
@@ -80,7 +92,9 @@ def test_every_residual_branch_is_found(name, count):
 
 @pytest.mark.parametrize("name", ["resnet8", "pyramidnet200_240", "imagenet_resnet50"])
 def test_a_branch_is_all_that_is_added_to_the_shortcut(name):
-    """With every branch's output zero, the blocks are their shortcuts: no weight of a branch changes the result."""
+    """With every branch's output zero, the blocks are their shortcuts: no weight of a branch
+    changes the result.
+    """
     torch.manual_seed(0)
     backbone = SMALL[name]()
     images, _ = batch(2, 32)
@@ -133,12 +147,16 @@ def test_taps_act_in_a_compiled_network_without_compiling_again():
     assert graphs[-1] == graphs[1], "what is drawn is not compiled into the network"
 
 
-FITTING = [(name, backbone) for name in INSIDE for backbone in SMALL if not catalog.misfit(name, backbone)]
+FITTING = [
+    (name, backbone) for name in INSIDE for backbone in SMALL if not catalog.misfit(name, backbone)
+]
 
 
 @pytest.mark.parametrize(("name", "backbone_name"), FITTING)
 def test_a_method_acts_in_loss_and_nowhere_else(name, backbone_name):
-    """With every backbone that has what it needs: loss() changes what the network computes, nothing else does."""
+    """With every backbone that has what it needs: loss() changes what the network computes,
+    nothing else does.
+    """
     torch.manual_seed(0)
     backbone = SMALL[backbone_name]()
     for norm in (m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)):

@@ -14,14 +14,20 @@ from tests.rm.inside import batch, draws, next_input, stage_maps
 
 
 @pytest.mark.parametrize(
-    ("size", "block", "keep_prob"), [((16, 16), 3, 0.9), ((14, 14), 7, 0.9), ((12, 20), 4, 0.8), ((8, 8), 1, 0.7)]
+    ("size", "block", "keep_prob"),
+    [((16, 16), 3, 0.9), ((14, 14), 7, 0.9), ((12, 20), 4, 0.8), ((8, 8), 1, 0.7)],
 )
 def test_dropblock_keeps_about_keep_prob(size, block, keep_prob):
-    """Within what overlapping blocks save: of n expected blocks covering an element, 1 - exp(-n) instead of n are dropped."""
-    mask = block_mask(torch.Size((64, 32, *size)), block, keep_prob, torch.Generator().manual_seed(0))
+    """Within what overlapping blocks save: of n expected blocks covering an element, 1 - exp(-n)
+    instead of n are dropped.
+    """
+    mask = block_mask(
+        torch.Size((64, 32, *size)), block, keep_prob, torch.Generator().manual_seed(0)
+    )
     assert set(mask.unique().tolist()) == {0.0, 1.0}
     dropped = 1 - mask.mean().item()
-    # gamma spreads (1 - p) HW block elements; each overlap is counted twice in that, and more so far from the border.
+    # gamma spreads (1 - p) HW block elements; each overlap is counted twice in that, and more so
+    # far from the border.
     assert dropped <= 1.01 * (1 - keep_prob)
     assert dropped >= 0.8 * (1 - math.exp(-(1 - keep_prob)))
     if block == 1:
@@ -32,7 +38,9 @@ def test_dropblock_keeps_about_keep_prob(size, block, keep_prob):
 def test_dropblock_drops_whole_blocks_inside_the_map(size, block):
     """A lone block is block x block, anywhere inside; each sample and channel has its own."""
     shape = torch.Size((40, 40, *size))
-    mask = block_mask(shape, block, 1 - 0.2 / math.prod(size) * block**2, torch.Generator().manual_seed(1))
+    mask = block_mask(
+        shape, block, 1 - 0.2 / math.prod(size) * block**2, torch.Generator().manual_seed(1)
+    )
     assert mask.shape == shape
     holes = [(1 - one).nonzero() for one in mask.flatten(0, 1)]
     single = [hole for hole in holes if len(hole) == block**2]
@@ -42,8 +50,12 @@ def test_dropblock_drops_whole_blocks_inside_the_map(size, block):
         low, high = hole.min(0).values, hole.max(0).values
         assert (high - low + 1).tolist() == [block, block]
         corners.add(tuple(low.tolist()))
-    assert len(corners) == (size[0] - block + 1) * (size[1] - block + 1), "every place inside the map occurs"
-    assert all(len(hole) == 0 or len(hole) >= block**2 for hole in holes), "no block is cut off by the border"
+    assert len(corners) == (size[0] - block + 1) * (size[1] - block + 1), (
+        "every place inside the map occurs"
+    )
+    assert all(len(hole) == 0 or len(hole) >= block**2 for hole in holes), (
+        "no block is cut off by the border"
+    )
 
 
 def test_dropblock_on_a_map_smaller_than_the_block_drops_channels():
@@ -82,7 +94,9 @@ def test_dropblock_that_drops_all_is_finite():
 
 
 def test_stochastic_depth_survival_falls_linearly_and_the_mean_is_kept():
-    """Per branch: alive in a share p_l of the batches, for the whole batch, and scaled so that its mean is the branch."""
+    """Per branch: alive in a share p_l of the batches, for the whole batch, and scaled so that its
+    mean is the branch.
+    """
     torch.manual_seed(0)
     method = StochasticDepth(last_survival=0.4)
     backbone = resnet18(4, 3)
@@ -90,7 +104,9 @@ def test_stochastic_depth_survival_falls_linearly_and_the_mean_is_kept():
     expected = [1 - depth / 8 * 0.6 for depth in range(1, 9)]
     assert method.survival.tolist() == pytest.approx(expected)
 
-    class Branches(nn.Module):  # the same method on eight bare branches of a constant output, many times
+    class Branches(
+        nn.Module
+    ):  # the same method on eight bare branches of a constant output, many times
         def __init__(self):
             super().__init__()
             self.parts = nn.ModuleList(nn.Identity() for _ in range(8))
@@ -100,7 +116,9 @@ def test_stochastic_depth_survival_falls_linearly_and_the_mean_is_kept():
             return list(self.parts)
 
         def forward(self, images):
-            self.outputs.append(torch.stack([part(torch.ones(len(images))) for part in self.parts]))
+            self.outputs.append(
+                torch.stack([part(torch.ones(len(images))) for part in self.parts])
+            )
             return torch.zeros(len(images), 4)
 
     bare = Branches()
@@ -120,11 +138,17 @@ def test_stochastic_depth_leaves_out_branches_and_their_gradients():
     torch.manual_seed(0)
     method = StochasticDepth(last_survival=0.01)
     model = method.network(resnet8(4, 3, width=4))
-    seed = next(s for s in range(99) if (draws(s).random(3) < method.survival).tolist() == [True, False, False])
+    seed = next(
+        s
+        for s in range(99)
+        if (draws(s).random(3) < method.survival).tolist() == [True, False, False]
+    )
     loss, _ = method.loss(model, *batch(), draws(seed))
     loss.backward()
     assert method.observed == {"survived": pytest.approx(1 / 3)}
-    touched = [any(p.grad is not None and p.grad.any() for p in b.parameters()) for b in model.branches()]
+    touched = [
+        any(p.grad is not None and p.grad.any() for p in b.parameters()) for b in model.branches()
+    ]
     assert touched == [True, False, False]
     assert model.stem[0].weight.grad.any()
 

@@ -1,4 +1,6 @@
-"""Manifold Mixup, MoEx, CutMix + MoEx and feature CutMix: what is mixed, where, and that the labels say so."""
+"""Manifold Mixup, MoEx, CutMix + MoEx and feature CutMix: what is mixed, where, and that the
+labels say so.
+"""
 
 import numpy as np
 import pytest
@@ -36,9 +38,15 @@ def test_manifold_mixup_mixes_the_layer_drawn(layer):
     if layer:
         before = seen["stem" if layer == 1 else "stage1"][0]
         name = f"stage{layer}"
-        assert torch.equal(before, plain["stem" if layer == 1 else "stage1"]), "untouched up to the layer"
-        torch.testing.assert_close(seen[name][0], (1 - area) * plain[name] + area * plain[name][partner])
-    torch.testing.assert_close(targets_used(loss, logits), labels_of(images, partner, 1 - area), atol=1e-5, rtol=0)
+        assert torch.equal(before, plain["stem" if layer == 1 else "stage1"]), (
+            "untouched up to the layer"
+        )
+        torch.testing.assert_close(
+            seen[name][0], (1 - area) * plain[name] + area * plain[name][partner]
+        )
+    torch.testing.assert_close(
+        targets_used(loss, logits), labels_of(images, partner, 1 - area), atol=1e-5, rtol=0
+    )
     assert method.observed == {"area": area}
 
 
@@ -62,7 +70,9 @@ def test_moex_takes_the_partners_moments_and_keeps_the_normalised_content(dtype)
     out = exchange_moments(features, partner)
     assert out.dtype == dtype
     wide, changed = features.double(), out.double()
-    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float64 else {"rtol": 0.05, "atol": 0.05}
+    tolerance = (
+        {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float64 else {"rtol": 0.05, "atol": 0.05}
+    )
     torch.testing.assert_close(changed.mean(1), wide[partner].mean(1), **tolerance)
     torch.testing.assert_close(changed.std(1), wide[partner].std(1), **tolerance)
 
@@ -95,7 +105,9 @@ def test_moex_acts_after_the_stem_and_weights_labels_by_lambda():
     generator.random()
     partner = torch.from_numpy(generator.permutation(6))
     torch.testing.assert_close(seen[0], exchange_moments(stem, partner))
-    torch.testing.assert_close(targets_used(loss, logits), labels_of(images, partner, 0.7), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        targets_used(loss, logits), labels_of(images, partner, 0.7), atol=1e-5, rtol=0
+    )
     assert method.observed == {"exchanged": 1.0}
 
 
@@ -115,10 +127,15 @@ def test_moex_exchanges_with_its_probability(probability):
 
 
 def test_cutmix_moex_mixes_three_labels_as_the_official_loss():
-    """c*l of the own, (1-c)*l + c*(1-l) of the partner's, (1-c)*(1-l) of its partner's label; images as CutMix's."""
+    """c*l of the own, (1-c)*l + c*(1-l) of the partner's, (1-c)*(1-l) of its partner's label;
+    images as CutMix's.
+    """
     torch.manual_seed(0)
     backbone = resnet8(6, 3, width=4)
-    images, targets = torch.arange(6.0)[:, None, None, None].expand(6, 3, 16, 16).contiguous(), torch.eye(6)
+    images, targets = (
+        torch.arange(6.0)[:, None, None, None].expand(6, 3, 16, 16).contiguous(),
+        torch.eye(6),
+    )
     method = CutMixMoEx(label_weight=0.8, moex_probability=1.0)
     model = method.network(backbone)
     shown = []
@@ -128,10 +145,14 @@ def test_cutmix_moex_mixes_three_labels_as_the_official_loss():
         loss, logits = method.loss(model, images, targets, draws(seed))
         kept = 1 - method.observed["area"]
         own, second, third = torch.eye(6), torch.eye(6)[partner], torch.eye(6)[partner][partner]
-        expected = kept * 0.8 * own + ((1 - kept) * 0.8 + kept * 0.2) * second + (1 - kept) * 0.2 * third
+        expected = (
+            kept * 0.8 * own + ((1 - kept) * 0.8 + kept * 0.2) * second + (1 - kept) * 0.2 * third
+        )
         torch.testing.assert_close(targets_used(loss, logits), expected, atol=1e-5, rtol=0)
         for i in (i for i in range(6) if partner[i] != i):
-            assert (shown[-1][i] == float(partner[i])).float().mean().item() == pytest.approx(1 - kept)
+            assert (shown[-1][i] == float(partner[i])).float().mean().item() == pytest.approx(
+                1 - kept
+            )
 
 
 @pytest.mark.parametrize("cutmix", [0.0, 1.0])
@@ -167,10 +188,14 @@ def test_feature_cutmix_labels_are_the_share_of_pixels_mixed(stage):
         partner = torch.from_numpy(draws(seed).permutation(6))
         loss, logits = method.loss(model, images, targets, draws(seed))
         mixed, own, other = seen[-1].double(), plain[stage], plain[stage][partner]
-        assert torch.equal(torch.where(mixed == own, own, other), mixed), "every element is the own or the partner's"
+        assert torch.equal(torch.where(mixed == own, own, other), mixed), (
+            "every element is the own or the partner's"
+        )
         area = method.observed["area"]
         for i in (i for i in range(6) if partner[i] != i):
-            share = (mixed[i] != own[i]).any(0).float().mean().item()  # a position, over its channels
+            share = (
+                (mixed[i] != own[i]).any(0).float().mean().item()
+            )  # a position, over its channels
             assert share == pytest.approx(area, abs=0.02)
         expected = labels_of(images, partner, 1 - area)
         torch.testing.assert_close(targets_used(loss, logits), expected, atol=1e-5, rtol=0)

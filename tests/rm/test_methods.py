@@ -28,12 +28,16 @@ class Recorder(nn.Module):
 
 
 def batch(size=6, value=None):
-    images = torch.rand(size, 1, 8, 8) if value is None else torch.full((size, 1, 8, 8), float(value))
+    images = (
+        torch.rand(size, 1, 8, 8) if value is None else torch.full((size, 1, 8, 8), float(value))
+    )
     return images, torch.eye(4)[torch.arange(size) % 4]
 
 
 def targets_used(model, loss, logits):
-    """The mean target that explains a loss: for soft cross-entropy the gradient of sum(loss) says softmax - target."""
+    """The mean target that explains a loss: for soft cross-entropy the gradient of sum(loss) says
+    softmax - target.
+    """
     (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
     return logits.softmax(1) - gradient * len(logits)
 
@@ -58,11 +62,15 @@ def test_cutmix_labels_follow_the_pixels_that_were_replaced():
     for seed in range(20):
         loss, logits = method.loss(model, images, torch.eye(6), np.random.default_rng(seed))
         area = method.observed["area"]
-        pixels = torch.stack([(model.shown[-1] == i).float().mean((1, 2, 3)) for i in range(6)], dim=1)
+        pixels = torch.stack(
+            [(model.shown[-1] == i).float().mean((1, 2, 3)) for i in range(6)], dim=1
+        )
         assert torch.allclose(targets_used(model, loss, logits), pixels, atol=1e-4), (
             "a label's weight is its share of pixels"
         )
-        assert torch.allclose(pixels.diagonal()[pixels.diagonal() < 1], torch.tensor(1 - area), atol=1e-6)
+        assert torch.allclose(
+            pixels.diagonal()[pixels.diagonal() < 1], torch.tensor(1 - area), atol=1e-6
+        )
         mixed += area > 0
     assert mixed > 10
 
@@ -89,11 +97,18 @@ def test_recursive_mix_pastes_the_previous_mixed_batch_and_its_labels():
         shown = model.shown[-1]
         inside = shown != value
         if inside.any():  # every pixel is this batch's or one of the previous mixed batch
-            assert set(shown[0].unique().tolist()) <= {float(value), *history[-1].unique().tolist()}
-            assert inside[0].float().mean().item() == pytest.approx(method.observed["area"], abs=1e-6)
+            assert set(shown[0].unique().tolist()) <= {
+                float(value),
+                *history[-1].unique().tolist(),
+            }
+            assert inside[0].float().mean().item() == pytest.approx(
+                method.observed["area"], abs=1e-6
+            )
         history.append(shown)
         assert torch.equal(method.history.last.images, shown)
-    assert len(torch.unique(history[-1])) > 2, "older images are still there: the mixing is recursive"
+    assert len(torch.unique(history[-1])) > 2, (
+        "older images are still there: the mixing is recursive"
+    )
 
 
 def test_recursive_mix_consistency_is_soft_cross_entropy_with_the_previous_prediction():
@@ -101,7 +116,9 @@ def test_recursive_mix_consistency_is_soft_cross_entropy_with_the_previous_predi
     model = network(method)
     first = batch()
     loss, logits = method.loss(model, *first, generator)
-    assert loss == soft_cross_entropy(logits, first[1]), "nothing to be consistent with in the first step"
+    assert loss == soft_cross_entropy(logits, first[1]), (
+        "nothing to be consistent with in the first step"
+    )
     said = method.history.last.logits.softmax(1)
     shown = []
     model.register_forward_pre_hook(lambda module, inputs: shown.append(inputs))
@@ -128,7 +145,10 @@ def test_recursive_mix_starts_each_epoch_plainly_and_takes_smaller_batches():
 
 
 def test_omega_zero_has_no_second_head():
-    assert network(RecursiveMix(omega=0.0)).state_dict().keys() == find("backbone", "resnet8")(4, 1).state_dict().keys()
+    assert (
+        network(RecursiveMix(omega=0.0)).state_dict().keys()
+        == find("backbone", "resnet8")(4, 1).state_dict().keys()
+    )
 
 
 def test_history_survives_a_round_trip():
@@ -137,7 +157,10 @@ def test_history_survives_a_round_trip():
     assert not history.last.logits.requires_grad
     other = History()
     other.load_state_dict(history.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(vars(history.last).values(), vars(other.last).values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(vars(history.last).values(), vars(other.last).values(), strict=True)
+    )
     other.load_state_dict({})
     assert other.last is None
 
@@ -157,7 +180,9 @@ def test_without_history_the_partner_is_the_batch_itself():
     mixed = 0
     for _ in range(10):
         loss, logits = method.loss(model, images, torch.eye(6), generator)
-        pixels = torch.stack([(model.shown[-1] == i).float().mean((1, 2, 3)) for i in range(6)], dim=1)
+        pixels = torch.stack(
+            [(model.shown[-1] == i).float().mean((1, 2, 3)) for i in range(6)], dim=1
+        )
         assert torch.allclose(targets_used(model, loss, logits), pixels, atol=1e-4)
         mixed += method.observed["area"] > 0
     assert mixed >= 8
@@ -185,5 +210,7 @@ def test_probability_and_history_across_epochs():
     method.loss(model, *batch(4), generator)
     method.start_epoch()
     assert len(method.history.last) == 4
-    method.loss(model, *batch(6), generator)  # an epoch's short last batch cannot fill a whole one: a plain step
+    method.loss(
+        model, *batch(6), generator
+    )  # an epoch's short last batch cannot fill a whole one: a plain step
     assert method.observed["area"] == 0

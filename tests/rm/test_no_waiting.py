@@ -1,4 +1,6 @@
-"""Within an epoch the host never waits for the device: nothing is read from it, and what goes to it goes without waiting."""
+"""Within an epoch the host never waits for the device: nothing is read from it, and what goes to
+it goes without waiting.
+"""
 
 import sys
 import traceback
@@ -18,9 +20,15 @@ METHODS.remove("stylecutmix")  # needs files
 METHODS.remove("puzzlemix")  # cuts its graph on the host: reading the device is what it does
 
 READING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
-"""What `.item()`, `float(tensor)` and `if tensor` come to; a GPU's pipeline is empty after each."""
+"""What `.item()`, `float(tensor)` and `if tensor` come to; a GPU's pipeline is empty after
+each.
+"""
 
-INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten.index_put.default)
+INDEXING = (
+    torch.ops.aten.index.Tensor,
+    torch.ops.aten.index_put_.default,
+    torch.ops.aten.index_put.default,
+)
 """With a mask they count on the host what is true in it."""
 
 
@@ -34,14 +42,20 @@ class Watch(TorchDispatchMode):
 
         def to(tensor, *words, **named):
             device = any(isinstance(word, torch.device) for word in (*words, *named.values()))
-            if device and not named.get("non_blocking") and self._is_ours(sys._getframe(1).f_code.co_filename):
+            if (
+                device
+                and not named.get("non_blocking")
+                and self._is_ours(sys._getframe(1).f_code.co_filename)
+            ):
                 self._note("to(device), waiting")
             return whole(tensor, *words, **named)
 
         monkeypatch.setattr(torch.Tensor, "to", to)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        masked = func in INDEXING and any(index is not None and index.dtype == torch.bool for index in args[1])
+        masked = func in INDEXING and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
         if func in READING or masked:
             self._note(str(func))
         return func(*args, **(kwargs or {}))
@@ -55,7 +69,9 @@ class Watch(TorchDispatchMode):
         """One_hot looks at its labels on a CPU alone."""
         frames = traceback.extract_stack()
         own = ("_note", "__torch_dispatch__", "to")
-        ours = [frame for frame in frames if self._is_ours(frame.filename) and frame.name not in own]
+        ours = [
+            frame for frame in frames if self._is_ours(frame.filename) and frame.name not in own
+        ]
         if ours and "one_hot" not in (ours[-1].line or ""):
             self.seen.append(f"{ours[-1].filename}:{ours[-1].lineno}: {what}")
 
@@ -97,7 +113,8 @@ def test_no_step_waits_for_the_device(monkeypatch, tiny, name):
 
 
 @pytest.mark.parametrize(
-    "train", [{"precision": "fp16", "clip_norm": 5.0}, {"precision": "bf16", "batch_norm_groups": 2}]
+    "train",
+    [{"precision": "fp16", "clip_norm": 5.0}, {"precision": "bf16", "batch_norm_groups": 2}],
 )
 def test_nor_does_it_in_reduced_precision(monkeypatch, tiny, train):
     tiny["train"] |= train

@@ -1,4 +1,6 @@
-"""Every op against cases computed by hand and slow references written from the equations, non-square images included."""
+"""Every op against cases computed by hand and slow references written from the equations,
+non-square images included.
+"""
 
 import math
 
@@ -17,7 +19,12 @@ sides = st.integers(1, 12)
 def sizes_and_boxes(draw):
     height, width = draw(sides), draw(sides)
     y0, x0 = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
-    return (height, width), (y0, x0, draw(st.integers(y0 + 1, height)), draw(st.integers(x0 + 1, width)))
+    return (height, width), (
+        y0,
+        x0,
+        draw(st.integers(y0 + 1, height)),
+        draw(st.integers(x0 + 1, width)),
+    )
 
 
 class Fixed:
@@ -48,10 +55,15 @@ def test_sample_box_by_hand(size, area, centre, box):
 
 
 def test_mean_clipped_area_is_the_one_seen_in_the_released_code():
-    """DESIGN: at 32 px and alpha 0.5 the mean lambda is 0.166, not 0.25, and 0.8 % of the boxes are empty."""
+    """DESIGN: at 32 px and alpha 0.5 the mean lambda is 0.166, not 0.25, and 0.8 % of the boxes
+    are empty.
+    """
     generator = np.random.default_rng(1)
     areas = np.array(
-        [mixed_area(sample_box((32, 32), generator.uniform(0, 0.5), generator), (32, 32)) for _ in range(40_000)]
+        [
+            mixed_area(sample_box((32, 32), generator.uniform(0, 0.5), generator), (32, 32))
+            for _ in range(40_000)
+        ]
     )
     assert areas.mean() == pytest.approx(0.166, abs=0.002)
     assert (areas == 0).mean() == pytest.approx(0.008, abs=0.0015)
@@ -61,7 +73,9 @@ def test_resize_fill_by_hand():
     images = torch.zeros(1, 1, 2, 4)
     previous = torch.arange(8.0).reshape(1, 1, 2, 4)
     mixed = resize_fill(images, previous, (0, 1, 1, 3))
-    assert mixed.tolist() == [[[[0, 0, 2, 0], [0, 0, 0, 0]]]]  # nearest: columns 0 and 2 of row 0, at columns 1 and 2
+    assert mixed.tolist() == [
+        [[[0, 0, 2, 0], [0, 0, 0, 0]]]
+    ]  # nearest: columns 0 and 2 of row 0, at columns 1 and 2
 
 
 @given(sizes_and_boxes(), st.sampled_from(["nearest", "bilinear"]))
@@ -75,7 +89,9 @@ def test_resize_fill_against_a_slow_reference(size_box, mode):
     for y in range(y0, y1):
         for x in range(x0, x1):
             for sample in range(2):
-                expected[sample, :, y, x] = resized(previous[sample], y - y0, x - x0, y1 - y0, x1 - x0, mode)
+                expected[sample, :, y, x] = resized(
+                    previous[sample], y - y0, x - x0, y1 - y0, x1 - x0, mode
+                )
     mixed = resize_fill(images, previous, (y0, x0, y1, x1), mode)
     assert torch.allclose(mixed, expected, atol=1e-12)
     outside = torch.ones(height, width, dtype=torch.bool)
@@ -92,7 +108,9 @@ def resized(image, y, x, height, width, mode):
     value = 0
     for row in {math.floor(at_y), math.ceil(at_y)}:
         for column in {math.floor(at_x), math.ceil(at_x)}:
-            value = value + image[:, row, column] * (1 - abs(at_y - row)) * (1 - abs(at_x - column))
+            value = value + image[:, row, column] * (1 - abs(at_y - row)) * (
+                1 - abs(at_x - column)
+            )
     return value
 
 
@@ -125,5 +143,7 @@ def test_soft_cross_entropy_against_loops():
         total -= sum(t * math.log(math.exp(v) / norm) for t, v in zip(target, row, strict=True))
     assert soft_cross_entropy(logits, targets).item() == pytest.approx(total / 2, abs=1e-12)
     hard = torch.eye(3, dtype=torch.float64)[[2, 0]]
-    assert soft_cross_entropy(logits, hard) == torch.nn.functional.cross_entropy(logits, torch.tensor([2, 0]))
+    assert soft_cross_entropy(logits, hard) == torch.nn.functional.cross_entropy(
+        logits, torch.tensor([2, 0])
+    )
     assert soft_cross_entropy(logits.bfloat16(), targets.float()).dtype == torch.float32

@@ -1,4 +1,6 @@
-"""Measurements of trials: what they find, and that a run directory treats them as it treats trainings."""
+"""Measurements of trials: what they find, and that a run directory treats them as it treats
+trainings.
+"""
 
 import itertools
 import json
@@ -37,13 +39,19 @@ class Points(list):
 
 
 def trial(method, seed=0, batch_size=16, **probe):
-    values = TINY | {"seed": seed, "method": method, "train": {"epochs": 1, "batch_size": batch_size}}
+    values = TINY | {
+        "seed": seed,
+        "method": method,
+        "train": {"epochs": 1, "batch_size": batch_size},
+    }
     return parse_trial(values | ({"probe": probe} if probe else {}))
 
 
 def measured(method, seed=0, batch_size=16, **options):
     log = Points()
-    return effective_classes(trial(method, seed, batch_size), CPU, log, **options)["effective_classes"], log
+    return effective_classes(trial(method, seed, batch_size), CPU, log, **options)[
+        "effective_classes"
+    ], log
 
 
 def test_rm_holds_four_to_five_classes_at_the_papers_threshold():
@@ -65,7 +73,9 @@ def test_the_curve_falls_and_passes_through_the_number():
     value, log = measured(RM, iterations=20, size=32)
     curve = [point["effective_classes"] for point in log]
     assert all(a >= b for a, b in itertools.pairwise(curve))
-    assert value == next(p["effective_classes"] for p in log if abs(p["threshold"] / 1e-4 - 1) < 1e-9)
+    assert value == next(
+        p["effective_classes"] for p in log if abs(p["threshold"] / 1e-4 - 1) < 1e-9
+    )
 
 
 def test_labels_are_those_that_the_method_mixes():
@@ -80,7 +90,10 @@ def test_labels_are_those_that_the_method_mixes():
         expected = own if expected is None else mix_targets(own, expected, area)
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
     held = _effective(expected, torch.tensor([1e-9, 0.9], dtype=torch.float64))
-    assert held.tolist() == [(expected > 1e-9).sum(1).double().mean(), (expected > 0.9).sum(1).double().mean()]
+    assert held.tolist() == [
+        (expected > 1e-9).sum(1).double().mean(),
+        (expected > 0.9).sum(1).double().mean(),
+    ]
 
 
 def test_a_method_inside_the_network_is_refused():
@@ -89,11 +102,18 @@ def test_a_method_inside_the_network_is_refused():
 
 
 def test_a_run_directory_of_a_measurement(tmp_path):
-    """Journal, provenance, result; finished means finished; interrupted begins again and ends with the same number."""
-    values = TINY | {"method": RM, "probe": {"name": "effective_classes", "iterations": 8, "size": 16}}
+    """Journal, provenance, result; finished means finished; interrupted begins again and ends with
+    the same number.
+    """
+    values = TINY | {
+        "method": RM,
+        "probe": {"name": "effective_classes", "iterations": 8, "size": 16},
+    }
     given = load_trial(write_trial(tmp_path / "a", values))
     result = fit(given, tmp_path / "a")
-    events = [json.loads(line) for line in (tmp_path / "a" / "journal.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line) for line in (tmp_path / "a" / "journal.jsonl").read_text().splitlines()
+    ]
     assert [events[0]["event"], events[-1]["event"]] == ["started", "finished"]
     assert sum(event["event"] == "epoch" for event in events) == len(module.CURVE)
     assert (tmp_path / "a" / "provenance.json").exists()
@@ -110,11 +130,15 @@ def test_a_run_directory_of_a_measurement(tmp_path):
 
 def test_a_failing_measurement_says_so_in_its_journal(tmp_path):
     given = load_trial(
-        write_trial(tmp_path, TINY | {"method": {"name": "moex"}, "probe": {"name": "effective_classes"}})
+        write_trial(
+            tmp_path, TINY | {"method": {"name": "moex"}, "probe": {"name": "effective_classes"}}
+        )
     )
     with pytest.raises(TrialError):
         fit(given, tmp_path)
-    assert json.loads((tmp_path / "journal.jsonl").read_text().splitlines()[-1])["event"] == "failed"
+    assert (
+        json.loads((tmp_path / "journal.jsonl").read_text().splitlines()[-1])["event"] == "failed"
+    )
 
 
 def test_probes_are_checked_as_other_choices_are():
@@ -134,15 +158,23 @@ TABLE11 = {"backbone": {"name": "imagenet_resnet50"}, "dataset": {"name": "image
 def over(of, method=RM, **options):
     log = Points()
     given = parse_trial(
-        TINY | {"method": method, "train": {"epochs": 1, "batch_size": 4}} | options.pop("sections", {})
+        TINY
+        | {"method": method, "train": {"epochs": 1, "batch_size": 4}}
+        | options.pop("sections", {})
     )
     return overhead(given, CPU, log, of=of, **options), log
 
 
 def test_parameters_and_flops_are_table_11s():
-    """27.61 M in training, 25.56 M deployed, 4.1 G multiply-adds: nothing is computed for them, so they are checked whole."""
+    """27.61 M in training, 25.56 M deployed, 4.1 G multiply-adds: nothing is computed for them, so
+    they are checked whole.
+    """
     trained = over("parameters", sections=TABLE11)[0]
-    assert trained == {"overhead": pytest.approx(8.02, abs=0.01), "value": 27.606032, "reference": 25.557032}
+    assert trained == {
+        "overhead": pytest.approx(8.02, abs=0.01),
+        "value": 27.606032,
+        "reference": 25.557032,
+    }
     deployed = over("deployed_parameters", sections=TABLE11)[0]
     assert deployed == {"overhead": 0, "value": 25.557032, "reference": 25.557032}
     flops = over("flops", sections=TABLE11)[0]
@@ -162,7 +194,10 @@ def test_time_compares_pairs_of_steps():
 def test_memory_is_that_of_the_training():
     """A batch four times the size holds several times as much, whatever this process holds."""
     network = {"backbone": {"name": "resnet8", "width": 16}}
-    given = [parse_trial(TINY | network | {"train": {"epochs": 1, "batch_size": size}}) for size in (64, 256)]
+    given = [
+        parse_trial(TINY | network | {"train": {"epochs": 1, "batch_size": size}})
+        for size in (64, 256)
+    ]
     small, large = (_memory(each, CPU, classes=10, size=32) for each in given)
     assert large > small + 20
 
@@ -175,11 +210,17 @@ def test_flops_of_a_method_that_looks_at_its_images_are_refused():
 def test_samples_are_what_goes_in_and_what_the_network_sees():
     """Pixels outside the pasted box are the batch's own; the step before is in the box."""
     log = Points()
-    values = TINY | {"method": RM, "train": {"epochs": 1, "batch_size": 8}, "dataset": {"name": "digits", "size": 16}}
+    values = TINY | {
+        "method": RM,
+        "train": {"epochs": 1, "batch_size": 8},
+        "dataset": {"name": "digits", "size": 16},
+    }
     found = samples(parse_trial(values), CPU, log, steps=4, count=6)
     assert sorted(log.kept) == [f"step{step}.png" for step in (1, 2, 3, 4)]
     for step, point in enumerate(log, 1):
-        picture = decode_image(torch.frombuffer(bytearray(log.kept[f"step{step}.png"]), dtype=torch.uint8))
+        picture = decode_image(
+            torch.frombuffer(bytearray(log.kept[f"step{step}.png"]), dtype=torch.uint8)
+        )
         assert picture.shape == (3, 2 * 16, 6 * 16)
         changed = (picture[:, :16] != picture[:, 16:]).any(0).double().mean() * 100
         assert changed <= 100 * point["area"] + 1e-9

@@ -17,7 +17,9 @@ from tests.rm.test_train import assert_equal_runs, train
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Networks of random weights in the format of the published files, VGG with one layer more than is used."""
+    """Networks of random weights in the format of the published files, VGG with one layer more
+    than is used.
+    """
     folder = tmp_path_factory.mktemp("style")
     torch.manual_seed(0)
     vgg = nn.Sequential(*encoder(), nn.ReflectionPad2d(1), nn.Conv2d(512, 8, 3))
@@ -34,10 +36,25 @@ def styled(weights, **options):
 
 
 def test_the_style_networks_have_the_published_layers(weights):
-    convolutions = {0: 3, 2: 64, 5: 64, 9: 128, 12: 128, 16: 256, 19: 256, 22: 256, 25: 256, 29: 512}
-    assert {i: m.out_channels for i, m in enumerate(encoder()) if isinstance(m, nn.Conv2d)} == convolutions
+    convolutions = {
+        0: 3,
+        2: 64,
+        5: 64,
+        9: 128,
+        12: 128,
+        16: 256,
+        19: 256,
+        22: 256,
+        25: 256,
+        29: 512,
+    }
+    assert {
+        i: m.out_channels for i, m in enumerate(encoder()) if isinstance(m, nn.Conv2d)
+    } == convolutions
     mirrored = {1: 256, 5: 256, 8: 256, 11: 256, 14: 128, 18: 128, 21: 64, 25: 64, 28: 3}
-    assert {i: m.out_channels for i, m in enumerate(decoder()) if isinstance(m, nn.Conv2d)} == mirrored
+    assert {
+        i: m.out_channels for i, m in enumerate(decoder()) if isinstance(m, nn.Conv2d)
+    } == mirrored
     style = load_style_transfer(weights, {})
     assert style.encode(torch.rand(1, 3, 24, 32)).shape == (1, 512, 3, 4)
     assert not any(parameter.requires_grad for parameter in style.parameters())
@@ -71,8 +88,12 @@ def test_stylecutmix_pixels_and_labels(weights):
         assert method.observed["area"] == pytest.approx(1 - area)
         one, two, g = images, images[partner], kept[:, None, None, None]
         features = [method.style.encode(image) for image in (one, two)]
-        inside = own_style * one + (1 - own_style) * (g * one + (1 - g) * method.style.restyle(*features))
-        outside = (1 - own_style) * two + own_style * (g * two + (1 - g) * method.style.restyle(*features[::-1]))
+        inside = own_style * one + (1 - own_style) * (
+            g * one + (1 - g) * method.style.restyle(*features)
+        )
+        outside = (1 - own_style) * two + own_style * (
+            g * two + (1 - g) * method.style.restyle(*features[::-1])
+        )
         mask = torch.zeros(16, 16)
         mask[box[0] : box[2], box[1] : box[3]] = 1
         assert torch.allclose(model.shown[0], mask * inside + (1 - mask) * outside, atol=1e-5)
@@ -86,13 +107,20 @@ def test_where_all_of_an_image_is_kept_stylecutmix_is_cutmix(weights):
         expected = images[partner].clone()
         expected[:, :, 2:9, :12] = images[:, :, 2:9, :12]
         assert torch.allclose(mixed, expected, atol=1e-6)
-        assert (method.mixed(images, partner, torch.zeros(4), 0.3, (2, 0, 9, 12)) - expected).abs().max() > 0.01
+        assert (
+            method.mixed(images, partner, torch.zeros(4), 0.3, (2, 0, 9, 12)) - expected
+        ).abs().max() > 0.01
 
 
 def test_stylecutmix_trains_the_backbone_alone(weights):
     method, model = styled(weights, gamma="random")
-    assert model.state_dict().keys() == find("backbone", "resnet8")(10, 3, width=4).state_dict().keys()
-    loss, _ = method.loss(model, torch.rand(4, 3, 12, 20), torch.eye(10)[:4], np.random.default_rng(0))
+    assert (
+        model.state_dict().keys()
+        == find("backbone", "resnet8")(10, 3, width=4).state_dict().keys()
+    )
+    loss, _ = method.loss(
+        model, torch.rand(4, 3, 12, 20), torch.eye(10)[:4], np.random.default_rng(0)
+    )
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert all(parameter.grad is None for parameter in method.style.parameters())
@@ -111,7 +139,8 @@ def test_stylecutmix_says_what_is_missing_and_where_it_is(weights, tmp_path, mon
     backbone = find("backbone", "resnet8")(10, 3, width=4)
     with pytest.raises(
         DataError,
-        match=r"stylecutmix has no vgg_normalised.pth and no decoder.pth; .*pytorch-AdaIN/releases.*804ca2.*379ca4",
+        match=r"stylecutmix has no vgg_normalised.pth and no decoder.pth; "
+        r".*pytorch-AdaIN/releases.*804ca2.*379ca4",
     ):
         StyleCutMix().network(backbone)
     with pytest.raises(DataError, match=r"decoder.pth has SHA-256 \w{64}, not 00: fetch it again"):

@@ -1,4 +1,6 @@
-"""The loop: formulas, results, and that an interrupted or killed run ends with exactly the numbers of an undisturbed one."""
+"""The loop: formulas, results, and that an interrupted or killed run ends with exactly the numbers
+of an undisturbed one.
+"""
 
 import json
 import os
@@ -20,17 +22,26 @@ from tests.conftest import ROOT, deterministic, write_trial
 
 OPTIONS = {"recursive_mix": {"alpha": 0.9, "omega": 0.5}}
 METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))
-METHODS.remove("stylecutmix")  # needs files; tests/rm/test_style.py interrupts it, with files it makes
+METHODS.remove(
+    "stylecutmix"
+)  # needs files; tests/rm/test_style.py interrupts it, with files it makes
 STEPS_PER_EPOCH = 5
 
 
 def train(trial, folder, stop_before=(), **options):
-    """Train, being stopped before each of these steps (counted over the whole training) and resumed."""
+    """Train, being stopped before each of these steps (counted over the whole training) and
+    resumed.
+    """
     write_trial(folder, trial)
     for step_number in stop_before:
         remaining = iter(range(step_number))
         with pytest.raises(Interrupted):
-            fit(parse_trial(trial), folder, stop=lambda left=remaining: next(left, None) is None, **options)
+            fit(
+                parse_trial(trial),
+                folder,
+                stop=lambda left=remaining: next(left, None) is None,
+                **options,
+            )
     return fit(parse_trial(trial), folder, **options)
 
 
@@ -51,7 +62,9 @@ def assert_equal_runs(one, other):
 def test_interrupted_equals_undisturbed_bit_for_bit(tiny, tmp_path, name):
     tiny["method"] = {"name": name, **OPTIONS.get(name, {})}
     train(tiny, tmp_path / "undisturbed")
-    train(tiny, tmp_path / "stopped", stop_before=(3, 4, 6))  # inside epochs 1 and 2, and at the end of one
+    train(
+        tiny, tmp_path / "stopped", stop_before=(3, 4, 6)
+    )  # inside epochs 1 and 2, and at the end of one
     assert_equal_runs(tmp_path / "undisturbed", tmp_path / "stopped")
     events = [event["event"] for event in read(tmp_path / "stopped" / "journal.jsonl")]
     assert events.count("resumed") == 3
@@ -69,7 +82,9 @@ def test_recursive_mix_can_stop_before_any_step(tiny, tmp_path_factory, stop):
 
 
 def test_kill_9_in_mid_epoch_loses_nothing(tiny, tmp_path):
-    """A real process, checkpointing at every step, killed at no particular moment, twice; then run to the end."""
+    """A real process, checkpointing at every step, killed at no particular moment, twice; then run
+    to the end.
+    """
     tiny["train"]["epochs"] = 8
     tiny["dataset"]["size"] = 32
     train(tiny, tmp_path / "undisturbed")
@@ -83,11 +98,19 @@ def test_kill_9_in_mid_epoch_loses_nothing(tiny, tmp_path):
         "--checkpoint-seconds",
         "0",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     for enough in (4, 19):
         with subprocess.Popen(command, env=environment) as process:
             deadline = time.monotonic() + 60
-            while sum(event["event"] == "checkpoint" for event in read(killed / "journal.jsonl")) < enough:
+            while (
+                sum(event["event"] == "checkpoint" for event in read(killed / "journal.jsonl"))
+                < enough
+            ):
                 assert process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
@@ -104,7 +127,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, tmp_path):
     remaining = iter(range(8))
     write_trial(folder, tiny)
     with pytest.raises(Interrupted):
-        fit(parse_trial(tiny), folder, stop=lambda: next(remaining, None) is None, checkpoint_seconds=0)
+        fit(
+            parse_trial(tiny),
+            folder,
+            stop=lambda: next(remaining, None) is None,
+            checkpoint_seconds=0,
+        )
     data = bytearray((folder / "checkpoint.pt").read_bytes())
     data[len(data) // 2] ^= 1
     (folder / "checkpoint.pt").write_bytes(data)
@@ -155,7 +183,13 @@ def test_same_seed_same_start_whatever_the_method(tiny):
     states = []
     for name in ("baseline", "recursive_mix"):
         run = Run(parse_trial({**tiny, "method": {"name": name}}), torch.device("cpu"))
-        states.append({k.removeprefix("backbone."): v for k, v in run.model.state_dict().items() if "second" not in k})
+        states.append(
+            {
+                k.removeprefix("backbone."): v
+                for k, v in run.model.state_dict().items()
+                if "second" not in k
+            }
+        )
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -172,7 +206,12 @@ def test_divergence_is_named_and_never_saved(tiny, tmp_path):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_reduced_precision_trains(tiny, tmp_path, precision):
-    tiny["train"] |= {"precision": precision, "batch_norm_groups": 2, "label_smoothing": 0.1, "clip_norm": 5.0}
+    tiny["train"] |= {
+        "precision": precision,
+        "batch_norm_groups": 2,
+        "label_smoothing": 0.1,
+        "clip_norm": 5.0,
+    }
     assert train(tiny, tmp_path)["metrics"]["best_top1_error"] < 95
 
 
@@ -183,7 +222,9 @@ def test_schedules_by_hand():
         0.5 * (1 + torch.cos(torch.tensor(torch.pi * 5 / 200)).item())
     )
     drops = [step(e, 300, milestones=[150, 225]) for e in (150, 151, 225, 226)]
-    assert drops == pytest.approx([1.0, 0.1, 0.1, 0.01])  # released curves: the error falls in epochs 151 and 226
+    assert drops == pytest.approx(
+        [1.0, 0.1, 0.1, 0.01]
+    )  # released curves: the error falls in epochs 151 and 226
     assert step(3, 300, milestones=[150], warmup_epochs=5) == 0.5
     assert constant(9, 10) == 1.0
 
@@ -198,7 +239,11 @@ def test_optimizers_take_torchs_own_steps(name):
     ours = find("optimizer", name)(model, lr=0.1, weight_decay=0.01, decay="all")
     kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name]
     plain = kind(
-        other.parameters(), lr=0.1, weight_decay=0.01, fused=True, **({"momentum": 0.9} if name == "sgd" else {})
+        other.parameters(),
+        lr=0.1,
+        weight_decay=0.01,
+        fused=True,
+        **({"momentum": 0.9} if name == "sgd" else {}),
     )
     for _ in range(5):
         images = torch.randn(6, 4)
@@ -206,8 +251,12 @@ def test_optimizers_take_torchs_own_steps(name):
             optimizer.zero_grad()
             network(images).square().sum().backward()
             optimizer.step()
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
-    groups = find("optimizer", name)(model, lr=0.1, weight_decay=0.01, decay="weights").param_groups
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
+    groups = find("optimizer", name)(
+        model, lr=0.1, weight_decay=0.01, decay="weights"
+    ).param_groups
     assert [(g["weight_decay"], len(g["params"])) for g in groups] == [(0.01, 1), (0.0, 3)]
 
 
@@ -215,10 +264,19 @@ def test_optimizers_take_torchs_own_steps(name):
     ("change", "message"),
     [
         ({"method": {"name": "cutmx"}}, "unknown method 'cutmx'; valid: baseline, cutmix"),
-        ({"method": {"name": "cutmix", "alpa": 1.0}}, r"method has no option \['alpa'\]; valid: alpha, probability"),
-        ({"method": {"name": "cutmix", "alpha": -1.0}}, "method.alpha must satisfy alpha > 0, found -1.0"),
+        (
+            {"method": {"name": "cutmix", "alpa": 1.0}},
+            r"method has no option \['alpa'\]; valid: alpha, probability",
+        ),
+        (
+            {"method": {"name": "cutmix", "alpha": -1.0}},
+            "method.alpha must satisfy alpha > 0, found -1.0",
+        ),
         ({"train": {"epochs": 1}}, "train needs 'batch_size'"),
-        ({"train": {"epochs": 1, "batch_size": 2, "precision": "int8"}}, "must be one of 'fp32', 'bf16', 'fp16'"),
+        (
+            {"train": {"epochs": 1, "batch_size": 2, "precision": "int8"}},
+            "must be one of 'fp32', 'bf16', 'fp16'",
+        ),
         ({"seed": -1}, "seed must be a whole number"),
         ({"colour": {}}, r"unknown sections \['colour'\]"),
     ],
@@ -237,15 +295,23 @@ def test_the_command_trains_with_nothing_of_launch_installed(tiny, tmp_path):
     """`python -m rm.train` in a folder that holds a copy of rm and nothing else of ours."""
     (tmp_path / "rm").symlink_to(ROOT / "rm")
     path = write_trial(tmp_path / "in", tiny)
-    code = "import sys; sys.modules['launch'] = sys.modules['pydantic'] = sys.modules['mlflow'] = None\n"
+    code = (
+        "import sys; sys.modules['launch'] = sys.modules['pydantic'] = "
+        "sys.modules['mlflow'] = "
+        "None\n"
+    )
     code += "from rm.train import main; sys.exit(main(sys.argv[1:]))"
     environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
     words = [sys.executable, "-c", code, str(path), str(tmp_path / "run")]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["last_top1_error"] >= 0
     path.write_text("{}", encoding="utf-8")
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert "missing sections" in done.stderr
     assert "Traceback" not in done.stderr

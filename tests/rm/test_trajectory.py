@@ -1,4 +1,6 @@
-"""The real loop against a training that was written independently (reference.py): the same numbers, step by step."""
+"""The real loop against a training that was written independently (reference.py): the same
+numbers, step by step.
+"""
 
 import copy
 import math
@@ -34,20 +36,26 @@ class Recording:
 
     initial: nn.Module
     final: nn.Module
-    batches: dict[int, list] = field(default_factory=lambda: {epoch: [] for epoch in range(1, EPOCHS + 1)})
+    batches: dict[int, list] = field(
+        default_factory=lambda: {epoch: [] for epoch in range(1, EPOCHS + 1)}
+    )
     steps: list[Step] = field(default_factory=list)
 
 
 @pytest.fixture
 def trial(tiny):
-    """Five epochs, of which two are run: the second lies on the cosine, with another rate than the warmup's."""
+    """Five epochs, of which two are run: the second lies on the cosine, with another rate than the
+    warmup's.
+    """
     tiny["dataset"]["limit"] = IMAGES
     tiny["train"] |= {"epochs": 5, "batch_size": BATCH}
     return tiny
 
 
 def record(trial, dtype=torch.float32, prepare=lambda model: None, pool=None):
-    """Step `Run` itself through two epochs. `prepare` may change the model; `pool` (N, C, H, W) replaces the images."""
+    """Step `Run` itself through two epochs. `prepare` may change the model; `pool` (N, C, H, W)
+    replaces the images.
+    """
     run = Run(parse_trial(trial), torch.device("cpu"))
     prepare(run.model.to(dtype))
     recording = Recording(copy.deepcopy(run.model), run.model)
@@ -61,7 +69,9 @@ def record(trial, dtype=torch.float32, prepare=lambda model: None, pool=None):
 
     def loss(*arguments):
         value, logits = real_loss(*arguments)
-        recording.steps.append(Step(value.item(), run.method.observed.get("area", 0.0), logits.detach().clone()))
+        recording.steps.append(
+            Step(value.item(), run.method.observed.get("area", 0.0), logits.detach().clone())
+        )
         return value, logits
 
     run.train.batch, run.method.loss = batch, loss
@@ -76,7 +86,9 @@ def record(trial, dtype=torch.float32, prepare=lambda model: None, pool=None):
 
 
 def train_reference(trial, recording):
-    """The recorded batches from the recorded weights, by the reference: its steps and its model."""
+    """The recorded batches from the recorded weights, by the reference: its steps and its
+    model.
+    """
     method, optimizer = trial["method"], trial["optimizer"]
     settings = Settings(
         classes=CLASSES,
@@ -101,7 +113,9 @@ def train_reference(trial, recording):
 
 
 def differences(trial, recording):
-    """Largest difference of losses (relative above 1), of logits, and of final weights and batch-norm statistics."""
+    """Largest difference of losses (relative above 1), of logits, and of final weights and
+    batch-norm statistics.
+    """
     steps, model = train_reference(trial, recording)
     assert [step.area for step in recording.steps] == [step.area for step in steps]
     ours, theirs = recording.final.state_dict(), model.state_dict()
@@ -113,19 +127,25 @@ def differences(trial, recording):
         "logits": [(a.logits - b.logits).abs().max().item() for a, b in pairs],
         "weights": [(ours[name] - theirs[name]).abs().max().item() for name in ours],
     }
-    return {name: float(np.max(values)) for name, values in found.items()}  # numpy's max, as it keeps a NaN
+    return {
+        name: float(np.max(values)) for name, values in found.items()
+    }  # numpy's max, as it keeps a NaN
 
 
 def assert_same_training(trial, recording, tolerance):
-    """Losses to `tolerance`; logits and weights, which gather the rounding errors of many numbers, to ten times that."""
+    """Losses to `tolerance`; logits and weights, which gather the rounding errors of many numbers,
+    to ten times that.
+    """
     found = differences(trial, recording)
     assert found["loss"] <= tolerance, found
     assert all(value <= 10 * tolerance for value in found.values()), found
 
 
 def without_kinks(model):
-    """SiLU for ReLU. Where a ReLU's input is zero but for rounding, two correct fp32 trainings take different gradients and part
-    (seen: -3e-7 against +9e-9 in the third step, losses 4e-2 apart after twenty); in float64 that does not happen."""
+    """SiLU for ReLU. Where a ReLU's input is zero but for rounding, two correct fp32 trainings
+    take different gradients and part
+    (seen: -3e-7 against +9e-9 in the third step, losses 4e-2 apart after twenty); in float64 that
+    does not happen."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU):
@@ -140,19 +160,25 @@ def test_equals_the_reference_in_double_precision(trial, case):
     assert [len(images) for images, _ in recording.batches[EPOCHS]] == [BATCH] * 9 + [2]
     plain = {number for number, step in enumerate(recording.steps) if step.area == 0}
     assert plain >= {0, STEPS // EPOCHS}, "an epoch's first step has no history"
-    assert (len(plain) > EPOCHS) == (case == "often empty"), "this case, and no other, meets empty boxes"
+    assert (len(plain) > EPOCHS) == (case == "often empty"), (
+        "this case, and no other, meets empty boxes"
+    )
 
 
 @pytest.mark.parametrize("case", ["paper", "transposed", "bilinear", "large boxes"])
 def test_equals_the_reference_on_images_that_are_not_square(trial, case):
     trial["method"] |= CASES[case]
-    pool = torch.randn(IMAGES, 1, 16, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    pool = torch.randn(
+        IMAGES, 1, 16, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(5)
+    )
     recording = record(trial, torch.float64, pool=pool)
     assert_same_training(trial, recording, 1e-12)
 
 
 def test_equals_the_reference_where_the_last_batch_is_whole(trial):
-    """Only here would a history show that outlives its epoch: after a short last batch it is too small for the next one."""
+    """Only here would a history show that outlives its epoch: after a short last batch it is too
+    small for the next one.
+    """
     trial["dataset"]["limit"] = STEPS // EPOCHS * BATCH
     recording = record(trial, torch.float64)
     assert_same_training(trial, recording, 1e-12)
@@ -188,4 +214,6 @@ def test_the_reference_draws_the_areas_that_the_released_code_drew():
 def test_learning_rates_equal_the_reference():
     settings = Settings(classes=CLASSES, alpha=0.5, omega=0.1, lr=0.1, epochs=200, warmup_epochs=5)
     for epoch in range(1, 201):
-        assert 0.1 * cosine(epoch, 200, warmup_epochs=5) == pytest.approx(learning_rate(settings, epoch), abs=1e-15)
+        assert 0.1 * cosine(epoch, 200, warmup_epochs=5) == pytest.approx(
+            learning_rate(settings, epoch), abs=1e-15
+        )

@@ -1,6 +1,8 @@
-"""A real SLURM on this machine: munge, a controller, three nodes of two pretend GPUs, and an accounting database if wanted.
+"""A real SLURM on this machine: munge, a controller, three nodes of two pretend GPUs, and an
+accounting database if wanted.
 
-    python -m tests.slurm.cluster [--accounting] [--max-array-size 1001] -- COMMAND ...        run a command on one
+    python -m tests.slurm.cluster [--accounting] [--max-array-size 1001] -- COMMAND ...        run
+    a command on one
 
 Everything lives in one folder and on free ports, and is stopped by process number.
 """
@@ -94,7 +96,9 @@ def _find(program: str) -> str | None:
 
 def free_ports(count: int) -> list[int]:
     """Consecutive ports that nobody listens on."""
-    for first in random.sample(range(12000, 32000, count), 1000):  # below those that outgoing connections take
+    for first in random.sample(
+        range(12000, 32000, count), 1000
+    ):  # below those that outgoing connections take
         with contextlib.ExitStack() as stack:
             try:
                 for port in range(first, first + count):
@@ -118,7 +122,12 @@ class Cluster:
     """Start it, use `environment` for commands that talk to it, stop it."""
 
     def __init__(
-        self, folder: Path, *, accounting: bool = False, max_array_size: int = 1001, min_job_age: int = 300
+        self,
+        folder: Path,
+        *,
+        accounting: bool = False,
+        max_array_size: int = 1001,
+        min_job_age: int = 300,
     ) -> None:
         self.folder, self.accounting = folder, accounting
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -161,13 +170,18 @@ class Cluster:
     def ask(self, *words: str) -> str:
         """What a SLURM command prints."""
         have = {**os.environ, **self.environment}
-        done = subprocess.run(words, env=have, capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(
+            words, env=have, capture_output=True, text=True, check=True, timeout=60
+        )
         return done.stdout
 
     def node_states(self) -> set[str]:
         """What sinfo calls the nodes."""
         try:
-            return {line.rstrip("*~#!%$@^-") for line in self.ask("sinfo", "-h", "-N", "-o", "%t").split()}
+            return {
+                line.rstrip("*~#!%$@^-")
+                for line in self.ask("sinfo", "-h", "-N", "-o", "%t").split()
+            }
         except subprocess.SubprocessError:
             return set()
 
@@ -177,9 +191,11 @@ class Cluster:
 
     @contextlib.contextmanager
     def without_controller(self) -> Iterator[dict[str, str]]:
-        """The controller is away while the block runs; yields the environment of commands that give it up soon.
+        """The controller is away while the block runs; yields the environment of commands that
+        give it up soon.
 
-        They try for as long as a message may take, and the daemons, which read another file, keep their patience.
+        They try for as long as a message may take, and the daemons, which read another file, keep
+        their patience.
         """
         hasty = self.folder / "hasty.conf"
         text = (self.folder / "slurm.conf").read_text()
@@ -215,7 +231,9 @@ class Cluster:
     def log(self) -> str:
         """The ends of the daemons' logs, for a test that failed."""
         files = sorted([*self.folder.glob("*.log"), *self.folder.glob("*.out")])
-        return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in files)
+        return "\n".join(
+            f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in files
+        )
 
     def _daemon(self, name: str, program: str, *words: str) -> None:
         with (self.folder / f"{name}.out").open("ab") as out:
@@ -239,21 +257,39 @@ class Cluster:
         data = self.folder / "database"
         options = ["--no-defaults", f"--datadir={data}", f"--user={_user()}"]
         install = [*options, "--auth-root-authentication-method=normal", "--skip-test-db"]
-        subprocess.run([_find("mariadb-install-db") or "", *install], check=True, capture_output=True, timeout=300)
+        subprocess.run(
+            [_find("mariadb-install-db") or "", *install],
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
         (self.folder / "init.sql").write_text(
-            "CREATE USER IF NOT EXISTS slurm@'%' IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_acct.* TO slurm@'%'; "
+            "CREATE USER IF NOT EXISTS slurm@'%' IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_acct.* "
+            "TO slurm@'%'; "
             "CREATE DATABASE IF NOT EXISTS slurm_acct;".replace("; ", ";\n")
         )
         port = self.values["database_port"]
-        words = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={self.folder / 'database.socket'}"]
-        words += [f"--init-file={self.folder / 'init.sql'}", "--innodb-buffer-pool-size=64M", "--skip-name-resolve"]
-        self._daemon("mariadbd", "mariadbd", *options, *words, f"--pid-file={self.folder / 'database.pid'}")
+        words = [
+            f"--port={port}",
+            "--bind-address=127.0.0.1",
+            f"--socket={self.folder / 'database.socket'}",
+        ]
+        words += [
+            f"--init-file={self.folder / 'init.sql'}",
+            "--innodb-buffer-pool-size=64M",
+            "--skip-name-resolve",
+        ]
+        self._daemon(
+            "mariadbd", "mariadbd", *options, *words, f"--pid-file={self.folder / 'database.pid'}"
+        )
         wait_until(lambda: _listens(int(str(port))), "the database listens", 180)
         conf = self.folder / "slurmdbd.conf"
         conf.write_text(DBD_CONF.format(**self.values))
         conf.chmod(0o600)
         self._daemon("slurmdbd", "slurmdbd", "-D")
-        wait_until(lambda: self.answers("sacctmgr", "-i", "show", "cluster"), "slurmdbd answers", 180)
+        wait_until(
+            lambda: self.answers("sacctmgr", "-i", "show", "cluster"), "slurmdbd answers", 180
+        )
         self.ask("sacctmgr", "-i", "add", "cluster", "test")
 
 
@@ -270,7 +306,9 @@ def _user() -> str:
 
 @contextlib.contextmanager
 def running(**options: object) -> Iterator[Cluster]:
-    """A cluster in a temporary folder (a short path: sockets have short names) while the block runs."""
+    """A cluster in a temporary folder (a short path: sockets have short names) while the block
+    runs.
+    """
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
     cluster = Cluster(folder, **options)  # type: ignore[arg-type]
     try:
@@ -286,7 +324,9 @@ def running(**options: object) -> Iterator[Cluster]:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--accounting", action="store_true")
     parser.add_argument("--max-array-size", type=int, default=1001)
     parser.add_argument("command", nargs="+")
@@ -294,7 +334,9 @@ def main() -> int:
     if lacking := missing(given.accounting):
         parser.exit(2, f"{', '.join(lacking)} not found: {INSTALL}\n")
     with running(accounting=given.accounting, max_array_size=given.max_array_size) as cluster:
-        return subprocess.run(given.command, env={**os.environ, **cluster.environment}, check=False).returncode
+        return subprocess.run(
+            given.command, env={**os.environ, **cluster.environment}, check=False
+        ).returncode
 
 
 if __name__ == "__main__":

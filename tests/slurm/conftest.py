@@ -1,4 +1,6 @@
-"""One real cluster for all tests here, launchers that talk to it, and what trials end with when nothing disturbs them."""
+"""One real cluster for all tests here, launchers that talk to it, and what trials end with when
+nothing disturbs them.
+"""
 
 import contextlib
 import json
@@ -43,7 +45,9 @@ def cluster() -> Iterator[Cluster]:
 
 
 class Launcher:
-    """`python launch/run.py ...` against a cluster, with a results folder and a spec of its own."""
+    """`python launch/run.py ...` against a cluster, with a results folder and a spec of its
+    own.
+    """
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
@@ -60,7 +64,12 @@ class Launcher:
     def spec(self, *, seeds: list[int], epochs: int, **more: str) -> Path:
         """`more`: text that is replaced."""
         path = self.folder / "disturbed.yaml"
-        text = textwrap.dedent(SPEC).lstrip("\n").replace("SEEDS", str(seeds)).replace("EPOCHS", str(epochs))
+        text = (
+            textwrap.dedent(SPEC)
+            .lstrip("\n")
+            .replace("SEEDS", str(seeds))
+            .replace("EPOCHS", str(epochs))
+        )
         for old, new in more.items():
             assert old in text, old
             text = text.replace(old, new)
@@ -89,7 +98,8 @@ class Launcher:
     def run_dirs(self) -> list[Path]:
         """The run directories, by seed."""
         return sorted(
-            (self.results / "runs").iterdir(), key=lambda d: json.loads((d / "trial.json").read_text())["seed"]
+            (self.results / "runs").iterdir(),
+            key=lambda d: json.loads((d / "trial.json").read_text())["seed"],
         )
 
     def logs(self) -> str:
@@ -105,24 +115,38 @@ class Launcher:
 
     def preempt(self) -> None:
         """A job of a higher partition takes all nodes; returns once SLURM has told ours to go."""
-        urgent = ("--partition=urgent", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=true")
+        urgent = (
+            "--partition=urgent",
+            "--nodes=3",
+            "--exclusive",
+            "--output=/dev/null",
+            "--wrap=true",
+        )
         self.cluster.ask("sbatch", *urgent)
         running = ("squeue", "--noheader", "--states=RUNNING", "--partition=main")
         self.wait_until(lambda: not self.cluster.ask(*running), "preempted")
 
     def wait_finished(self, run_dirs: list[Path], seconds: float = 600) -> None:
-        self.wait_until(lambda: all((d / "result.json").exists() for d in run_dirs), "all trials finished", seconds)
+        self.wait_until(
+            lambda: all((d / "result.json").exists() for d in run_dirs),
+            "all trials finished",
+            seconds,
+        )
 
 
 @pytest.fixture
 def launcher(cluster: Cluster, tmp_path: Path) -> Iterator[Launcher]:
     yield Launcher(cluster, tmp_path)
-    cluster.ask("scancel", "--quiet", f"--user={os.environ.get('USER') or 'root'}")  # what a failed test left behind
+    cluster.ask(
+        "scancel", "--quiet", f"--user={os.environ.get('USER') or 'root'}"
+    )  # what a failed test left behind
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
-    """The numbers of a run directory's trial when it is trained in this process, each trial once."""
+    """The numbers of a run directory's trial when it is trained in this process, each trial
+    once.
+    """
     known = {}
 
     def numbers(run_dir: Path) -> list[dict]:

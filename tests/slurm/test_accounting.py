@@ -1,4 +1,6 @@
-"""A site with slurmdbd: what squeue has forgotten is asked of sacct. (The other tests' cluster has none.)"""
+"""A site with slurmdbd: what squeue has forgotten is asked of sacct. (The other tests' cluster has
+none.)
+"""
 
 import pytest
 
@@ -46,7 +48,9 @@ def test_how_forgotten_jobs_ended(accounted):
     found = backend.jobs([first, second])
     assert [job.state for job in found.values()] == ["gone", "gone"]
     assert found[second].where == "COMPLETED"
-    assert found[first].where in ("", "CANCELLED by 0"), "sacct of 22.05 leaves out what never started"
+    assert found[first].where in ("", "CANCELLED by 0"), (
+        "sacct of 22.05 leaves out what never started"
+    )
     (folder / "submitted.json").unlink()
     assert submissions.settle(folder) == found[first].id.partition("_")[0], (
         "an orphan that has ended already is still found"

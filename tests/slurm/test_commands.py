@@ -15,7 +15,9 @@ def look(launcher, spec, **environment):
 
 
 def test_one_task_at_a_time_seen_cancelled_lost_and_retried(launcher):
-    """Seed 0 runs, 1 and 2 wait; 0 and 1 are cancelled, 2 is lost to a scancel that nobody knows of; all end in the end."""
+    """Seed 0 runs, 1 and 2 wait; 0 and 1 are cancelled, 2 is lost to a scancel that nobody knows
+    of; all end in the end.
+    """
     spec = launcher.spec(seeds=[0, 1, 2], epochs=300)
     launcher.submit(spec, "--workers", "1")
     first, second, third = launcher.run_dirs
@@ -37,10 +39,14 @@ def test_one_task_at_a_time_seen_cancelled_lost_and_retried(launcher):
     assert journal(first)[-1] == "interrupted"
     submission = third / "jobs.jsonl"
     submitted = json.loads(submission.read_text())
-    submission.write_text(json.dumps({**submitted, "time": submitted["time"] - SETTLED_SECONDS}) + "\n")
+    submission.write_text(
+        json.dumps({**submitted, "time": submitted["time"] - SETTLED_SECONDS}) + "\n"
+    )
     launcher.wait_until(lambda: look(launcher, spec)[2]["state"] == "lost", "the third is missed")
     now = look(launcher, spec)
-    assert [(now[seed]["state"], now[seed]["note"]) for seed in (0, 1)] == [("interrupted", "cancelled")] * 2
+    assert [(now[seed]["state"], now[seed]["note"]) for seed in (0, 1)] == [
+        ("interrupted", "cancelled")
+    ] * 2
     assert not launcher.cluster.ask("squeue", "-h").strip()
     assert journal(second) == journal(third) == []
 
@@ -73,7 +79,9 @@ def test_a_controller_that_is_away_is_not_taken_for_an_end(launcher):
 
 def test_doctor_sends_a_job_that_tests_a_node(launcher):
     words = ("doctor", "experiments/quickstart.yaml", "--backend", "slurm", "--submit", "--json")
-    code, out, err = launcher.run(*words, "--slurm", "gpus_per_trial=0", "--slurm", "cpus_per_gpu=2")
+    code, out, err = launcher.run(
+        *words, "--slurm", "gpus_per_trial=0", "--slurm", "cpus_per_gpu=2"
+    )
     found = [(check["level"], check["what"]) for check in json.loads(out)["checks"]]
     assert code == 0, out + err
     assert [name for level, name in found if level == "note"] == ["accounting"]
@@ -93,9 +101,13 @@ def test_doctor_sends_a_job_that_tests_a_node(launcher):
 
 
 def test_doctor_finds_what_is_wrong(launcher):
-    """GPUs that torch does not see (they are pretended here), and a partition that is not there."""
+    """GPUs that torch does not see (they are pretended here), and a partition that is not
+    there.
+    """
     words = ("doctor", "experiments/quickstart.yaml", "--backend", "slurm", "--json")
-    code, out, _ = launcher.run(*words, "--submit", "--slurm", "gpus_per_trial=2", "--slurm", "cpus_per_gpu=2")
+    code, out, _ = launcher.run(
+        *words, "--submit", "--slurm", "gpus_per_trial=2", "--slurm", "cpus_per_gpu=2"
+    )
     assert code == 1
     wrong = [check for check in json.loads(out)["checks"] if check["level"] == "wrong"]
     assert [check["what"] for check in wrong] == ["GPUs"]

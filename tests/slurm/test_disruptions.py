@@ -1,4 +1,5 @@
-"""What clusters do to jobs: preemption, time limits, lost nodes, dead workers, restarted controllers. Nothing is lost or doubled.
+"""What clusters do to jobs: preemption, time limits, lost nodes, dead workers, restarted
+controllers. Nothing is lost or doubled.
 
 Every trial must end with the numbers, bit for bit, of one that nothing disturbed.
 """
@@ -32,10 +33,15 @@ def states(run_dirs) -> list[str]:
 
 
 def freeze(launcher: Launcher, run_dir: Path, epochs: int = 2) -> int:
-    """Stop a worker (SIGSTOP) once it is in the midst of training, however fast this machine is; returns its process."""
+    """Stop a worker (SIGSTOP) once it is in the midst of training, however fast this machine is;
+    returns its process.
+    """
     before = journal(run_dir).count("epoch")
     launcher.wait_until(
-        lambda: worker_pid(run_dir) is not None and journal(run_dir).count("epoch") >= before + epochs, "it trains"
+        lambda: (
+            worker_pid(run_dir) is not None and journal(run_dir).count("epoch") >= before + epochs
+        ),
+        "it trains",
     )
     pid = worker_pid(run_dir)
     assert pid is not None
@@ -45,14 +51,18 @@ def freeze(launcher: Launcher, run_dir: Path, epochs: int = 2) -> int:
 
 
 def trained_once(run_dir: Path) -> None:
-    """One start, one end, each epoch in order: no second job ever trained it from the beginning."""
+    """One start, one end, each epoch in order: no second job ever trained it from the
+    beginning.
+    """
     events = journal(run_dir)
     assert events.count("started") == events.count("finished") == 1
     ids = {json.loads(line)["id"] for line in (run_dir / "jobs.jsonl").read_text().splitlines()}
     assert len(ids) == 1, "always the same job"
 
 
-def test_preempted_trials_are_requeued_and_end_as_undisturbed_ones(launcher: Launcher, undisturbed):
+def test_preempted_trials_are_requeued_and_end_as_undisturbed_ones(
+    launcher: Launcher, undisturbed
+):
     """A job of a higher partition takes all nodes; SLURM requeues ours, which had checkpointed."""
     launcher.submit(launcher.spec(seeds=[0, 1], epochs=EPOCHS))
     both = launcher.run_dirs
@@ -83,11 +93,15 @@ def test_a_restarted_controller_a_killed_worker_a_cancelled_task_and_a_lost_node
         assert states(run_dirs) == ["unknown"] * 4
         thaw(pids[bystander])
         freeze(launcher, bystander)  # after more epochs, without a controller
-    launcher.wait_until(lambda: states(run_dirs) == ["running"] * 4, "the new controller knows the jobs")
+    launcher.wait_until(
+        lambda: states(run_dirs) == ["running"] * 4, "the new controller knows the jobs"
+    )
     thaw(pids[bystander])
 
     os.kill(pids[killed], signal.SIGKILL)
-    launcher.wait_until(lambda: worker_pid(killed) not in (None, pids[killed]), "another worker goes on")
+    launcher.wait_until(
+        lambda: worker_pid(killed) not in (None, pids[killed]), "another worker goes on"
+    )
 
     cli.cancel([backend.jobs([ended])[ended].id])
     thaw(pids[ended])
@@ -96,7 +110,9 @@ def test_a_restarted_controller_a_killed_worker_a_cancelled_task_and_a_lost_node
 
     node = starts(on_lost_node)[-1]["node"]
     launcher.cluster.end(node, kill=True)
-    launcher.wait_until(lambda: len(starts(on_lost_node)) == 2, "the lost node's task starts on another")
+    launcher.wait_until(
+        lambda: len(starts(on_lost_node)) == 2, "the lost node's task starts on another"
+    )
     assert starts(on_lost_node)[-1]["node"] != node
     assert journal(on_lost_node).count("resumed") == 0, "not while its first worker is alive"
     launcher.cluster.start_node(node)
@@ -115,18 +131,25 @@ def test_a_restarted_controller_a_killed_worker_a_cancelled_task_and_a_lost_node
 
 
 def test_a_time_limit_shorter_than_the_training(launcher: Launcher, undisturbed):
-    """One minute, and a training that is held up until SLURM's warning comes: checkpoint, requeue, go on; twice."""
+    """One minute, and a training that is held up until SLURM's warning comes: checkpoint, requeue,
+    go on; twice.
+    """
     launcher.submit(launcher.spec(seeds=[0], epochs=EPOCHS), "--slurm", "time=00:01:00")
     (run_dir,) = launcher.run_dirs
 
     def warnings() -> int:
-        return sum(path.read_text().count("USR2: checkpointing") for path in launcher.results.glob("slurm/*/*.out"))
+        return sum(
+            path.read_text().count("USR2: checkpointing")
+            for path in launcher.results.glob("slurm/*/*.out")
+        )
 
     for times in (1, 2):
         pid = freeze(launcher, run_dir)
         launcher.wait_until(lambda times=times: warnings() == times, "SLURM warns of the limit")
         thaw(pid)
-        launcher.wait_until(lambda times=times: len(starts(run_dir)) == times + 1, "it starts again")
+        launcher.wait_until(
+            lambda times=times: len(starts(run_dir)) == times + 1, "it starts again"
+        )
     launcher.wait_finished([run_dir])
     trained_once(run_dir)
     positions = [start["position"] for start in starts(run_dir)]
@@ -138,16 +161,22 @@ def test_a_time_limit_shorter_than_the_training(launcher: Launcher, undisturbed)
 def test_a_cancelled_trial_checkpoints_is_not_requeued_and_leaves_its_job_to_the_others(
     launcher: Launcher, undisturbed
 ):
-    """Two trials in one job: the first is asked to stop while it trains, and goes on when it is wanted again."""
+    """Two trials in one job: the first is asked to stop while it trains, and goes on when it is
+    wanted again.
+    """
     spec = launcher.spec(seeds=[0, 1], epochs=EPOCHS)
     launcher.submit(spec, "--slurm", "trials_per_job=2")
     cancelled, other = launcher.run_dirs
     pid = freeze(launcher, cancelled)
     rundir.request_cancel(cancelled)
-    time.sleep(rundir.CANCEL_SECONDS + 0.5)  # it looks at once when it goes on, as its clock went on
+    time.sleep(
+        rundir.CANCEL_SECONDS + 0.5
+    )  # it looks at once when it goes on, as its clock went on
     thaw(pid)
     launcher.wait_finished([other])
-    launcher.wait_until(lambda: states([cancelled, other]) == ["gone", "gone"], "their job is done")
+    launcher.wait_until(
+        lambda: states([cancelled, other]) == ["gone", "gone"], "their job is done"
+    )
     assert journal(cancelled)[-1] == "interrupted"
     assert len(starts(cancelled)) == 1
     launcher.submit(spec)
@@ -157,16 +186,24 @@ def test_a_cancelled_trial_checkpoints_is_not_requeued_and_leaves_its_job_to_the
 
 
 def test_a_trial_that_never_gets_further_is_failed_after_three_starts(launcher: Launcher):
-    """Its worker dies each time before it has saved anything; the task says so in the journal, and does not go round forever."""
-    launcher.submit(launcher.spec(seeds=[0], epochs=EPOCHS), "--slurm", "setup=export RM_THREADS=none")
+    """Its worker dies each time before it has saved anything; the task says so in the journal, and
+    does not go round forever.
+    """
+    launcher.submit(
+        launcher.spec(seeds=[0], epochs=EPOCHS), "--slurm", "setup=export RM_THREADS=none"
+    )
     (run_dir,) = launcher.run_dirs
     launcher.wait_until(lambda: journal(run_dir) == ["failed"], "failed")
-    assert "invalid literal for int" in json.loads((run_dir / "journal.jsonl").read_text())["error"]
+    assert (
+        "invalid literal for int" in json.loads((run_dir / "journal.jsonl").read_text())["error"]
+    )
     launcher.wait_until(lambda: states([run_dir]) == ["gone"], "its job is done")
 
 
 def test_three_starts_that_get_no_further_are_enough_whoever_requeues(launcher: Launcher):
-    """Each time the job is requeued before the first step; the fourth incarnation fails the trial and says why."""
+    """Each time the job is requeued before the first step; the fourth incarnation fails the trial
+    and says why.
+    """
     spec = launcher.spec(seeds=[0], epochs=EPOCHS)
     launcher.submit(spec)
     (run_dir,) = launcher.run_dirs
@@ -174,7 +211,8 @@ def test_three_starts_that_get_no_further_are_enough_whoever_requeues(launcher: 
     running = ("squeue", "--noheader", "--states=RUNNING", f"--jobs={identity}")
     for start in range(3):
         launcher.wait_until(
-            lambda start=start: len(starts(run_dir)) == start + 1 and worker_pid(run_dir), "its worker has begun"
+            lambda start=start: len(starts(run_dir)) == start + 1 and worker_pid(run_dir),
+            "its worker has begun",
         )
         pid = worker_pid(run_dir)
         os.kill(pid, signal.SIGSTOP)
@@ -187,5 +225,7 @@ def test_three_starts_that_get_no_further_are_enough_whoever_requeues(launcher: 
     code, out, _ = launcher.run("status", spec, "--json")
     (trial,) = json.loads(out)["trials"]
     assert (code, trial["state"]) == (0, "failed")
-    assert trial["note"].startswith("3 starts in a row got no further than epoch 1, step 0; the job's time limit, or ")
+    assert trial["note"].startswith(
+        "3 starts in a row got no further than epoch 1, step 0; the job's time limit, or "
+    )
     launcher.wait_until(lambda: states([run_dir]) == ["gone"], "its job is done")

@@ -1,4 +1,6 @@
-"""`--backend ray --on-slurm`: Ray over two nodes of a real SLURM cluster, preempted in the midst of it."""
+"""`--backend ray --on-slurm`: Ray over two nodes of a real SLURM cluster, preempted in the midst
+of it.
+"""
 
 import json
 import os
@@ -12,7 +14,16 @@ from launch.runs import rundir
 from tests.conftest import deterministic
 from tests.slurm.conftest import Launcher, journal, thaw, worker_pid
 
-WORDS = ("--backend", "ray", "--on-slurm", "nodes=2", "--slurm", "gpus_per_trial=0", "--slurm", "cpus_per_gpu=1")
+WORDS = (
+    "--backend",
+    "ray",
+    "--on-slurm",
+    "nodes=2",
+    "--slurm",
+    "gpus_per_trial=0",
+    "--slurm",
+    "cpus_per_gpu=1",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +52,9 @@ def ours(launcher: Launcher) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_plan_on_two_nodes_is_preempted_requeued_and_ends_as_an_undisturbed_one(launcher, undisturbed):
+def test_a_plan_on_two_nodes_is_preempted_requeued_and_ends_as_an_undisturbed_one(
+    launcher, undisturbed
+):
     spec = launcher.spec(seeds=[0, 1, 2], epochs=60)
     code, _, err = launcher.run(spec, *WORDS)
     assert code == 0, err
@@ -73,7 +86,12 @@ def test_a_plan_on_two_nodes_is_preempted_requeued_and_ends_as_an_undisturbed_on
     for run_dir in first:
         assert "interrupted" in journal(run_dir), "it was given the time to checkpoint"
         assert "resumed" in journal(run_dir)
-    assert len({json.loads(line)["id"] for line in (first[0] / "jobs.jsonl").read_text().splitlines()}) == 1
+    assert (
+        len(
+            {json.loads(line)["id"] for line in (first[0] / "jobs.jsonl").read_text().splitlines()}
+        )
+        == 1
+    )
     launcher.wait_until(lambda: not ours(launcher), "Ray has ended with the job", 120)
     for run_dir in launcher.run_dirs:
         assert deterministic(run_dir) == undisturbed(run_dir)
@@ -83,9 +101,15 @@ def test_what_on_slurm_takes(launcher):
     spec = launcher.spec(seeds=[0], epochs=1)
     for words, said in (
         (("--on-slurm", "4"), "error: --on-slurm takes nodes=N, such as nodes=4; found '4'"),
-        (("--on-slurm", "nodes=0"), "error: --on-slurm takes nodes=N, such as nodes=4; found 'nodes=0'"),
+        (
+            ("--on-slurm", "nodes=0"),
+            "error: --on-slurm takes nodes=N, such as nodes=4; found 'nodes=0'",
+        ),
         (("--on-slurm", "nodes=2", "--address", "auto"), "give one of them"),
-        (("--on-slurm", "nodes=2", "--slurm", "tme=1"), "--slurm tme=1: unknown setting 'tme'; did you mean 'time'?"),
+        (
+            ("--on-slurm", "nodes=2", "--slurm", "tme=1"),
+            "--slurm tme=1: unknown setting 'tme'; did you mean 'time'?",
+        ),
     ):
         code, out, err = launcher.run(spec, "--backend", "ray", *words)
         assert (code, out) == (2, ""), err

@@ -1,4 +1,6 @@
-"""Trials on the cluster against the local backend: the same numbers, the right devices, failures told, nothing lost."""
+"""Trials on the cluster against the local backend: the same numbers, the right devices, failures
+told, nothing lost.
+"""
 
 import json
 import os
@@ -16,8 +18,12 @@ pytestmark = pytest.mark.slow
 NOWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 
-def test_the_quickstart_over_three_nodes_with_the_tracking_store_away(launcher: Launcher, tmp_path):
-    """18 trials, three a job, on six GPUs: records equal the local backend's; sync brings them all, each once."""
+def test_the_quickstart_over_three_nodes_with_the_tracking_store_away(
+    launcher: Launcher, tmp_path
+):
+    """18 trials, three a job, on six GPUs: records equal the local backend's; sync brings them
+    all, each once.
+    """
     spec = (ROOT / "experiments" / "quickstart.yaml", "--profile", "smoke", "--seeds", "0,1,2")
     err = launcher.submit(*spec, "--slurm", "trials_per_job=3", "--wait", **NOWHERE)
     assert "18 finished" in err
@@ -25,7 +31,9 @@ def test_the_quickstart_over_three_nodes_with_the_tracking_store_away(launcher: 
     local = Launcher(launcher.cluster, tmp_path / "local")
     code, _, err = local.run(*spec, "--workers", "2", **NOWHERE)
     assert code == 0, err
-    ours, theirs = ({d.name: deterministic(d) for d in each.run_dirs} for each in (launcher, local))
+    ours, theirs = (
+        {d.name: deterministic(d) for d in each.run_dirs} for each in (launcher, local)
+    )
     assert len(ours) == 18
     assert ours == theirs
 
@@ -33,7 +41,9 @@ def test_the_quickstart_over_three_nodes_with_the_tracking_store_away(launcher: 
     code, _, err = launcher.run("sync")
     assert code == 0, err
     with sqlite3.connect(launcher.results / "mlflow.db") as store:
-        found = [value for (value,) in store.execute("select value from tags where key = 'trial_id'")]
+        found = [
+            value for (value,) in store.execute("select value from tags where key = 'trial_id'")
+        ]
     assert sorted(found) == sorted(ours)
 
 
@@ -42,7 +52,10 @@ def assert_gpus_were_not_shared(launcher: Launcher) -> None:
     spans = []
     for run_dir in launcher.run_dirs:
         (start,) = starts(run_dir)
-        times = [json.loads(line)["time"] for line in (run_dir / "journal.jsonl").read_text().splitlines()]
+        times = [
+            json.loads(line)["time"]
+            for line in (run_dir / "journal.jsonl").read_text().splitlines()
+        ]
         spans.append((start["node"], start["gpus"], min(times), max(times)))
     assert {node for node, *_ in spans} == set(NODES)
     assert {gpu for _, gpu, *_ in spans} <= {str(i) for i in range(GPUS_PER_NODE)}
@@ -53,14 +66,24 @@ def assert_gpus_were_not_shared(launcher: Launcher) -> None:
 
 
 def test_trials_that_do_not_fit_on_a_gpu_together_are_refused(launcher: Launcher):
-    """The pretend GPUs have 8000 MiB free, says a program that answers as nvidia-smi would; such a trial once needed 3500."""
+    """The pretend GPUs have 8000 MiB free, says a program that answers as nvidia-smi would; such a
+    trial once needed 3500.
+    """
     tools = launcher.folder / "tools"
     tools.mkdir()
     (tools / "nvidia-smi").write_text("#!/bin/sh\necho 8000\n")
     (tools / "nvidia-smi").chmod(0o755)
     path = {"PATH": f"{tools}:{os.environ['PATH']}"}
     spec = launcher.spec(seeds=[0, 1], epochs=3)
-    words = ("--slurm", "cpus_per_gpu=4", "--slurm", "trials_per_job=2", "--trials-per-gpu", "2", "--wait")
+    words = (
+        "--slurm",
+        "cpus_per_gpu=4",
+        "--slurm",
+        "trials_per_job=2",
+        "--trials-per-gpu",
+        "2",
+        "--wait",
+    )
     earlier = Trial({**load_spec(spec).trials[0].values, "seed": 9})
     folder = launcher.results / "runs" / earlier.id
     folder.mkdir(parents=True)
@@ -68,7 +91,10 @@ def test_trials_that_do_not_fit_on_a_gpu_together_are_refused(launcher: Launcher
 
     def needed(peak: float) -> None:
         (folder / "journal.jsonl").write_text(
-            json.dumps({"event": "epoch", "epoch": 1, "epoch_seconds": 1.0, "peak_memory_mib": peak}) + "\n"
+            json.dumps(
+                {"event": "epoch", "epoch": 1, "epoch_seconds": 1.0, "peak_memory_mib": peak}
+            )
+            + "\n"
         )
 
     needed(3500.0)
@@ -76,7 +102,8 @@ def test_trials_that_do_not_fit_on_a_gpu_together_are_refused(launcher: Launcher
     assert code == 1, err
     assert "2 trials do not fit on GPU 0 of " in err
     assert (
-        "each needs 4450 MiB (3500 at its peak, and CUDA's own), 8000 MiB are free; --trials-per-gpu 1 would fit" in err
+        "each needs 4450 MiB (3500 at its peak, and CUDA's own), 8000 MiB are free; "
+        "--trials-per-gpu 1 would fit" in err
     )
     both = [run_dir for run_dir in launcher.run_dirs if run_dir != folder]
     assert [journal(run_dir) for run_dir in both] == [["failed"]] * 2
@@ -89,13 +116,24 @@ def test_trials_that_do_not_fit_on_a_gpu_together_are_refused(launcher: Launcher
 
 
 def test_a_trial_that_raises_is_told_and_the_others_finish(launcher: Launcher):
-    """A learning rate of 1e30 diverges; exit status 1; the same command tries it again, and it alone."""
+    """A learning rate of 1e30 diverges; exit status 1; the same command tries it again, and it
+    alone.
+    """
     spec = launcher.spec(seeds=[0, 1], epochs=3)
     text = spec.read_text().replace(
         "  - {row: RM,", "  - {row: Wild, optimizer.lr: 1.0e+30, method: baseline}\n  - {row: RM,"
     )
     spec.write_text(text)
-    words = (spec, "--backend", "slurm", "--slurm", "cpus_per_gpu=4", "--slurm", "trials_per_job=4", "--wait")
+    words = (
+        spec,
+        "--backend",
+        "slurm",
+        "--slurm",
+        "cpus_per_gpu=4",
+        "--slurm",
+        "trials_per_job=4",
+        "--wait",
+    )
     code, _, err = launcher.run(*words)
     assert code == 1, err
     assert "the loss is not finite at step" in err
@@ -103,7 +141,8 @@ def test_a_trial_that_raises_is_told_and_the_others_finish(launcher: Launcher):
     failed = [run_dir for run_dir in launcher.run_dirs if not (run_dir / "result.json").exists()]
     assert all(journal(run_dir)[-1] == "failed" for run_dir in failed)
     assert all(
-        "Diverged" in json.loads((d / "journal.jsonl").read_text().splitlines()[-1])["traceback"] for d in failed
+        "Diverged" in json.loads((d / "journal.jsonl").read_text().splitlines()[-1])["traceback"]
+        for d in failed
     )
     code, _, err = launcher.run(*words)
     assert code == 1

@@ -1,4 +1,6 @@
-"""What is submitted, once and only once. The jobs are held, so that nothing but the scheduling takes time."""
+"""What is submitted, once and only once. The jobs are held, so that nothing but the scheduling
+takes time.
+"""
 
 import json
 import os
@@ -26,7 +28,9 @@ def queued(launcher) -> list[str]:
 
 
 def test_a_plan_beyond_the_largest_array_becomes_several(launcher):
-    """MaxArraySize is 5: twelve trials, two a job, four at a time, are arrays of five and one, of two tasks at a time each."""
+    """MaxArraySize is 5: twelve trials, two a job, four at a time, are arrays of five and one, of
+    two tasks at a time each.
+    """
     spec = launcher.spec(seeds=list(range(12)), epochs=2)
     err = launcher.submit(spec, *HELD, "--slurm", "trials_per_job=2", "--workers", "4")
     assert "12 submitted" in err
@@ -56,7 +60,11 @@ def test_two_launchers_and_a_third_later_submit_each_trial_once(launcher):
     assert len(queued(launcher)) == 3
     backend.withdraw(launcher.run_dirs[:2])
     assert len(queued(launcher)) == 1
-    assert [job.state for job in backend.jobs(launcher.run_dirs).values()] == ["gone", "gone", "pending"]
+    assert [job.state for job in backend.jobs(launcher.run_dirs).values()] == [
+        "gone",
+        "gone",
+        "pending",
+    ]
     assert "1 of 3 have a job" in launcher.submit(spec, *HELD)
     assert len(queued(launcher)) == 3
 
@@ -79,15 +87,22 @@ def wrapped_sbatch(launcher, script: str) -> dict[str, str]:
     return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
-LATE = "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1"
+LATE = (
+    "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv "
+    "operation' >&2; exit 1"
+)
 
 
 def test_an_sbatch_that_accepts_and_then_reports_a_time_out_doubles_nothing(launcher):
-    path = wrapped_sbatch(launcher, f'/usr/bin/env -u PATH {real("sbatch")} "$@" > /dev/null; {LATE}')
+    path = wrapped_sbatch(
+        launcher, f'/usr/bin/env -u PATH {real("sbatch")} "$@" > /dev/null; {LATE}'
+    )
     err = launcher.submit(launcher.spec(seeds=[0, 1], epochs=2), *HELD, **path)
     assert "2 submitted" in err
     assert len(queued(launcher)) == 2
-    assert (launcher.folder / "bin" / "calls").read_text() == "x\n", "looked up, not submitted again"
+    assert (launcher.folder / "bin" / "calls").read_text() == "x\n", (
+        "looked up, not submitted again"
+    )
     assert {job.state for job in backend.jobs(launcher.run_dirs).values()} == {"pending"}
 
 
@@ -119,7 +134,9 @@ def test_a_refusal_is_said_once_and_nothing_is_left_behind(launcher):
     assert "Traceback" not in err
     assert queued(launcher) == []
     assert "2 submitted" in launcher.submit(spec, *HELD)
-    code, _, err = launcher.run(spec, "--backend", "slurm", PATH=str(Path(os.sys.executable).parent))
+    code, _, err = launcher.run(
+        spec, "--backend", "slurm", PATH=str(Path(os.sys.executable).parent)
+    )
     assert (code, "sbatch is not on the PATH" in err) == (2, True)
     assert [journal(run_dir) for run_dir in launcher.run_dirs] == [[], []]
 
@@ -130,7 +147,9 @@ def real(program: str) -> str:
     return shutil.which(program) or program
 
 
-def test_where_slurm_does_not_answer_nothing_is_submitted_and_nothing_called_dead(launcher, monkeypatch):
+def test_where_slurm_does_not_answer_nothing_is_submitted_and_nothing_called_dead(
+    launcher, monkeypatch
+):
     spec = launcher.spec(seeds=[0], epochs=2)
     launcher.submit(spec, *HELD)
     with launcher.cluster.without_controller() as environment, monkeypatch.context() as patch:
@@ -140,5 +159,9 @@ def test_where_slurm_does_not_answer_nothing_is_submitted_and_nothing_called_dea
         assert code == 2
         assert "nothing more was submitted: squeue" in err
     assert [job.state for job in backend.jobs(launcher.run_dirs).values()] == ["pending"]
-    lines = [json.loads(line) for line in (launcher.run_dirs[0] / "jobs.jsonl").read_text().splitlines()]
-    assert [(line["backend"], "name" in line, "time" in line) for line in lines] == [("slurm", True, True)]
+    lines = [
+        json.loads(line) for line in (launcher.run_dirs[0] / "jobs.jsonl").read_text().splitlines()
+    ]
+    assert [(line["backend"], "name" in line, "time" in line) for line in lines] == [
+        ("slurm", True, True)
+    ]

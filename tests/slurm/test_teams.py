@@ -1,4 +1,6 @@
-"""A trial over two nodes with two GPUs each: four processes that are killed, preempted, requeued, and end as undisturbed ones."""
+"""A trial over two nodes with two GPUs each: four processes that are killed, preempted, requeued,
+and end as undisturbed ones.
+"""
 
 import os
 import signal
@@ -35,10 +37,16 @@ def team_of(run_dir: Path) -> dict[int, tuple[int, str]]:
 
 
 def freeze(launcher: Launcher, run_dir: Path, epochs: int) -> dict[int, tuple[int, str]]:
-    """Stop the last process in the midst of training; the others then wait for it in the next step."""
+    """Stop the last process in the midst of training; the others then wait for it in the next
+    step.
+    """
     before = journal(run_dir).count("epoch")
     launcher.wait_until(
-        lambda: len(team_of(run_dir)) == PROCESSES and journal(run_dir).count("epoch") >= before + epochs, "all train"
+        lambda: (
+            len(team_of(run_dir)) == PROCESSES
+            and journal(run_dir).count("epoch") >= before + epochs
+        ),
+        "all train",
     )
     team = team_of(run_dir)
     os.kill(team[PROCESSES - 1][0], signal.SIGSTOP)
@@ -48,15 +56,34 @@ def freeze(launcher: Launcher, run_dir: Path, epochs: int) -> dict[int, tuple[in
 
 def undisturbed(run_dir: Path, folder: Path) -> list[dict]:
     """The numbers of the same trial under torch.distributed.run, on this machine alone."""
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(PROCESSES),
+    ]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     trial = str(run_dir / "trial.json")
-    subprocess.run([*words, "-m", "rm.train", trial, str(folder)], env=environment, capture_output=True, check=True)
+    subprocess.run(
+        [*words, "-m", "rm.train", trial, str(folder)],
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
     return deterministic(folder)
 
 
 @pytest.mark.slow
-def test_a_trial_over_two_nodes_is_killed_preempted_and_ends_as_an_undisturbed_one(launcher: Launcher, tmp_path):
+def test_a_trial_over_two_nodes_is_killed_preempted_and_ends_as_an_undisturbed_one(
+    launcher: Launcher, tmp_path
+):
     launcher.submit(launcher.spec(seeds=[0], epochs=60, **TEAM), RM_CHECKPOINT_SECONDS="0")
     (run_dir,) = launcher.run_dirs
     team = freeze(launcher, run_dir, 2)
@@ -64,7 +91,10 @@ def test_a_trial_over_two_nodes_is_killed_preempted_and_ends_as_an_undisturbed_o
     assert nodes[0] == nodes[1] != nodes[2] == nodes[3]
     os.kill(team[2][0], signal.SIGKILL)
     launcher.wait_until(
-        lambda: not {pid for pid, _ in team.values()} & {pid for pid, _ in team_of(run_dir).values()}, "all four end"
+        lambda: (
+            not {pid for pid, _ in team.values()} & {pid for pid, _ in team_of(run_dir).values()}
+        ),
+        "all four end",
     )
     team = freeze(launcher, run_dir, 2)
     assert journal(run_dir).count("resumed") == 1
@@ -78,7 +108,9 @@ def test_a_trial_over_two_nodes_is_killed_preempted_and_ends_as_an_undisturbed_o
     assert events.count("resumed") == 2
     assert events.count("epoch") == 60
     assert deterministic(run_dir) == undisturbed(run_dir, tmp_path / "undisturbed")
-    launcher.wait_until(lambda: backend.jobs([run_dir])[run_dir].state == "gone", "its job is done")
+    launcher.wait_until(
+        lambda: backend.jobs([run_dir])[run_dir].state == "gone", "its job is done"
+    )
     assert not team_of(run_dir)
     assert not list(launcher.results.glob("slurm/*/nodes-*.json")), "nobody is invited any more"
 

@@ -1,8 +1,9 @@
-"""Mirrors again and again in forked processes, as told on standard input; run by the kill tests as a process of its own.
+"""Mirrors again and again in forked processes, as told on standard input; run by the kill tests as
+a process of its own.
 
-Forking after MLflow's import makes a mirror in milliseconds instead of seconds. For each line `mirror [KILL_AFTER]` a child
-mirrors all run directories; KILL_AFTER seconds after it has opened the store it is killed with SIGKILL. The answer is one line:
-`killed`, `done` or `error ...`.
+Forking after MLflow's import makes a mirror in milliseconds instead of seconds. For each line
+`mirror [KILL_AFTER]` a child mirrors all run directories; KILL_AFTER seconds after it has opened
+the store it is killed with SIGKILL. The answer is one line: `killed`, `done` or `error ...`.
 """
 
 import os
@@ -21,7 +22,10 @@ from launch.tracking.client import connect, experiment
 
 def child(opened: int) -> None:
     try:
-        if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http") or (runs_dir().parent / "mlflow.db").exists():
+        if (
+            os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
+            or (runs_dir().parent / "mlflow.db").exists()
+        ):
             experiment(connect())
         os.write(opened, b".")
         mirror.mirror(sorted(path for path in runs_dir().iterdir()))

@@ -1,4 +1,6 @@
-"""Run directories as the worker leaves them, made by the hundred, and what a tracking store must hold of them."""
+"""Run directories as the worker leaves them, made by the hundred, and what a tracking store must
+hold of them.
+"""
 
 import json
 import os
@@ -28,13 +30,41 @@ class FakeRun:
         self.state = "interrupted"
         self.folder.mkdir(parents=True)
         method = {"name": "recursive_mix", "alpha": 0.5, "omega": 0.1}
-        train = {"epochs": 200, "batch_size": 128, "precision": "bf16", "compile": False, "clip_norm": 0.0}
-        optimizer = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
+        train = {
+            "epochs": 200,
+            "batch_size": 128,
+            "precision": "bf16",
+            "compile": False,
+            "clip_norm": 0.0,
+        }
+        optimizer = {
+            "name": "sgd",
+            "lr": 0.1,
+            "momentum": 0.9,
+            "nesterov": False,
+            "weight_decay": 5e-4,
+        }
         schedule = {"name": "step", "milestones": [100, 150], "warmup_epochs": 5}
-        trial = {"id": self.trial_id, "numerics": 1, "dataset": {"name": "cifar100"}, "backbone": {"name": "resnet18"}}
-        trial |= {"method": method, "train": train, "optimizer": optimizer, "schedule": schedule, "seed": number}
+        trial = {
+            "id": self.trial_id,
+            "numerics": 1,
+            "dataset": {"name": "cifar100"},
+            "backbone": {"name": "resnet18"},
+        }
+        trial |= {
+            "method": method,
+            "train": train,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "seed": number,
+        }
         self.write("trial.json", json.dumps(trial))
-        attempt = {"host": "node-7", "device": "cpu", "git_commit": "4f1c2ab9d07e55aa", "git_diff": ""}
+        attempt = {
+            "host": "node-7",
+            "device": "cpu",
+            "git_commit": "4f1c2ab9d07e55aa",
+            "git_diff": "",
+        }
         self.write("provenance.json", json.dumps([attempt]))
         self.use("table3", "ResNet-18 · + RM (ours)", number)
         self.event("started", epochs=200)
@@ -43,7 +73,12 @@ class FakeRun:
         (self.folder / name).write_text(text, encoding="utf-8")
 
     def use(self, spec: str, row: str, seed: int, profile: str | None = None) -> None:
-        line = {"spec": spec, "profile": profile, "row": row, "label": f"{spec} · {row} · seed {seed}"}
+        line = {
+            "spec": spec,
+            "profile": profile,
+            "row": row,
+            "label": f"{spec} · {row} · seed {seed}",
+        }
         with (self.folder / "uses.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -55,11 +90,15 @@ class FakeRun:
     def train(self, epochs: int) -> None:
         for _ in range(epochs):
             self.epoch += 1
-            self.event("epoch", epoch=self.epoch, **{key: self.draw.uniform(0, 100) for key in METRICS})
+            self.event(
+                "epoch", epoch=self.epoch, **{key: self.draw.uniform(0, 100) for key in METRICS}
+            )
         self.state = "interrupted"
 
     def resume(self, again: int) -> None:
-        """Killed after its last checkpoint: the last epochs are journalled a second time, with other times."""
+        """Killed after its last checkpoint: the last epochs are journalled a second time, with
+        other times.
+        """
         first = max(1, self.epoch - again + 1)
         self.event("resumed", epoch=first, step=0)
         for epoch in range(first, self.epoch + 1):
@@ -79,7 +118,9 @@ class FakeRun:
         self.state = "finished"
 
     def points(self) -> set[tuple[str, int, float]]:
-        """(metric, step, value) of every point the store must hold, each once: of each epoch its first account."""
+        """(metric, step, value) of every point the store must hold, each once: of each epoch its
+        first account.
+        """
         wanted: dict[tuple[str, int], float] = {}
         for line in (self.folder / "journal.jsonl").read_text(encoding="utf-8").splitlines():
             event = json.loads(line)
@@ -94,13 +135,19 @@ class FakeRun:
 
 
 def assert_store_is_true(rows: "Rows", runs: list[FakeRun]) -> None:
-    """Every point once, no run twice, every status, param, tag and name as the run directories say."""
-    assert Counter(rows.trials.values()) == Counter(run.trial_id for run in runs), "one run a trial"
+    """Every point once, no run twice, every status, param, tag and name as the run directories
+    say.
+    """
+    assert Counter(rows.trials.values()) == Counter(run.trial_id for run in runs), (
+        "one run a trial"
+    )
     by_trial = {trial: run_id for run_id, trial in rows.trials.items()}
     for run in runs:
         run_id = by_trial[run.trial_id]
         stored = rows.points.get(run_id, [])
-        assert len(stored) == len({(key, step) for key, step, _ in stored}), f"{run.trial_id}: a point twice"
+        assert len(stored) == len({(key, step) for key, step, _ in stored}), (
+            f"{run.trial_id}: a point twice"
+        )
         assert set(stored) == run.points(), run.trial_id
         status, name, _ = rows.info[run_id]
         assert status == STATUS[run.state], run.trial_id
@@ -108,14 +155,21 @@ def assert_store_is_true(rows: "Rows", runs: list[FakeRun]) -> None:
         assert rows.params[run_id] == 19
         place = Path(rows.info[run_id][2].removeprefix("file://"))
         if place.is_absolute():
-            assert {file.name for file in place.iterdir()} >= {"trial.json", "provenance.json", "curve.csv"}
+            assert {file.name for file in place.iterdir()} >= {
+                "trial.json",
+                "provenance.json",
+                "curve.csv",
+            }
 
 
 class Rows:
     """What stands in the tables of a store, read without MLflow."""
 
     def __init__(self, execute: Any) -> None:
-        active = "select run_uuid, status, name, artifact_uri from runs where lifecycle_stage = 'active'"
+        active = (
+            "select run_uuid, status, name, artifact_uri from runs where lifecycle_stage = "
+            "'active'"
+        )
         self.info = {run: tuple(rest) for run, *rest in execute(active)}
         tags = execute("select run_uuid, value from tags where key = 'trial_id'")
         self.trials = {run: value for run, value in tags if run in self.info}
@@ -149,7 +203,13 @@ def grow(runs: list[FakeRun], folder: Path, draw: random.Random, most: int) -> N
 
 
 def environment(results: Path, **further: str) -> dict[str, str]:
-    """Of commands over these results. They share their bytecode, where the machine keeps none: MLflow's is half of its start."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PYTHONDONTWRITE"))}
+    """Of commands over these results. They share their bytecode, where the machine keeps none:
+    MLflow's is half of its start.
+    """
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("MLFLOW_", "PYTHONDONTWRITE"))
+    }
     kept["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "bytecode")
     return {**kept, "RM_RESULTS_DIR": str(results), "MLFLOW_DISABLE_TELEMETRY": "true", **further}

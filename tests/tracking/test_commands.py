@@ -26,7 +26,9 @@ def call(tmp_path):
 
     def run(*words):
         command = [sys.executable, "launch/run.py", *map(str, words)]
-        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+        return subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
+        )
 
     return run
 
@@ -49,7 +51,11 @@ def test_system_metrics_of_a_real_trial_stand_in_mlflow_once(write_spec, call, t
         samples = [json.loads(line) for line in lines]
         assert len(samples) >= 2
         assert run.data.tags["system_samples"] == str(len(samples))
-        for name in ("cpu_utilization_percentage", "system_memory_usage_percentage", "process_memory_usage_megabytes"):
+        for name in (
+            "cpu_utilization_percentage",
+            "system_memory_usage_percentage",
+            "process_memory_usage_megabytes",
+        ):
             history = client.get_metric_history(run.info.run_id, f"system/{name}")
             assert [(point.step, point.value) for point in history] == [
                 (step, sample[name]) for step, sample in enumerate(samples, 1)
@@ -59,14 +65,23 @@ def test_system_metrics_of_a_real_trial_stand_in_mlflow_once(write_spec, call, t
         assert min(sample["process_memory_usage_megabytes"] for sample in samples) > 50
         assert not [name for name in run.data.metrics if "gpu" in name]
 
-    killed = next(iter(runs.values()))  # a mirror that died between the points and their mark sends them again
+    killed = next(
+        iter(runs.values())
+    )  # a mirror that died between the points and their mark sends them again
     client.delete_tag(killed.info.run_id, "system_samples")
-    with (tmp_path / "results" / "runs" / killed.data.tags["trial_id"] / "system.jsonl").open("a") as file:
+    with (tmp_path / "results" / "runs" / killed.data.tags["trial_id"] / "system.jsonl").open(
+        "a"
+    ) as file:
         file.write('{"time": 1795000000.0, "cpu_uti')  # and a worker in the middle of a line
     assert call("sync", "--full").returncode == 0
     client, again = mirrored(tmp_path)
     for run in again.values():
-        steps = [p.step for p in client.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")]
+        steps = [
+            p.step
+            for p in client.get_metric_history(
+                run.info.run_id, "system/cpu_utilization_percentage"
+            )
+        ]
         assert steps == list(range(1, int(run.data.tags["system_samples"]) + 1))
 
 
@@ -80,7 +95,9 @@ def test_nothing_is_sampled_unless_it_is_asked_for(write_spec, call, tmp_path): 
 
 
 def test_gpus_are_read_as_nvidia_smi_prints_them(tmp_path, monkeypatch):
-    """A line each, what a GPU does not tell as [N/A]; only those that the process may use are asked for."""
+    """A line each, what a GPU does not tell as [N/A]; only those that the process may use are
+    asked for.
+    """
     program = tmp_path / "nvidia-smi"
     program.write_text(
         f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nprintf "97, 40521, 143771, 412.77\\n0, 4, 143771, [N/A]\\n"\n'
@@ -98,7 +115,9 @@ def test_gpus_are_read_as_nvidia_smi_prints_them(tmp_path, monkeypatch):
     assert system_metrics.gpus() == {}
 
 
-def test_weights_arrive_as_artifacts_once_and_load_without_this_project(write_spec, call, tmp_path):  # noqa: F811
+def test_weights_arrive_as_artifacts_once_and_load_without_this_project(
+    write_spec, call, tmp_path
+):  # noqa: F811
     spec = write_spec()
     assert call(spec).returncode == 0
     trials = [trial for cell in load_spec(spec).cells for trial in cell.trials]
@@ -115,22 +134,33 @@ def test_weights_arrive_as_artifacts_once_and_load_without_this_project(write_sp
     assert "weights" not in runs[trials[0].id].data.tags
     for trial in trials[1:]:
         run = runs[trial.id]
-        path = Path(client.download_artifacts(run.info.run_id, run.data.tags["weights"], str(tmp_path)))
+        path = Path(
+            client.download_artifacts(run.info.run_id, run.data.tags["weights"], str(tmp_path))
+        )
         weights = torch.load(path, weights_only=True)
         network = find("backbone", "resnet8")(10, 1, width=4)
         network.load_state_dict(weights, strict=True)
-        trained = checkpoint.load(tmp_path / "results" / "runs" / trial.id, torch.device("cpu"))["model"]
-        head = next(trained[name] for name in ("backbone.head.weight", "head.weight") if name in trained)
+        trained = checkpoint.load(tmp_path / "results" / "runs" / trial.id, torch.device("cpu"))[
+            "model"
+        ]
+        head = next(
+            trained[name] for name in ("backbone.head.weight", "head.weight") if name in trained
+        )
         assert torch.equal(network.head.weight, head)
 
     before = {trial: run.data.tags for trial, run in runs.items()}
-    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "results" / "artifacts").rglob("*.pt")}
+    stamps = {
+        path: path.stat().st_mtime_ns
+        for path in (tmp_path / "results" / "artifacts").rglob("*.pt")
+    }
     assert len(stamps) == len(trials) - 1
-    (tmp_path / "results" / "runs" / trials[0].id / "origin.json").write_text("{}")  # a committed run has no checkpoint
+    (tmp_path / "results" / "runs" / trials[0].id / "origin.json").write_text(
+        "{}"
+    )  # a committed run has no checkpoint
     again = call("sync", "--weights")
     assert again.returncode == 0, again.stderr
     assert "the weights of 0 runs are new artifacts" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    assert {trial: run.data.tags.get("weights") for trial, run in mirrored(tmp_path)[1].items()} == {
-        trial: tags.get("weights") for trial, tags in before.items()
-    }
+    assert {
+        trial: run.data.tags.get("weights") for trial, run in mirrored(tmp_path)[1].items()
+    } == {trial: tags.get("weights") for trial, tags in before.items()}

@@ -1,4 +1,6 @@
-"""200 random kills: of the mirror, of MLflow's server, of both. Afterwards every point is there once and every status true."""
+"""200 random kills: of the mirror, of MLflow's server, of both. Afterwards every point is there
+once and every status true.
+"""
 
 import os
 import random
@@ -34,10 +36,14 @@ class Mirrors:
     def __init__(self, env: dict[str, str]) -> None:
         command = [sys.executable, "-m", "tests.tracking.forked_mirror"]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True)
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True
+        )
 
     def begin(self, kill_after: float | None = None) -> None:
-        print("mirror", "" if kill_after is None else kill_after, file=self.process.stdin, flush=True)
+        print(
+            "mirror", "" if kill_after is None else kill_after, file=self.process.stdin, flush=True
+        )
 
     def end(self) -> str:
         return self.process.stdout.readline().strip()
@@ -61,7 +67,16 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        command = [sys.executable, "launch/run.py", "serve", "--port", str(self.port), "--", "--workers", "1"]
+        command = [
+            sys.executable,
+            "launch/run.py",
+            "serve",
+            "--port",
+            str(self.port),
+            "--",
+            "--workers",
+            "1",
+        ]
         null = subprocess.DEVNULL
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=self.env, stdout=null, stderr=null, start_new_session=True

@@ -45,7 +45,9 @@ def test_only_what_is_new_is_sent_and_the_store_stays_true(runs, results, monkey
 
     sent = []
     batch, create = MlflowClient.log_batch, MlflowClient.create_run
-    monkeypatch.setattr(MlflowClient, "log_batch", lambda *a, **k: sent.append(k) or batch(*a, **k))
+    monkeypatch.setattr(
+        MlflowClient, "log_batch", lambda *a, **k: sent.append(k) or batch(*a, **k)
+    )
     monkeypatch.setattr(MlflowClient, "create_run", lambda *a, **k: pytest.fail("nothing is new"))
     assert mirror.mirror(folders(runs)) == 0
     assert mirror.mirror(folders(runs), full=True) == 4
@@ -54,14 +56,18 @@ def test_only_what_is_new_is_sent_and_the_store_stays_true(runs, results, monkey
     runs[1].train(1)
     runs[3].train(250)
     assert mirror.mirror(folders(runs)) == 2
-    assert [len(call["metrics"]) for call in sent] == [7, 994, 756], "7 metrics an epoch, whole epochs, full calls"
+    assert [len(call["metrics"]) for call in sent] == [7, 994, 756], (
+        "7 metrics an epoch, whole epochs, full calls"
+    )
     assert_store_is_true(sqlite_rows(results / "mlflow.db"), runs)
     monkeypatch.setattr(MlflowClient, "create_run", create)
 
     (results / "mlflow.db").unlink()  # while this process has it open
     (results / "mirrored.json").unlink()
     command = [sys.executable, "launch/run.py", "sync"]
-    again = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=300)
+    again = subprocess.run(
+        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=300
+    )
     assert again.returncode == 0, again.stderr
     assert "4 of 4 runs had something new" in again.stderr
     assert_store_is_true(sqlite_rows(results / "mlflow.db"), runs)
@@ -75,14 +81,19 @@ def test_states_are_shown_as_they_are(runs, results):
         mirror.mirror(folders(runs))
         client, found = client_and_runs(results)
         assert found[run.trial_id].info.status == "RUNNING"
-        assert found[runs[1].trial_id].info.status == "KILLED", "started, and nobody is at it any more"
+        assert found[runs[1].trial_id].info.status == "KILLED", (
+            "started, and nobody is at it any more"
+        )
     mirror.mirror(folders(runs))
     killed = client.get_run(found[run.trial_id].info.run_id)
     assert (killed.info.status, killed.info.end_time) == ("KILLED", round(run.clock * 1000))
     run.fail()
     mirror.mirror(folders(runs))
     failed = client.get_run(killed.info.run_id)
-    assert (failed.info.status, failed.data.tags["error"]) == ("FAILED", "Diverged: the loss is not finite")
+    assert (failed.info.status, failed.data.tags["error"]) == (
+        "FAILED",
+        "Diverged: the loss is not finite",
+    )
     with rundir.lease(run.folder):
         run.resume(1)
         mirror.mirror(folders(runs))
@@ -108,7 +119,11 @@ def test_a_run_is_readable_and_has_its_artifacts(runs, results):
     assert mirrored.data.params["method.alpha"] == "0.5"
     assert mirrored.data.params["schedule.milestones"] == "[100, 150]"
     specs = {key: value for key, value in mirrored.data.tags.items() if key.startswith("spec.")}
-    assert specs == {"spec.table3": "ResNet-18 · + RM (ours)", "spec.fig5": "0.1", "spec.table3.smoke": "smoke row"}
+    assert specs == {
+        "spec.table3": "ResNet-18 · + RM (ours)",
+        "spec.fig5": "0.1",
+        "spec.table3.smoke": "smoke row",
+    }
     run.use("table4a", "unshared", 0)
     assert mirror.mirror(folders(runs)) == 1, "another use of a finished run is noticed"
     assert client.get_run(mirrored.info.run_id).data.tags["spec.table4a"] == "unshared"
@@ -123,7 +138,9 @@ def test_a_run_is_readable_and_has_its_artifacts(runs, results):
 
 
 def test_force_replaces_only_what_is_ours(runs, results, tmp_path, monkeypatch):
-    """Another journal of the same trial replaces the former run; another folder's run of it is left alone."""
+    """Another journal of the same trial replaces the former run; another folder's run of it is
+    left alone.
+    """
     for run in runs:
         run.train(2)
         run.finish()
@@ -140,12 +157,18 @@ def test_force_replaces_only_what_is_ours(runs, results, tmp_path, monkeypatch):
     monkeypatch.setenv("RM_RESULTS_DIR", str(tmp_path / "colleague"))
     theirs = FakeRun(tmp_path / "colleague" / "runs", 1, begun=1_797_000_000.0)
     mirror.mirror([theirs.folder])
-    both = [trial for trial in sqlite_rows(results / "mlflow.db").trials.values() if trial == theirs.trial_id]
+    both = [
+        trial
+        for trial in sqlite_rows(results / "mlflow.db").trials.values()
+        if trial == theirs.trial_id
+    ]
     assert len(both) == 2
 
 
 def test_two_creations_of_one_run_end_as_one(runs, results):
-    """What a mirror and its server, killed between a request and its answer, may leave: the fuller one stays."""
+    """What a mirror and its server, killed between a request and its answer, may leave: the fuller
+    one stays.
+    """
     runs[0].train(5)
     mirror.mirror(folders(runs))
     client, found = client_and_runs(results)
@@ -158,7 +181,9 @@ def test_two_creations_of_one_run_end_as_one(runs, results):
     assert client.get_run(full.info.run_id).info.lifecycle_stage == "active"
 
     client.create_run(full.info.experiment_id, tags=tags, run_name="late double")
-    (results / ".mlflow.lock").write_text(runs[0].trial_id, encoding="utf-8")  # a mirror died while it created this one
+    (results / ".mlflow.lock").write_text(
+        runs[0].trial_id, encoding="utf-8"
+    )  # a mirror died while it created this one
     runs[1].train(1)
     assert mirror.mirror(folders(runs)) == 1
     assert_store_is_true(sqlite_rows(results / "mlflow.db"), runs)
@@ -169,7 +194,9 @@ def test_a_spoilt_journal_is_named_and_the_others_are_mirrored(runs, results):
         run.train(2)
     with (runs[0].folder / "journal.jsonl").open("a") as file:
         file.write("{spoilt\n")
-    with pytest.raises(mirror.TrackingError, match=f"{runs[0].folder} could not be mirrored: JSONDecodeError"):
+    with pytest.raises(
+        mirror.TrackingError, match=f"{runs[0].folder} could not be mirrored: JSONDecodeError"
+    ):
         mirror.mirror(folders(runs))
     assert_store_is_true(sqlite_rows(results / "mlflow.db"), runs[1:])
 
@@ -192,7 +219,9 @@ def test_a_restored_experiment_is_asked_for(runs, results):
     client, found = client_and_runs(results)
     client.delete_experiment(found[runs[0].trial_id].info.experiment_id)
     runs[0].train(1)
-    with pytest.raises(mirror.TrackingError, match="is in MLflow's trash; take it out with `mlflow experiments"):
+    with pytest.raises(
+        mirror.TrackingError, match="is in MLflow's trash; take it out with `mlflow experiments"
+    ):
         mirror.mirror(folders(runs))
 
 
@@ -203,22 +232,37 @@ def test_marks_of_finished_runs_cost_one_look_each(runs, results, monkeypatch):
     mirror.mirror(folders(runs))
     looks = []
     stat = os.stat
-    monkeypatch.setattr(os, "stat", lambda path, *a, **k: looks.append(path) or stat(path, *a, **k))
-    monkeypatch.setattr(rundir, "state", lambda run_dir: pytest.fail("a finished run's journal is not read again"))
+    monkeypatch.setattr(
+        os, "stat", lambda path, *a, **k: looks.append(path) or stat(path, *a, **k)
+    )
+    monkeypatch.setattr(
+        rundir, "state", lambda run_dir: pytest.fail("a finished run's journal is not read again")
+    )
     assert Marks.read().behind(folders(runs)) == []
-    assert len([look for look in looks if str(look).startswith(str(results / "runs"))]) == len(runs)
+    assert len([look for look in looks if str(look).startswith(str(results / "runs"))]) == len(
+        runs
+    )
 
 
 def test_a_curve_is_looked_for_among_its_run_s_points_not_among_those_of_all_runs(results):
-    """As the query of MLflow's `get_metric_history` is planned, in the report and behind MLflow's pages."""
+    """As the query of MLflow's `get_metric_history` is planned, in the report and behind MLflow's
+    pages.
+    """
     runs = [FakeRun(results / "runs", number) for number in range(20)]
     for run in runs:
         run.train(50)
         run.finish()
     mirror.mirror(folders(runs))
-    query = "select * from metrics where run_uuid = ? and key = ? order by timestamp, step, value limit -1 offset 0"
+    query = (
+        "select * from metrics where run_uuid = ? and key = ? order by timestamp, step, "
+        "value "
+        "limit -1 offset 0"
+    )
     with closing(sqlite3.connect(results / "mlflow.db")) as database:
-        plan = [row[-1] for row in database.execute(f"explain query plan {query}", ("a run", "a metric"))]
+        plan = [
+            row[-1]
+            for row in database.execute(f"explain query plan {query}", ("a run", "a metric"))
+        ]
     assert "(run_uuid=? AND key=?)" in plan[0], plan
 
 

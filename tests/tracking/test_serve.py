@@ -38,15 +38,21 @@ def test_a_server_over_the_sqlite_store_takes_and_shows_the_same_runs(tmp_path):
         assert "3 of 3 runs had something new" in sync({**env, "MLFLOW_TRACKING_URI": server.uri})
         assert_store_is_true(sqlite_rows(tmp_path / "mlflow.db"), runs)
         runs[1].fail()
-        assert "3 of 3 runs had something new" in sync(env), "the file itself: another address, looked up again"
+        assert "3 of 3 runs had something new" in sync(env), (
+            "the file itself: another address, looked up again"
+        )
         assert_store_is_true(sqlite_rows(tmp_path / "mlflow.db"), runs)
         assert "0 of 3 runs had something new" in sync(env)
-        request = urllib.request.Request(f"{server.uri}/api/2.0/mlflow/experiments/search?max_results=5")
+        request = urllib.request.Request(
+            f"{server.uri}/api/2.0/mlflow/experiments/search?max_results=5"
+        )
         request.add_header("Host", "evil.example.org")
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(request, timeout=30)
         taken = [sys.executable, "launch/run.py", "serve", "--port", str(server.port)]
-        refused = subprocess.run(taken, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+        refused = subprocess.run(
+            taken, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
+        )
         assert refused.returncode == 2
         assert f"error: port {server.port} is taken" in refused.stderr
 
@@ -63,9 +69,15 @@ def test_a_store_that_cannot_be_opened_is_named_without_its_password(tmp_path):
 
 @pytest.fixture
 def postgres():
-    """A PostgreSQL of our own, in a folder of its own, as the user nobody: it refuses to be root."""
-    pytest.importorskip("psycopg", reason="PostgreSQL needs its driver: pip install 'psycopg[binary]'")
-    debian = [str(path) for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]  # which is not on the PATH
+    """A PostgreSQL of our own, in a folder of its own, as the user nobody: it refuses to be
+    root.
+    """
+    pytest.importorskip(
+        "psycopg", reason="PostgreSQL needs its driver: pip install 'psycopg[binary]'"
+    )
+    debian = [
+        str(path) for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")
+    ]  # which is not on the PATH
     binaries = Path(os.path.realpath(shutil.which("postgres") or max(debian, default=""))).parent
     if not (binaries / "initdb").exists():
         pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
@@ -106,7 +118,9 @@ def postgres_rows(uri):
 
 
 def test_postgresql_holds_the_same_by_its_server_and_directly(tmp_path, postgres):
-    """Through `serve` first, which makes the tables; then directly, where mirrors are killed, too."""
+    """Through `serve` first, which makes the tables; then directly, where mirrors are killed,
+    too.
+    """
     env, runs = environment(tmp_path), some_runs(tmp_path)
     with Server({**env, "MLFLOW_BACKEND_STORE_URI": postgres}) as server:
         sync({**env, "MLFLOW_TRACKING_URI": server.uri})

@@ -1,4 +1,6 @@
-"""The actor: a warm process on some node of a Ray cluster that runs one run directory after another. Imports no ray itself."""
+"""The actor: a warm process on some node of a Ray cluster that runs one run directory after
+another. Imports no ray itself.
+"""
 
 import os
 import platform
@@ -17,12 +19,19 @@ class Worker:
         self.stopped = threading.Event()
 
     def arrive(self, run_dir: str) -> dict[str, Any]:
-        """Import what every trial needs; says where this is, and what is wrong with the place (null if nothing)."""
+        """Import what every trial needs; says where this is, and what is wrong with the place
+        (null if nothing).
+        """
         problem = _problem(Path(run_dir))
         if problem is None and wanted(Path(run_dir)).processes == 1:
             worker.warm_up()
         devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        return {"host": platform.node(), "pid": os.getpid(), "devices": devices, "problem": problem}
+        return {
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "devices": devices,
+            "problem": problem,
+        }
 
     def run_one(self, run_dir: str) -> dict[str, Any]:
         """`launch.worker.run_one`, with this actor's thread share."""
@@ -40,6 +49,7 @@ def _problem(run_dir: Path) -> str | None:
     if (run_dir / "trial.json").exists():
         return None
     return (
-        f"node {platform.node()} does not see {run_dir}/trial.json: run directories must lie on a file system that all "
+        f"node {platform.node()} does not see {run_dir}/trial.json: run directories must lie on a "
+        "file system that all "
         "nodes of the Ray cluster share (set RM_RESULTS_DIR)"
     )

@@ -1,14 +1,18 @@
-"""Ray: the same worker on the same run directories, on this machine, a Ray cluster, or inside a SLURM allocation.
+"""Ray: the same worker on the same run directories, on this machine, a Ray cluster, or inside a
+SLURM allocation.
 
-The driver feeds warm actors with run directories itself instead of handing them to Ray Tune's controller. On a quiet machine of two
-cores a trial cost 9 ms beyond its training that way; with plain Tune, which starts a process for each, 0.99 s, and 0.11 s where
-Tune reuses actors (`python -m benchmarks.launch_cost --backend ray`, `--plain tune`, `--plain tune-reuse`). What Tune's controller
-has beyond that, its experiment state, would be a second opinion on what is finished; here the run directories alone decide.
-Tune serves where it has something to choose: in a search.
+The driver feeds warm actors with run directories itself instead of handing them to Ray Tune's
+controller. On a quiet machine of two cores a trial cost 9 ms beyond its training that way; with
+plain Tune, which starts a process for each, 0.99 s, and 0.11 s where Tune reuses actors (`python
+-m benchmarks.launch_cost --backend ray`, `--plain tune`, `--plain tune-reuse`). What Tune's
+controller has beyond that, its experiment state, would be a second opinion on what is finished;
+here the run directories alone decide. Tune serves where it has something to choose: in a search.
 
-An actor is a process with two threads, one for the training and one for being told to stop; the lease in the run directory keeps
-it out of what another launcher works on, whatever Ray believes. Actors live as long as their driver. A private cluster (no
---address) has its own folder, listens on loopback, keeps no dashboard, reports nothing to anybody, and ends with the command.
+An actor is a process with two threads, one for the training and one for being told to stop; the
+lease in the run directory keeps it out of what another launcher works on, whatever Ray believes.
+Actors live as long as their driver. A private cluster (no
+--address) has its own folder, listens on loopback, keeps no dashboard, reports nothing to anybody,
+and ends with the command.
 """
 
 import argparse
@@ -30,12 +34,14 @@ def add_arguments(group: Any) -> None:
     group.add_argument(
         "--address",
         metavar="auto|HOST:PORT",
-        help="a running Ray cluster with a node on this machine (default: a private one, for this command only)",
+        help="a running Ray cluster with a node on this machine (default: a private one, for this "
+        "command only)",
     )
     group.add_argument(
         "--on-slurm",
         metavar="nodes=N",
-        help="submit one SLURM job that brings Ray up over N nodes; the site's settings are those of --backend slurm",
+        help="submit one SLURM job that brings Ray up over N nodes; the site's settings are those "
+        "of --backend slurm",
     )
 
 
@@ -47,7 +53,9 @@ def settings(given: argparse.Namespace) -> dict[str, Any]:
     if given.on_slurm is None:
         return {"address": _checked(given.address)}
     if given.address is not None:
-        raise UsageError("--address names a cluster that runs, --on-slurm brings one up; give one of them")
+        raise UsageError(
+            "--address names a cluster that runs, --on-slurm brings one up; give one of them"
+        )
     key, _, count = given.on_slurm.partition("=")
     if key != "nodes" or not count.isdigit() or int(count) < 1:
         raise UsageError(f"--on-slurm takes nodes=N, such as nodes=4; found '{given.on_slurm}'")
@@ -59,7 +67,9 @@ def _checked(address: str | None) -> str | None:
         return address
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(f"--address takes auto or HOST:PORT, such as 10.0.0.1:6379; found '{address}'")
+        raise UsageError(
+            f"--address takes auto or HOST:PORT, such as 10.0.0.1:6379; found '{address}'"
+        )
     return address
 
 
@@ -73,9 +83,11 @@ def run(
     site: Site | None = None,
     on_nodes: int = 1,
 ) -> dict[Path, Ended]:
-    """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and stop; twice: kill.
+    """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and
+    stop; twice: kill.
 
-    site     of a SLURM cluster: submit a job of `on_nodes` nodes there that does this, and return at once
+    site     of a SLURM cluster: submit a job of `on_nodes` nodes there that does this, and return
+             at once
 
     Trials that take several GPUs have them on one node each, and come first.
     """

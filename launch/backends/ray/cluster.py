@@ -1,4 +1,6 @@
-"""A Ray cluster to run on, joined or started for one command, and how its nodes are divided into slots."""
+"""A Ray cluster to run on, joined or started for one command, and how its nodes are divided into
+slots.
+"""
 
 import logging
 import math
@@ -34,7 +36,9 @@ def library() -> Any:
 
 
 class Slots(NamedTuple):
-    """How trials share the nodes: `wanted` workers, each with `cpus` and `gpus` (both may be fractions) for its processes."""
+    """How trials share the nodes: `wanted` workers, each with `cpus` and `gpus` (both may be
+    fractions) for its processes.
+    """
 
     wanted: int
     cpus: float
@@ -51,10 +55,14 @@ class Slots(NamedTuple):
         return round(1 / self.gpus) if self.gpus else 0
 
 
-def divide(nodes: Sequence[Mapping[str, float]], workers: int | None, trials_per_gpu: int) -> Slots:
-    """The largest share of CPUs with which all workers fit; on one node, what the backend `local` gives.
+def divide(
+    nodes: Sequence[Mapping[str, float]], workers: int | None, trials_per_gpu: int
+) -> Slots:
+    """The largest share of CPUs with which all workers fit; on one node, what the backend `local`
+    gives.
 
-    Each node: {"CPU": 8, "GPU": 1}. The share does not depend on how many trials there are: on a CPU, their bits would.
+    Each node: {"CPU": 8, "GPU": 1}. The share does not depend on how many trials there are: on a
+    CPU, their bits would.
     """
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     cpus = sum(int(node.get("CPU", 0)) for node in nodes)
@@ -69,8 +77,11 @@ def divide(nodes: Sequence[Mapping[str, float]], workers: int | None, trials_per
     return Slots(wanted, share, _floor(1 / per_gpu) if per_gpu else 0)
 
 
-def divide_among_teams(nodes: Sequence[Mapping[str, float]], workers: int | None, processes: int) -> Slots:
-    """The same where so many processes train each trial, on one node, each on a GPU of its own where there are any.
+def divide_among_teams(
+    nodes: Sequence[Mapping[str, float]], workers: int | None, processes: int
+) -> Slots:
+    """The same where so many processes train each trial, on one node, each on a GPU of its own
+    where there are any.
 
     On one node, what the backend `local` gives. UsageError where no node has so many GPUs.
     """
@@ -78,15 +89,23 @@ def divide_among_teams(nodes: Sequence[Mapping[str, float]], workers: int | None
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     if any(gpus) and max(gpus) < processes:
         raise UsageError(
-            f"there are trials that take {processes} GPUs each, and no node of the Ray cluster has more than {max(gpus)}; "
+            f"there are trials that take {processes} GPUs each, and no node of the Ray cluster "
+            f"has more than {max(gpus)}; "
             "--backend slurm spreads a trial over nodes, --gpus N trains each on fewer"
         )
-    fit = [gpu // processes if any(gpus) else max(1, cpu // processes) for gpu, cpu in zip(gpus, cpus, strict=True)]
+    fit = [
+        gpu // processes if any(gpus) else max(1, cpu // processes)
+        for gpu, cpu in zip(gpus, cpus, strict=True)
+    ]
     wanted = min(workers or sum(fit), sum(fit)) if any(gpus) else workers or sum(fit)
     smallest = min(cpu for cpu, count in zip(cpus, fit, strict=True) if count)
     share = min(smallest, max(1, sum(cpus) // wanted))
     if any(gpus):  # as many teams of a node as its GPUs allow must find their CPUs there
-        share = min(max(1, cpu // min(count, wanted)) for cpu, count in zip(cpus, fit, strict=True) if count)
+        share = min(
+            max(1, cpu // min(count, wanted))
+            for cpu, count in zip(cpus, fit, strict=True)
+            if count
+        )
     return Slots(wanted, share, processes if any(gpus) else 0, processes)
 
 
@@ -100,7 +119,9 @@ def capacity(nodes: Sequence[Mapping[str, float]], slots: Slots) -> int:
     fit = 0
     for node in nodes:
         by_cpu = int(node.get("CPU", 0) / slots.cpus + 1e-6)
-        fit += min(by_cpu, int(int(node.get("GPU", 0)) / slots.gpus + 1e-3)) if slots.gpus else by_cpu
+        fit += (
+            min(by_cpu, int(int(node.get("GPU", 0)) / slots.gpus + 1e-3)) if slots.gpus else by_cpu
+        )
     return fit
 
 
@@ -113,25 +134,34 @@ def nodes() -> list[dict[str, float]]:
 
 @contextmanager
 def joined(address: str | None, variables: Mapping[str, str] | None = None) -> Iterator[None]:
-    """Be the driver of the cluster at `address`, or of a private one that ends with the block, processes and folder.
+    """Be the driver of the cluster at `address`, or of a private one that ends with the block,
+    processes and folder.
 
     variables    environment variables of all its workers, where not each actor is given its own
     UsageError, in one sentence, where that cannot be.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # we say which devices; Ray would warn
-    if address is None and "RAY_AUTH_MODE" not in os.environ:  # else Ray would leave a token in the home folder
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # we say which devices; Ray would warn
+    if (
+        address is None and "RAY_AUTH_MODE" not in os.environ
+    ):  # else Ray would leave a token in the home folder
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
     ray = library()
 
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what matters is raised, and said in our words
+    logging.getLogger("ray").setLevel(
+        logging.CRITICAL
+    )  # what matters is raised, and said in our words
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     quiet |= {"runtime_env": {"env_vars": dict(variables)}} if variables else {}
     folder: str | None = None
     try:
         if address is None:
             base = tempfile.gettempdir()
-            folder = tempfile.mkdtemp(prefix="rm-ray-", dir=base if len(base) <= _LONGEST_FOLDER else "/tmp")
+            folder = tempfile.mkdtemp(
+                prefix="rm-ray-", dir=base if len(base) <= _LONGEST_FOLDER else "/tmp"
+            )
             _start_or_say_why(folder, quiet)
         else:
             _join(address, quiet)
@@ -143,19 +173,20 @@ def joined(address: str | None, variables: Mapping[str, str] | None = None) -> I
 
 
 def _start_or_say_why(folder: str, quiet: dict[str, Any]) -> None:
-    """Ray gives its own processes 30 s; on a machine that is busy a second attempt is often enough."""
+    """Ray gives its own processes 30 s; on a machine that is busy a second attempt is often
+    enough.
+    """
     for again in (True, False):
         try:
             return _start(folder, quiet)
-        except (
-            Exception
-        ) as error:  # ray raises a bare Exception for a node that is not up in time, RuntimeError, ValueError
+        except Exception as error:  # ray raises a bare Exception for a node that is not up in time, RuntimeError, ValueError
             library().shutdown()
             if again and "timed out" in str(error):
                 continue
             first = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
             raise UsageError(
-                f"Ray did not start on this machine: {first}; is it short of memory, processes or time? Ray's own words "
+                f"Ray did not start on this machine: {first}; is it short of memory, processes or "
+                "time? Ray's own words "
                 f"are in {_kept(folder)}. --backend local needs no Ray"
             ) from None
 
@@ -172,7 +203,9 @@ def _kept(folder: str) -> Path:
 def _start(folder: str, quiet: dict[str, Any]) -> None:
     ray = library()
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     ray.init(
         address="local",  # never a cluster that happens to run here
         num_cpus=cores,
@@ -198,14 +231,18 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
 
 
 def _answers(address: str) -> None:
-    """Raise UsageError at once where nothing listens, or something that does not speak gRPC; Ray would try for minutes."""
+    """Raise UsageError at once where nothing listens, or something that does not speak gRPC; Ray
+    would try for minutes.
+    """
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=10) as connection:
             connection.sendall(_PREFACE)
             heard = connection.recv(9)
     except OSError as error:
-        raise UsageError(f"no Ray cluster answers at {address} ({error.strerror or error})") from None
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({error.strerror or error})"
+        ) from None
     if len(heard) < 4 or heard[3] != _SETTINGS:
         raise UsageError(f"what listens at {address} is not the head of a Ray cluster")
 
@@ -216,13 +253,21 @@ def _clear(address: str, said: str) -> str:
     if len(versions) == 2:
         (ray, python), (our_ray, our_python) = versions
         return (
-            f"the Ray cluster at {address} runs Ray {ray} on Python {python}, this command Ray {our_ray} on Python "
+            f"the Ray cluster at {address} runs Ray {ray} on Python {python}, this command Ray "
+            f"{our_ray} on Python "
             f"{our_python}; both must be the same"
         )
     if address == "auto" and "Could not find any running Ray" in said:
-        return "--address auto finds no Ray cluster on this machine; name it as HOST:PORT, or leave --address out"
+        return (
+            "--address auto finds no Ray cluster on this machine; name it as HOST:PORT, or "
+            "leave --address out"
+        )
     first = said.strip().splitlines()[0] if said.strip() else "no reason given"
-    token = "" if "RAY_AUTH_MODE" in os.environ else "; does it want a token? RAY_AUTH_MODE=token sends it"
+    token = (
+        ""
+        if "RAY_AUTH_MODE" in os.environ
+        else "; does it want a token? RAY_AUTH_MODE=token sends it"
+    )
     return f"the Ray cluster at {address} cannot be joined: {first.rstrip('.')}{token}"
 
 
@@ -241,6 +286,7 @@ def check_installed() -> None:
 
     if importlib.util.find_spec("ray") is None:
         raise UsageError(
-            f"--backend ray needs the package ray, which {Path(sys.executable)} does not have: pip install 'ray[tune]', "
+            f"--backend ray needs the package ray, which {Path(sys.executable)} does not have: "
+            "pip install 'ray[tune]', "
             "or use --backend local"
         )

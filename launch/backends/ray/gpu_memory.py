@@ -1,4 +1,6 @@
-"""Whether trials fit on the GPUs of a Ray cluster side by side; `launch/backends/gpu_memory.py` decides, actors look and try."""
+"""Whether trials fit on the GPUs of a Ray cluster side by side; `launch/backends/gpu_memory.py`
+decides, actors look and try.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +11,12 @@ from launch.backends.ray.cluster import Slots, environment, library
 
 
 def check_memory(run_dirs: Sequence[Path], slots: Slots) -> None:
-    """UsageError where `slots.per_gpu` of these trials side by side would need more memory than a GPU has free."""
-    gpu_memory.check(run_dirs, slots.per_gpu, _least_free, lambda run_dir: _run_alone(run_dir, slots))
+    """UsageError where `slots.per_gpu` of these trials side by side would need more memory than a
+    GPU has free.
+    """
+    gpu_memory.check(
+        run_dirs, slots.per_gpu, _least_free, lambda run_dir: _run_alone(run_dir, slots)
+    )
 
 
 def _least_free() -> tuple[float, str]:
@@ -19,10 +25,13 @@ def _least_free() -> tuple[float, str]:
 
     On = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy  # noqa: N806
     ask = ray.remote(num_cpus=0)(gpu_memory.free_memory)
-    with_gpus = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    with_gpus = [
+        node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")
+    ]
     asked = [
         ask.options(
-            scheduling_strategy=On(node, soft=False), runtime_env={"env_vars": environment(Slots(1, 1, 1))}
+            scheduling_strategy=On(node, soft=False),
+            runtime_env={"env_vars": environment(Slots(1, 1, 1))},
         ).remote()
         for node in with_gpus
     ]
@@ -35,7 +44,9 @@ def _run_alone(run_dir: Path, slots: Slots) -> str | None:
 
     actor = (
         ray.remote(Worker)
-        .options(num_cpus=slots.cpus, num_gpus=slots.gpus, runtime_env={"env_vars": environment(slots)})
+        .options(
+            num_cpus=slots.cpus, num_gpus=slots.gpus, runtime_env={"env_vars": environment(slots)}
+        )
         .remote()
     )
     try:

@@ -1,12 +1,16 @@
-"""`--on-slurm nodes=N`: one SLURM job that brings Ray up over its nodes, runs the plan, and shuts down; requeued, it goes on.
+"""`--on-slurm nodes=N`: one SLURM job that brings Ray up over its nodes, runs the plan, and shuts
+down; requeued, it goes on.
 
-    python -m launch.backends.ray.on_slurm FOLDER SIDE_BY_SIDE WORKERS     on each node, by srun; FOLDER as in launch/backends/slurm/task.py
+    python -m launch.backends.ray.on_slurm FOLDER SIDE_BY_SIDE WORKERS     on each node, by srun;
+    FOLDER as in launch/backends/slurm/task.py
 
-`ray symmetric-run` would bring Ray up as well, but it refuses a node on which any Ray runs already, gives up on nodes that are
-half a minute late, and stops every Ray of the machine at its end; a node may be shared. So the first process of the job starts
-the head and the others join it. To SLURM the job is an array of one task: status, cancel and requeueing are those of
-`--backend slurm`. SLURM's warnings go to every process of a job. Ray's would end at once, and trainings with them, so they are
-started with these signals blocked; the driver alone hears them, makes the actors checkpoint, and then ends Ray.
+`ray symmetric-run` would bring Ray up as well, but it refuses a node on which any Ray runs
+already, gives up on nodes that are half a minute late, and stops every Ray of the machine at its
+end; a node may be shared. So the first process of the job starts the head and the others join it.
+To SLURM the job is an array of one task: status, cancel and requeueing are those of `--backend
+slurm`. SLURM's warnings go to every process of a job. Ray's would end at once, and trainings with
+them, so they are started with these signals blocked; the driver alone hears them, makes the actors
+checkpoint, and then ends Ray.
 """
 
 import json
@@ -36,20 +40,31 @@ from launch.errors import UsageError
 from launch.runs.job import Ended
 
 NODES_SECONDS = 180.0
-"""How long the first node waits for the others; later ones still join, but the CPU share of a worker stays as it is then."""
+"""How long the first node waits for the others; later ones still join, but the CPU share of a
+worker stays as it is then.
+"""
 
 
 def submit(
-    run_dirs: Sequence[Path], watcher: Watcher, *, site: Site, on_nodes: int, workers: int | None, trials_per_gpu: int
+    run_dirs: Sequence[Path],
+    watcher: Watcher,
+    *,
+    site: Site,
+    on_nodes: int,
+    workers: int | None,
+    trials_per_gpu: int,
 ) -> dict[Path, Ended]:
     """Submit one job of so many nodes for what has no job yet; returns at once."""
     if any(count > 1 for count, _ in by_processes(run_dirs)):
         raise UsageError(
-            "there are trials that take several GPUs each, and --on-slurm gives each one; --backend slurm gives them all, "
+            "there are trials that take several GPUs each, and --on-slurm gives each one; "
+            "--backend slurm gives them all, "
             "--gpus 1 trains them on one"
         )
     if shutil.which("sbatch") is None:
-        raise UsageError("sbatch is not on the PATH of this machine; --on-slurm is for a cluster's login node")
+        raise UsageError(
+            "sbatch is not on the PATH of this machine; --on-slurm is for a cluster's login node"
+        )
     try:
         with submissions.lock():
             submissions.adopt_orphans()
@@ -65,13 +80,17 @@ def submit(
     return ended
 
 
-def _sbatch(run_dirs: Sequence[Path], site: Site, on_nodes: int, workers: int | None, trials_per_gpu: int) -> str:
+def _sbatch(
+    run_dirs: Sequence[Path], site: Site, on_nodes: int, workers: int | None, trials_per_gpu: int
+) -> str:
     from launch.backends import snapshot
     from launch.paths import ROOT, results_dir
 
     tree = snapshot.take(ROOT, results_dir())
     folder = submissions.intend([run_dirs])
-    script = _Script(folder, site, tree, backend.Shape(on_nodes, site.gpus_per_trial, 1), trials_per_gpu)
+    script = _Script(
+        folder, site, tree, backend.Shape(on_nodes, site.gpus_per_trial, 1), trials_per_gpu
+    )
     script.workers = workers or 0
     return backend._sbatch(script.write(1, None, None), folder)
 
@@ -80,7 +99,14 @@ class _Script(backend._Script):
     workers = 0
 
     def _command(self) -> str:
-        words = [sys.executable, "-u", "-m", "launch.backends.ray.on_slurm", str(self.folder), str(self.side_by_side)]
+        words = [
+            sys.executable,
+            "-u",
+            "-m",
+            "launch.backends.ray.on_slurm",
+            str(self.folder),
+            str(self.side_by_side),
+        ]
         return shlex.join([*words, str(self.workers)])
 
 
@@ -92,11 +118,22 @@ class _RayNode:
         gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
         size = ["--num-cpus", str(Here.read().cpus), "--num-gpus", str(len(gpus))]
         size += ["--object-store-memory", str(OBJECT_STORE_BYTES), "--temp-dir", str(self.folder)]
-        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+        ray = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--block",
+            "--disable-usage-stats",
+        ]
         with (self.folder / "start.log").open("w") as log:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what is started inherits it
+            before = signal.pthread_sigmask(
+                signal.SIG_BLOCK, _SIGNALS
+            )  # what is started inherits it
             try:
-                self.process = subprocess.Popen([*ray, *size, *arguments], stdout=log, stderr=subprocess.STDOUT)
+                self.process = subprocess.Popen(
+                    [*ray, *size, *arguments], stdout=log, stderr=subprocess.STDOUT
+                )
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -120,7 +157,12 @@ def _below(pid: int) -> list[int]:
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((entry / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[1])
+            parent = int(
+                (entry / "stat")
+                .read_text(encoding="ascii", errors="replace")
+                .rpartition(")")[2]
+                .split()[1]
+            )
         except OSError:
             continue
         parents.setdefault(parent, []).append(int(entry.name))
@@ -133,9 +175,13 @@ def _below(pid: int) -> list[int]:
 
 
 class _RayTask(Task):
-    """The plan on all nodes of the job; what is noted, failed and requeued is as for one array task."""
+    """The plan on all nodes of the job; what is noted, failed and requeued is as for one array
+    task.
+    """
 
-    def __init__(self, folder: Path, side_by_side: int, here: Here, workers: int, address: str) -> None:
+    def __init__(
+        self, folder: Path, side_by_side: int, here: Here, workers: int, address: str
+    ) -> None:
         super().__init__(folder, side_by_side, here)
         self.workers, self.address = workers or None, address
 
@@ -182,7 +228,9 @@ def _head(folder: Path, side_by_side: int, workers: int, meeting: Path) -> int:
 
 
 def _write(meeting: Path, told: dict[str, str]) -> None:
-    """Whole or not at all, and for nobody else's eyes: who has the token may run what they like."""
+    """Whole or not at all, and for nobody else's eyes: who has the token may run what they
+    like.
+    """
     aside = meeting.with_suffix(".tmp")
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(told, file)
@@ -213,7 +261,10 @@ def _member(meeting: Path) -> int:
 def main() -> int:
     """The command."""
     folder, side_by_side, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    meeting = folder / f"ray-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', 0)}.json"
+    meeting = (
+        folder
+        / f"ray-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', 0)}.json"
+    )
     if int(os.environ["SLURM_PROCID"]) == 0:
         return _head(folder, side_by_side, workers, meeting)
     for number in _SIGNALS:

@@ -1,4 +1,6 @@
-"""Warm Ray actors, fed with one run directory after another; those that die, or whose node does, are replaced."""
+"""Warm Ray actors, fed with one run directory after another; those that die, or whose node does,
+are replaced.
+"""
 
 import socket
 import time
@@ -18,7 +20,9 @@ MOST_FAILED_STARTS = 3
 PATIENCE_SECONDS = 60.0
 GROW_SECONDS = 5.0
 HEAD_SECONDS = 20.0
-"""How long the head of the cluster may be out of reach; after 60 s Ray ends this process, without a word to people."""
+"""How long the head of the cluster may be out of reach; after 60 s Ray ends this process, without
+a word to people.
+"""
 _NODE_DEATH = "its node has died"
 """What Ray's report of an actor's death says where the node went with it."""
 
@@ -36,11 +40,22 @@ class Pool:
     """At most `slots.wanted` actors; with `grows`, more where nodes join the cluster."""
 
     def __init__(
-        self, run_dirs: Sequence[Path], watcher: Watcher, slots: Slots, stops: Callable[[], int], *, grows: bool
+        self,
+        run_dirs: Sequence[Path],
+        watcher: Watcher,
+        slots: Slots,
+        stops: Callable[[], int],
+        *,
+        grows: bool,
     ) -> None:
         ray = library()
 
-        self.trials, self.slots, self.stops, self.grows = Trials(run_dirs, watcher), slots, stops, grows
+        self.trials, self.slots, self.stops, self.grows = (
+            Trials(run_dirs, watcher),
+            slots,
+            stops,
+            grows,
+        )
         self.hands: list[_Hand] = []
         self.example = str(run_dirs[0])
         self.asked = 0
@@ -77,7 +92,9 @@ class Pool:
         return self.trials.close()
 
     def _head_answers(self) -> bool:
-        """Whether the cluster's head can be reached; asked before anything that would wait for it in vain."""
+        """Whether the cluster's head can be reached; asked before anything that would wait for it
+        in vain.
+        """
         if time.monotonic() - self.heard < 1.0:
             return True
         host, _, port = self.head.rpartition(":")
@@ -93,14 +110,19 @@ class Pool:
         return False
 
     def _abandon(self) -> None:
-        """Without its head a cluster can neither be asked nor told anything; its workers end by themselves, as Ray sees to it."""
+        """Without its head a cluster can neither be asked nor told anything; its workers end by
+        themselves, as Ray sees to it.
+        """
         say(
-            f"the head of the Ray cluster at {self.head} has not answered for {HEAD_SECONDS:.0f} s; its trials end with it, "
+            f"the head of the Ray cluster at {self.head} has not answered for {HEAD_SECONDS:.0f} "
+            "s; its trials end with it, "
             "at their last checkpoints. Once a cluster runs again, the same command goes on"
         )
         for hand in self.hands:
             if hand.run_dir is not None:
-                self.trials.died(hand.run_dir, "the head of the Ray cluster is gone", stopping=True)
+                self.trials.died(
+                    hand.run_dir, "the head of the Ray cluster is gone", stopping=True
+                )
         self.hands = []
 
     def _unfinished(self) -> bool:
@@ -118,10 +140,14 @@ class Pool:
         """As many actors as there are slots and trials; the share of each stays what it was."""
         if self.grows and time.monotonic() - self.grown >= GROW_SECONDS:
             self.grown = time.monotonic()
-            self.slots = self.slots._replace(wanted=max(self.slots.wanted, capacity(nodes(), self.slots)))
+            self.slots = self.slots._replace(
+                wanted=max(self.slots.wanted, capacity(nodes(), self.slots))
+            )
         if len(self.failed_starts) >= MOST_FAILED_STARTS:
             if not self.hands:
-                raise UsageError(f"no worker can start on the Ray cluster: {self.failed_starts[-1]}")
+                raise UsageError(
+                    f"no worker can start on the Ray cluster: {self.failed_starts[-1]}"
+                )
             return
         busy = sum(hand.run_dir is not None for hand in self.hands)
         needed = busy + len(self.trials.queue) + len(self.trials.elsewhere)
@@ -182,7 +208,9 @@ class Pool:
         self.hands.remove(hand)
         ray.kill(hand.actor)  # one that is only out of reach must not go on beside its replacement
         if hand.run_dir is not None:
-            innocent = isinstance(error, ray.exceptions.ActorUnavailableError) or _NODE_DEATH in str(error)
+            innocent = isinstance(
+                error, ray.exceptions.ActorUnavailableError
+            ) or _NODE_DEATH in str(error)
             self.trials.died(hand.run_dir, how, stopping=bool(self.stops()), blame=not innocent)
         elif hand.place is None and not self.stops():
             self._refuse(None, how)
@@ -200,13 +228,22 @@ class Pool:
         """Why nothing happens, once: others may hold what the cluster has."""
         ray = library()
 
-        if any(hand.place for hand in self.hands) or self.told or time.monotonic() - self.began < PATIENCE_SECONDS:
+        if (
+            any(hand.place for hand in self.hands)
+            or self.told
+            or time.monotonic() - self.began < PATIENCE_SECONDS
+        ):
             return
         self.told = True
         free = ray.available_resources()
-        need = f"{self.slots.cpus:g} CPU" + (f" and {self.slots.gpus:g} GPU" if self.slots.gpus else "")
+        need = f"{self.slots.cpus:g} CPU" + (
+            f" and {self.slots.gpus:g} GPU" if self.slots.gpus else ""
+        )
         has = f"{free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU"
-        say(f"no worker has started yet: each needs {need}, the Ray cluster has {has} free; waiting")
+        say(
+            f"no worker has started yet: each needs {need}, the Ray cluster has {has} free; "
+            "waiting"
+        )
 
 
 def _how(hand: _Hand, error: Exception) -> str:

@@ -1,1 +1,3 @@
-"""SLURM from both sides: what its commands say, what was submitted, and what a task does on its node."""
+"""SLURM from both sides: what its commands say, what was submitted, and what a task does on its
+node.
+"""

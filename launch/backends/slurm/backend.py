@@ -1,6 +1,8 @@
-"""SLURM: job arrays, written by submitit and submitted at once; what becomes of them is read from scheduler, lease and journal.
+"""SLURM: job arrays, written by submitit and submitted at once; what becomes of them is read from
+scheduler, lease and journal.
 
-A task is `python -m launch.backends.slurm.task` in a snapshot of the working tree. It is told run directories and nothing else.
+A task is `python -m launch.backends.slurm.task` in a snapshot of the working tree. It is told run
+directories and nothing else.
 """
 
 import argparse
@@ -35,14 +37,22 @@ ATTEMPTS = 3
 _MAY_HAVE_WORKED = re.compile(
     r"time[d -]*out|did not answer|unable to contact|socket|connect|temporarily", re.IGNORECASE
 )
-"""Errors after which SLURM may have the job all the same, or have it soon; any other is a refusal."""
+"""Errors after which SLURM may have the job all the same, or have it soon; any other is a
+refusal.
+"""
 
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--slurm", action="append", default=[], metavar="KEY=VALUE", help="a setting of the site, such as time=04:00:00"
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the site, such as time=04:00:00",
     )
-    group.add_argument("--site", type=Path, metavar="FILE", help="the site's settings (default: launch/site.yaml)")
+    group.add_argument(
+        "--site", type=Path, metavar="FILE", help="the site's settings (default: launch/site.yaml)"
+    )
     group.add_argument("--wait", action="store_true", help="stay until all trials have ended")
 
 
@@ -59,18 +69,28 @@ def run(
     site: Site,
     wait: bool = False,
 ) -> dict[Path, Ended]:
-    """Submit what has no job yet. `workers` bounds the trials at a time, over all nodes, as the site's max_parallel does tasks."""
+    """Submit what has no job yet. `workers` bounds the trials at a time, over all nodes, as the
+    site's max_parallel does tasks.
+    """
     if shutil.which("sbatch") is None:
-        raise UsageError("sbatch is not on the PATH of this machine; --backend slurm is for a cluster's login node")
+        raise UsageError(
+            "sbatch is not on the PATH of this machine; --backend slurm is for a cluster's login "
+            "node"
+        )
     before = {run_dir: submissions.journal_size(run_dir) for run_dir in run_dirs}
     try:
         with submissions.lock():
             adopted = submissions.adopt_orphans()
             if adopted:
-                say(f"{adopted} arrays of an earlier launch, which SLURM had accepted without saying so, are adopted")
+                say(
+                    f"{adopted} arrays of an earlier launch, which SLURM had accepted without "
+                    "saying so, are adopted"
+                )
             homeless = _without_job(run_dirs)
             if len(homeless) < len(run_dirs):
-                say(f"{len(run_dirs) - len(homeless)} of {len(run_dirs)} have a job or run already")
+                say(
+                    f"{len(run_dirs) - len(homeless)} of {len(run_dirs)} have a job or run already"
+                )
             refused = _submit_all(homeless, site, workers, trials_per_gpu)
     except SlurmError as error:
         raise UsageError(f"nothing more was submitted: {error}") from error
@@ -82,19 +102,27 @@ def run(
     return ended
 
 
-def jobs(run_dirs: Iterable[Path], last: Mapping[Path, Mapping[str, Any]] | None = None) -> dict[Path, Job]:
+def jobs(
+    run_dirs: Iterable[Path], last: Mapping[Path, Mapping[str, Any]] | None = None
+) -> dict[Path, Job]:
     """What SLURM says of the newest job of each run directory that ever had one."""
     if last is None:
-        last = {run_dir: lines[-1] for run_dir in run_dirs if (lines := submissions.noted(run_dir))}
+        last = {
+            run_dir: lines[-1] for run_dir in run_dirs if (lines := submissions.noted(run_dir))
+        }
     newest = {run_dir: last[run_dir]["id"] for run_dir in run_dirs if run_dir in last}
     found = cli.states(newest.values())
     return {run_dir: found[identity] for run_dir, identity in newest.items()}
 
 
 def withdraw(run_dirs: Sequence[Path]) -> None:
-    """scancel the tasks that have not started; one that others' trials share stays, and leaves out what is cancelled."""
+    """scancel the tasks that have not started; one that others' trials share stays, and leaves out
+    what is cancelled.
+    """
     wanted, ids = set(run_dirs), []
-    for name in {lines[-1]["name"] for run_dir in run_dirs if (lines := submissions.noted(run_dir))}:
+    for name in {
+        lines[-1]["name"] for run_dir in run_dirs if (lines := submissions.noted(run_dir))
+    }:
         folder = results_dir() / "slurm" / name
         for index, task in enumerate(submissions.tasks(folder)):
             theirs = {entry.run_dir for entry in task}
@@ -133,7 +161,9 @@ def examine(*, submit: bool, site: Site, wait: bool = False) -> Iterator[Check]:
 
     def write(folder: Path, command: str, site: Site) -> Path:
         given = Shape(1, site.gpus_per_trial, 1)
-        return _Script(folder, site, snapshot.take(ROOT, results_dir()), given, command=command).write(1, None, None)
+        return _Script(
+            folder, site, snapshot.take(ROOT, results_dir()), given, command=command
+        ).write(1, None, None)
 
     return doctor.examine(site, submit, write)
 
@@ -145,9 +175,15 @@ def _without_job(run_dirs: Sequence[Path]) -> list[Path]:
         if job.state == "unknown":
             raise SlurmError(job.where)
     alive = {
-        run_dir for run_dir, job in known.items() if job.state in ("pending", "running") and not _is_done_with(run_dir)
+        run_dir
+        for run_dir, job in known.items()
+        if job.state in ("pending", "running") and not _is_done_with(run_dir)
     }
-    return [each for each in run_dirs if each not in alive and rundir.state(each) not in ("running", "finished")]
+    return [
+        each
+        for each in run_dirs
+        if each not in alive and rundir.state(each) not in ("running", "finished")
+    ]
 
 
 def _is_done_with(run_dir: Path) -> bool:
@@ -155,33 +191,54 @@ def _is_done_with(run_dir: Path) -> bool:
     if rundir.state(run_dir) != "failed":
         return False
     newest = submissions.noted(run_dir)[-1]
-    entries = (entry for task in submissions.tasks(results_dir() / "slurm" / newest["name"]) for entry in task)
-    return any(failure(run_dir, entry.journal) is not None for entry in entries if entry.run_dir == run_dir)
+    entries = (
+        entry
+        for task in submissions.tasks(results_dir() / "slurm" / newest["name"])
+        for entry in task
+    )
+    return any(
+        failure(run_dir, entry.journal) is not None
+        for entry in entries
+        if entry.run_dir == run_dir
+    )
 
 
-def _submit_all(run_dirs: Sequence[Path], site: Site, workers: int | None, side_by_side: int) -> dict[Path, Ended]:
-    """Submit in arrays, each of one shape, as large as the cluster takes; returns those that it refused once others were in."""
+def _submit_all(
+    run_dirs: Sequence[Path], site: Site, workers: int | None, side_by_side: int
+) -> dict[Path, Ended]:
+    """Submit in arrays, each of one shape, as large as the cluster takes; returns those that it
+    refused once others were in.
+    """
     groups: dict[Shape, list[Path]] = {}
     for run_dir in run_dirs:
         groups.setdefault(shape(run_dir, site), []).append(run_dir)
     if site.trials_per_job > 1 and any(given.is_team for given in groups):
         raise UsageError(
-            "trials_per_job packs trials of one GPU each, and there are some that take more; leave it out, or choose with --where"
+            "trials_per_job packs trials of one GPU each, and there are some that take more; "
+            "leave it out, or choose with --where"
         )
     arrays: list[_Array] = []
     most = cli.most_tasks() if groups else 1
     for given, group in groups.items():
         packed = dealt(group, -(-len(group) // site.trials_per_job))
-        arrays += [_Array(given, packed[start : start + most]) for start in range(0, len(packed), most)]
-    at_a_time = -(-workers // min(side_by_side, site.trials_per_job)) if workers else site.max_parallel
-    lanes = min(len(arrays), at_a_time or len(arrays))  # arrays side by side; %N bounds each array, not their sum
+        arrays += [
+            _Array(given, packed[start : start + most]) for start in range(0, len(packed), most)
+        ]
+    at_a_time = (
+        -(-workers // min(side_by_side, site.trials_per_job)) if workers else site.max_parallel
+    )
+    lanes = min(
+        len(arrays), at_a_time or len(arrays)
+    )  # arrays side by side; %N bounds each array, not their sum
     tree = snapshot.take(ROOT, results_dir()) if arrays else ROOT
     ids: list[str] = []
     for number, array in enumerate(arrays):
         throttle = at_a_time and at_a_time // lanes + (number % lanes < at_a_time % lanes)
         after = ids[number - lanes] if at_a_time and number >= lanes else None
         try:
-            script = _Script(submissions.intend(array.tasks), site, tree, array.shape, side_by_side)
+            script = _Script(
+                submissions.intend(array.tasks), site, tree, array.shape, side_by_side
+            )
             ids.append(_submit(array, script, throttle, after))
         except SlurmError as error:
             if not ids:
@@ -207,13 +264,22 @@ def _submit(array: _Array, script: "_Script", throttle: int | None, after: str |
     except SlurmError as error:
         if not array.shape.is_team:
             raise
-        has = f"{array.shape.gpus} GPUs" if array.shape.gpus else f"{array.shape.cpus(script.site)} CPUs"
-        asked = f"{array.shape.nodes} nodes with {has} each for a trial; --gpus N or NODESxN trains on fewer"
+        has = (
+            f"{array.shape.gpus} GPUs"
+            if array.shape.gpus
+            else f"{array.shape.cpus(script.site)} CPUs"
+        )
+        asked = (
+            f"{array.shape.nodes} nodes with {has} each for a trial; --gpus N or NODESxN "
+            "trains on fewer"
+        )
         raise SlurmError(f"{error} (asked for {asked})") from error
 
 
 def _sbatch(script: Path, folder: Path) -> str:
-    """Submit once, whatever sbatch says: after an error that may have come too late, the job is looked up by its name."""
+    """Submit once, whatever sbatch says: after an error that may have come too late, the job is
+    looked up by its name.
+    """
     for attempt in range(ATTEMPTS):
         try:
             said = cli.ask("sbatch", "--parsable", str(script), seconds=SUBMIT_SECONDS)
@@ -238,7 +304,13 @@ class _Script:
     """An array's sbatch script, as submitit writes it."""
 
     def __init__(
-        self, folder: Path, site: Site, tree: Path, given: Shape, side_by_side: int = 1, command: str | None = None
+        self,
+        folder: Path,
+        site: Site,
+        tree: Path,
+        given: Shape,
+        side_by_side: int = 1,
+        command: str | None = None,
     ) -> None:
         self.folder, self.site, self.tree, self.shape = folder, site, tree, given
         self.side_by_side, self.command = side_by_side, command
@@ -283,12 +355,23 @@ class _Script:
                 f"export PYTHONPATH={shlex.quote(str(self.tree))}",
                 f"cd {shlex.quote(str(self.tree))}",
             ],
-            # Since 22.05 srun does not take the CPUs from sbatch. The first node's task decides when the others end.
-            "srun_args": [f"--cpus-per-task={cpus}", *["--kill-on-bad-exit=1"] * (self.shape.nodes > 1)],
+            # Since 22.05 srun does not take the CPUs from sbatch. The first node's task decides
+            # when the others end.
+            "srun_args": [
+                f"--cpus-per-task={cpus}",
+                *["--kill-on-bad-exit=1"] * (self.shape.nodes > 1),
+            ],
         }
 
     def _command(self) -> str:
         if self.command:
             return self.command
-        words = [sys.executable, "-u", "-m", "launch.backends.slurm.task", str(self.folder), str(self.side_by_side)]
+        words = [
+            sys.executable,
+            "-u",
+            "-m",
+            "launch.backends.slurm.task",
+            str(self.folder),
+            str(self.side_by_side),
+        ]
         return shlex.join(words)

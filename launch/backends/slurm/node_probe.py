@@ -1,4 +1,5 @@
-"""What `doctor --submit` runs on a node: it writes down what it finds there, then which signals reach it.
+"""What `doctor --submit` runs on a node: it writes down what it finds there, then which signals
+reach it.
 
 python -m launch.backends.slurm.node_probe FOLDER DATA_FOLDER
 """
@@ -31,7 +32,9 @@ def main() -> int:
     _write(folder, "node", _node(folder, data))
     _write(folder, "python", checks.run_python(checks.PYTHON))
     deadline = time.monotonic() + MOST_SECONDS
-    while heard.count(signal.SIGTERM) < 2 and time.monotonic() < deadline:  # the second one comes with the requeueing
+    while (
+        heard.count(signal.SIGTERM) < 2 and time.monotonic() < deadline
+    ):  # the second one comes with the requeueing
         time.sleep(0.2)
     return 0
 

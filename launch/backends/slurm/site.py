@@ -1,4 +1,6 @@
-"""What a SLURM site wants to be asked for: launch/site.yaml and `--slurm key=value`, read as strictly as a spec."""
+"""What a SLURM site wants to be asked for: launch/site.yaml and `--slurm key=value`, read as
+strictly as a spec.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,9 @@ from launch.spec.yaml_source import Document, Place, Problem, SpecError, read
 
 DEFAULT_FILE = ROOT / "launch" / "site.yaml"
 
-_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,2}):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)")
+_TIME = re.compile(
+    r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,2}):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)"
+)
 _OURS = {
     "array": "max_parallel",
     "cpus-per-task": "cpus_per_gpu",
@@ -33,7 +37,9 @@ _OURS = {
     "no-requeue": None,
     "signal": None,
 }
-"""sbatch options that the launcher sets itself -> the setting that stands for each, if one does."""
+"""sbatch options that the launcher sets itself -> the setting that stands for each, if one
+does.
+"""
 
 
 class SiteError(SpecError):
@@ -84,7 +90,9 @@ class Site(BaseModel):
     qos: _Text | None = None
     constraint: _Text | None = None
     gpus_per_trial: Annotated[int, Field(ge=0)] = 1
-    """Of a trial whose spec does not say `resources`; 0: there are none, and all train on CPU cores."""
+    """Of a trial whose spec does not say `resources`; 0: there are none, and all train on CPU
+    cores.
+    """
     cpus_per_gpu: Annotated[int, Field(ge=1)] = 8
     """Of a trial without a GPU: all its CPU cores."""
     mem: Annotated[_Text, AfterValidator(_mem)] | None = None
@@ -110,9 +118,11 @@ class Site(BaseModel):
 
 
 def load_site(path: Path | None, overrides: Sequence[str] = ()) -> Site:
-    """Read a site file (None: launch/site.yaml where there is one) with `key=value` overrides on top.
+    """Read a site file (None: launch/site.yaml where there is one) with `key=value` overrides on
+    top.
 
-    Raises SiteError with all mistakes, `file:line:column: ...` in the file and `--slurm key=value: ...` in the overrides.
+    Raises SiteError with all mistakes, `file:line:column: ...` in the file and `--slurm key=value:
+    ...` in the overrides.
     """
     file = path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
     problems: list[Problem] = []
@@ -133,7 +143,9 @@ def _from_file(file: Path, problems: list[Problem]) -> dict[str, Any]:
         return {}
     data = document.data if document.data is not None else {}
     if not isinstance(data, dict):
-        problems.append(Problem(document.mark(()), f"a site file is a mapping of settings; found {data!r}"))
+        problems.append(
+            Problem(document.mark(()), f"a site file is a mapping of settings; found {data!r}")
+        )
         return {}
     for detail in _mistakes(data):
         problems.append(_in_file(document, detail))
@@ -163,19 +175,26 @@ def _mistakes(data: Mapping[str, Any]) -> list[ErrorDetails]:
     try:
         Site.model_validate(data)
     except ValidationError as error:
-        by_place = {_place(detail): detail for detail in reversed(error.errors())}  # a union complains for each member
+        by_place = {
+            _place(detail): detail for detail in reversed(error.errors())
+        }  # a union complains for each member
         return [detail for place, detail in reversed(by_place.items()) if place]
     return []
 
 
 def _from_overrides(overrides: Sequence[str], complaints: list[str]) -> dict[str, Any]:
-    """`mem=32G`, `gpus_per_trial=2`, `setup=module load cuda` (again for each line), `sbatch.exclude=node7`."""
+    """`mem=32G`, `gpus_per_trial=2`, `setup=module load cuda` (again for each line),
+    `sbatch.exclude=node7`.
+    """
     given: dict[str, Any] = {}
     for text in overrides:
         key, equals, value = (part.strip() for part in text.partition("="))
         name, _, option = key.partition(".")
         if not equals or (option and name != "sbatch") or (key == "sbatch"):
-            complaints.append(f"--slurm {text}: expected key=value, such as time=04:00:00 or sbatch.exclude=node7")
+            complaints.append(
+                f"--slurm {text}: expected key=value, such as time=04:00:00 or "
+                "sbatch.exclude=node7"
+            )
             continue
         single: dict[str, Any]
         if option:

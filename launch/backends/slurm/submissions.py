@@ -1,11 +1,13 @@
-"""What was submitted: a folder of `results/slurm/` for each array, written before sbatch is called.
+"""What was submitted: a folder of `results/slurm/` for each array, written before sbatch is
+called.
 
     results/slurm/<job name>/
       tasks.jsonl       a line for each array index: the run directories of that task
       submitted.json    {"id", "time"} once SLURM has it; id null where it never got it
       *.sh, *_log.out   the script, and what its tasks print
 
-A folder without submitted.json is an intent: whether sbatch went through is not known, and is looked up by the job's name.
+A folder without submitted.json is an intent: whether sbatch went through is not known, and is
+looked up by the job's name.
 """
 
 import fcntl
@@ -22,7 +24,9 @@ from launch.paths import results_dir
 
 
 class Entry(NamedTuple):
-    """A run directory in a task, and how long its journal was at submission: what failed before that is to run again."""
+    """A run directory in a task, and how long its journal was at submission: what failed before
+    that is to run again.
+    """
 
     run_dir: Path
     journal: int
@@ -43,7 +47,10 @@ def intend(tasks: Sequence[Sequence[Path]]) -> Path:
     folder = results_dir() / "slurm" / f"rm-{uuid.uuid4().hex[:10]}"
     folder.mkdir(parents=True)
     lines = [
-        json.dumps([{"run_dir": str(run_dir), "journal": journal_size(run_dir)} for run_dir in task]) for task in tasks
+        json.dumps(
+            [{"run_dir": str(run_dir), "journal": journal_size(run_dir)} for run_dir in task]
+        )
+        for task in tasks
     ]
     aside = folder / "tasks.tmp"
     aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -62,11 +69,16 @@ def journal_size(run_dir: Path) -> int:
 def tasks(folder: Path) -> list[list[Entry]]:
     """The run directories of each array index."""
     lines = (folder / "tasks.jsonl").read_text(encoding="utf-8").splitlines()
-    return [[Entry(Path(each["run_dir"]), each["journal"]) for each in json.loads(line)] for line in lines]
+    return [
+        [Entry(Path(each["run_dir"]), each["journal"]) for each in json.loads(line)]
+        for line in lines
+    ]
 
 
 def submitted(folder: Path, array: str | None) -> None:
-    """SLURM has this array under an id (None: it has not and will not); each run directory gets its line."""
+    """SLURM has this array under an id (None: it has not and will not); each run directory gets
+    its line.
+    """
     for index, task in enumerate(tasks(folder) if array else []):
         for entry in task:
             note(entry.run_dir, f"{array}_{index}", folder.name, {})
@@ -78,7 +90,9 @@ def submitted(folder: Path, array: str | None) -> None:
 def identity(folder: Path) -> str | None:
     """The array's id, or None where it is not submitted."""
     try:
-        found: str | None = json.loads((folder / "submitted.json").read_text(encoding="utf-8"))["id"]
+        found: str | None = json.loads((folder / "submitted.json").read_text(encoding="utf-8"))[
+            "id"
+        ]
     except FileNotFoundError:
         return None
     return found
@@ -86,7 +100,13 @@ def identity(folder: Path) -> str | None:
 
 def note(run_dir: Path, identity: str, name: str, more: Mapping[str, Any]) -> None:
     """Append a line to the run directory's jobs.jsonl."""
-    line = {"backend": "slurm", "id": identity, "time": round(time.time(), 3), "name": name, **more}
+    line = {
+        "backend": "slurm",
+        "id": identity,
+        "time": round(time.time(), 3),
+        "name": name,
+        **more,
+    }
     with (run_dir / "jobs.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
@@ -97,11 +117,14 @@ def noted(run_dir: Path) -> list[dict[str, Any]]:
         lines = (run_dir / "jobs.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     except FileNotFoundError:
         return []
-    return [line for line in map(json.loads, filter(None, lines)) if line.get("backend") == "slurm"]
+    return [
+        line for line in map(json.loads, filter(None, lines)) if line.get("backend") == "slurm"
+    ]
 
 
 def adopt_orphans() -> int:
-    """Settle every intent that is left over from a launcher that died or was not answered; returns how many were adopted.
+    """Settle every intent that is left over from a launcher that died or was not answered; returns
+    how many were adopted.
 
     Raises SlurmError where SLURM cannot be asked. Call it under `lock`.
     """
@@ -113,7 +136,9 @@ def adopt_orphans() -> int:
 
 
 def settle(folder: Path) -> str | None:
-    """Look an intent up by its name: the id under which SLURM has it, or None. Later doubles of it are withdrawn."""
+    """Look an intent up by its name: the id under which SLURM has it, or None. Later doubles of it
+    are withdrawn.
+    """
     ids = cli.by_name(folder.name)
     if len(ids) > 1:
         cli.cancel(ids[1:])

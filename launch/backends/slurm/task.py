@@ -1,10 +1,13 @@
-"""What one SLURM task does on its node: run its run directories in warm workers, and put itself back into the queue.
+"""What one SLURM task does on its node: run its run directories in warm workers, and put itself
+back into the queue.
 
-    python -m launch.backends.slurm.task FOLDER SIDE_BY_SIDE          FOLDER is one of results/slurm, see launch/backends/slurm/submissions.py
+    python -m launch.backends.slurm.task FOLDER SIDE_BY_SIDE          FOLDER is one of
+    results/slurm, see launch/backends/slurm/submissions.py
 
-SLURM's warnings (USR2 before the time limit, TERM before preemption or the end) make the workers checkpoint at the next step.
-Then this task decides: as long as what is left got further than at its last start, it is requeued; after three starts that did
-not, it is failed. Exit status 0 all ended well, 1 something failed, 75 interrupted.
+SLURM's warnings (USR2 before the time limit, TERM before preemption or the end) make the workers
+checkpoint at the next step. Then this task decides: as long as what is left got further than at
+its last start, it is requeued; after three starts that did not, it is failed. Exit status 0 all
+ended well, 1 something failed, 75 interrupted.
 """
 
 import json
@@ -65,7 +68,11 @@ class Task:
 
     def _left(self) -> list[Path]:
         """What is still to be run; failing what has been started in vain too often."""
-        return [entry.run_dir for entry in self.entries if self._is_open(entry) and not self._is_stuck(entry.run_dir)]
+        return [
+            entry.run_dir
+            for entry in self.entries
+            if self._is_open(entry) and not self._is_stuck(entry.run_dir)
+        ]
 
     def _refuse(self, left: Sequence[Path], why: str) -> None:
         """Fail what cannot be run as it was asked for."""
@@ -73,8 +80,12 @@ class Task:
             self._fail(run_dir, why)
 
     def _work(self, todo: Sequence[Path]) -> None:
-        """Run these until they have ended or a signal comes; more than once where a cancelled one is wanted again."""
-        per_gpu = min(self.side_by_side, len(todo)) if os.environ.get("CUDA_VISIBLE_DEVICES") else 1
+        """Run these until they have ended or a signal comes; more than once where a cancelled one
+        is wanted again.
+        """
+        per_gpu = (
+            min(self.side_by_side, len(todo)) if os.environ.get("CUDA_VISIBLE_DEVICES") else 1
+        )
         gpu_memory.check(todo, per_gpu, gpu_memory.least_of_this_job, self._run_alone)
         self.pool = Pool(todo, self, self._environments(len(todo)))
         if self.stopped:
@@ -89,7 +100,9 @@ class Task:
         return self.pool.run()[run_dir].error
 
     def _on_signal(self, number: int, frame: object) -> None:
-        """Once: the local backend takes a second call for impatience, but SLURM warns and terminates in turn."""
+        """Once: the local backend takes a second call for impatience, but SLURM warns and
+        terminates in turn.
+        """
         if not self.stopped:
             print(f"{signal.Signals(number).name}: checkpointing", flush=True)
             self.stopped = True
@@ -97,7 +110,9 @@ class Task:
                 self.pool.stop()
 
     def _is_open(self, entry: Entry) -> bool:
-        """Still to be run by this submission: neither finished, nor cancelled, nor failed since it was submitted."""
+        """Still to be run by this submission: neither finished, nor cancelled, nor failed since it
+        was submitted.
+        """
         if (entry.run_dir / "result.json").exists() or rundir.cancelled(entry.run_dir):
             return False
         failed = failure(entry.run_dir, entry.journal) is not None
@@ -106,13 +121,18 @@ class Task:
 
     def _is_stuck(self, run_dir: Path) -> bool:
         """Fail a trial whose last starts in this submission all began where it still is."""
-        mine = [line for line in submissions.noted(run_dir) if line["name"] == self.folder.name and "position" in line]
+        mine = [
+            line
+            for line in submissions.noted(run_dir)
+            if line["name"] == self.folder.name and "position" in line
+        ]
         now = position(run_dir)
         if len(mine) < MOST_STARTS or any(line["position"] != now for line in mine[-MOST_STARTS:]):
             return False
         self._fail(
             run_dir,
-            f"{MOST_STARTS} starts in a row got no further than epoch {now[0]}, step {now[1]}; the job's time limit, or "
+            f"{MOST_STARTS} starts in a row got no further than epoch {now[0]}, step {now[1]}; "
+            "the job's time limit, or "
             f"the time it is given to checkpoint, is too short (see {self.folder})",
         )
         return True
@@ -133,21 +153,34 @@ class Task:
         gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
         if (processes := wanted(self.entries[0].run_dir).processes) > 1:
             node_count = int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
-            threads = os.environ.get("RM_THREADS") or str(max(1, self.here.cpus * node_count // processes))
+            threads = os.environ.get("RM_THREADS") or str(
+                max(1, self.here.cpus * node_count // processes)
+            )
             meeting = str(nodes.meeting_path(self.folder))
-            shared = {"RM_THREADS": threads, "OMP_NUM_THREADS": threads, process_group.NODES: str(node_count), process_group.MEETING: meeting}
+            shared = {
+                "RM_THREADS": threads,
+                "OMP_NUM_THREADS": threads,
+                process_group.NODES: str(node_count),
+                process_group.MEETING: meeting,
+            }
             return [{**shared, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}]
         wanted_here = self.side_by_side * max(1, len(gpus))
         threads = os.environ.get("RM_THREADS") or str(max(1, self.here.cpus // wanted_here))
         shared = {"RM_THREADS": threads, "OMP_NUM_THREADS": threads}
         count = min(wanted_here, trials)
-        return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)] if gpus else ""} for i in range(count)]
+        return [
+            {**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)] if gpus else ""}
+            for i in range(count)
+        ]
 
     def _requeue(self, left: Sequence[Path]) -> None:
         deadline = time.monotonic() + REQUEUE_SECONDS
         while True:
             try:
-                print(f"{len(left)} of {len(self.entries)} left: {cli.requeue(self.here)}", flush=True)
+                print(
+                    f"{len(left)} of {len(self.entries)} left: {cli.requeue(self.here)}",
+                    flush=True,
+                )
                 return
             except SlurmError as error:
                 print(f"not requeued yet: {error}", flush=True)
@@ -160,7 +193,12 @@ class Task:
     def started(self, run_dir: Path) -> None:
         """A start is noted with where it begins: three from the same place are too many."""
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        here = {"restart": self.here.restarts, "node": self.here.node, "gpus": gpus, "position": position(run_dir)}
+        here = {
+            "restart": self.here.restarts,
+            "node": self.here.node,
+            "gpus": gpus,
+            "position": position(run_dir),
+        }
         submissions.note(run_dir, self.here.id, self.folder.name, here)
         print(f"{run_dir.name}: on {self.here.node}, start {self.here.restarts + 1}", flush=True)
 
@@ -168,7 +206,10 @@ class Task:
         print(f"{run_dir.name}: {how}; another worker goes on with it", flush=True)
 
     def ended(self, run_dir: Path, ended: Ended) -> None:
-        print(f"{run_dir.name}: {ended.outcome}{f': {ended.error}' if ended.error else ''}", flush=True)
+        print(
+            f"{run_dir.name}: {ended.outcome}{f': {ended.error}' if ended.error else ''}",
+            flush=True,
+        )
 
     def tick(self) -> None:
         pass
@@ -178,13 +219,23 @@ def position(run_dir: Path) -> list[int]:
     """[epoch, step] from which a start of this run directory would go on, as its journal says."""
     events, _ = rundir.read_events(run_dir)
     return max(
-        [[event["epoch"], event["step"]] for event in events if "step" in event and "epoch" in event], default=[1, 0]
+        [
+            [event["epoch"], event["step"]]
+            for event in events
+            if "step" in event and "epoch" in event
+        ],
+        default=[1, 0],
     )
 
 
 def append_event(run_dir: Path, event: str, **fields: object) -> None:
-    """Write to a journal that nobody else writes to (its lease is ours), after cutting off a torn last line."""
-    line = json.dumps({"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False) + "\n"
+    """Write to a journal that nobody else writes to (its lease is ours), after cutting off a torn
+    last line.
+    """
+    line = (
+        json.dumps({"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False)
+        + "\n"
+    )
     with (run_dir / "journal.jsonl").open("a+b") as file:
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)

@@ -1,4 +1,6 @@
-"""`--wait`: follow submitted run directories until each has ended, from what is on disk and what the scheduler says."""
+"""`--wait`: follow submitted run directories until each has ended, from what is on disk and what
+the scheduler says.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +14,9 @@ TICK_SECONDS = 1.0
 ASK_SECONDS = 10.0
 """The scheduler is asked this often; a controller has other users."""
 GONE_SECONDS = 30.0
-"""How long a job may be gone before its trial counts as interrupted: its last writes may still be on their way (NFS)."""
+"""How long a job may be gone before its trial counts as interrupted: its last writes may still be
+on their way (NFS).
+"""
 
 
 def wait_for(
@@ -23,7 +27,8 @@ def wait_for(
 ) -> dict[Path, Ended]:
     """Until all that were submitted have ended. Ctrl-C leaves the jobs as they are.
 
-    journals    the length of each journal at submission: what it says before that is an earlier run's end
+    journals    the length of each journal at submission: what it says before that is an earlier
+                run's end
     """
     waiting = _Waiting(ended, journals, watcher)
     try:
@@ -40,7 +45,9 @@ def wait_for(
 
 
 class _Waiting:
-    def __init__(self, ended: Mapping[Path, Ended], journals: Mapping[Path, int], watcher: Watcher) -> None:
+    def __init__(
+        self, ended: Mapping[Path, Ended], journals: Mapping[Path, int], watcher: Watcher
+    ) -> None:
         self.ended, self.journals, self.watcher = dict(ended), journals, watcher
         self.open = [run_dir for run_dir, end in ended.items() if end.outcome == "submitted"]
         self.started: set[Path] = set()
@@ -57,7 +64,10 @@ class _Waiting:
             elif state == "running" and run_dir not in self.started:
                 self.started.add(run_dir)
                 self.watcher.started(run_dir)
-            elif state == "failed" and (error := failure(run_dir, self.journals[run_dir])) is not None:
+            elif (
+                state == "failed"
+                and (error := failure(run_dir, self.journals[run_dir])) is not None
+            ):
                 self._end(run_dir, Ended("failed", error))
 
     def is_time_to_ask(self) -> bool:
