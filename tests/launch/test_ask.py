@@ -93,7 +93,7 @@ def test_launchers_that_prepare_at_once_leave_whole_directories(write_spec, resu
     spec = write_spec(**{"seeds: [0, 1]": f"seeds: {list(range(150))}"})
     code = (
         "import sys; from pathlib import Path; from launch.plan import make_plan; from "
-        "launch.spec import load_spec\n"
+        "launch.spec.load import load_spec\n"
     )
     code += (
         "from launch.runs.create import prepare; runs = Path(sys.argv[2]); uses = "

@@ -1,0 +1,74 @@
+"""Small files that survive a crash: the one atomic writer and the one line appender of the project.
+
+Standard library only. Both honour the umask, so that a group's shared folder stays shared.
+"""
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: str | bytes, *, token: str = "") -> None:
+    """Replace a file: readers see the old one or the new one, whole, after a power cut too.
+
+    token   goes into the temporary name, so that two writers never share one
+    """
+    aside = path.with_name(f"{path.name}.{token or secrets.token_hex(6)}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def append_line(path: Path, line: str, *, durable: bool = True) -> None:
+    """Append one line in a single write; a torn last line, left by a crash, is cut off first.
+
+    Raises OSError (ENOSPC) where the disk is full; what was written of the line is taken back.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        cut_torn_line(handle)
+        append_to(handle, line, path)
+        if durable:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def append_to(handle: int, line: str, path: Path) -> None:
+    """Write a line, its newline included, to a file opened with O_APPEND, all of it or none."""
+    data = f"{line}\n".encode()
+    written = os.write(handle, data)
+    if written < len(data):  # a full disk writes what fits: take it back, so the file stays whole
+        os.ftruncate(handle, os.fstat(handle).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def cut_torn_line(handle: int) -> None:
+    """Cut off what follows the last newline of an open file."""
+    size = end = os.fstat(handle).st_size
+    while end:
+        start = max(0, end - 4096)
+        newline = os.pread(handle, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(handle, end)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
