@@ -1,4 +1,4 @@
-"""Small files that survive a crash: the one atomic writer and the one line appender of the project.
+"""Small files that survive a crash: one atomic writer, one line appender.
 
 Standard library only. Both honour the umask, so that a group's shared folder stays shared.
 """
