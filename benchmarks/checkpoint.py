@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.step import RM, our_run
-from rm import checkpoint
+from rm.rundir import checkpoint
 
 
 def measure(folder: Path, repeat: int) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rm.backbones import Backbone
-from rm.consistency import ConsistencyNetwork
+from rm.methods._consistency import ConsistencyNetwork
 from rm.options import choices_of, find
 
 # (classes, parameters, with the second head), millions of multiply-adds: DESIGN.md and the paper's

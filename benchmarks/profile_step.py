@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import roi_align
 
 from benchmarks.step import RM, our_run, wait
-from rm.consistency import roi_features
+from rm.methods._consistency import roi_features
 from rm.ops import mix_targets, resize_fill
 from rm.trainer import Run
 

@@ -256,7 +256,7 @@ def journal(folder: Path) -> None:
     """Appending an epoch event (durable with the next checkpoint) and a durable one (on the disk
     before it returns).
     """
-    from rm.journal import Journal
+    from rm.rundir.journal import Journal
 
     values = {f"metric_{i}": 1 / (i + 3) for i in range(12)}
     with Journal(folder / "journal.jsonl") as file:

@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from rm.journal import read
+from rm.rundir.journal import read
 from rm.side_by_side import Entry, Runner
 
 MARGIN = 10.0

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.step import alternate
-from rm.consistency import ConsistencyNetwork, _axis_weights
 from rm.datasets import load
 from rm.input.stream import open_images
+from rm.methods._consistency import ConsistencyNetwork, _axis_weights
 from rm.ops import Box, mix_targets, mixed_area, resize_fill, sample_box, soft_cross_entropy
 from rm.options import find
 
@@ -206,7 +206,7 @@ def a_batch(given: argparse.Namespace) -> tuple[Batch, int]:
     """Two batches of real images, and the number of classes."""
     data = load(given.dataset, {"size": 32} if given.dataset == "digits" else {})
     train, _ = open_images(data, given.device, 1)
-    views = train.draw(np.random.default_rng(0))
+    views = train.sample_epoch(np.random.default_rng(0))
     found = list(
         train.batches(views, [slice(0, given.batch), slice(given.batch, 2 * given.batch)])
     )

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-class Processes:
+class ProcessGroup:
     """The group that this process belongs to. With a count of 1 nothing here communicates.
 
     Numbers are exchanged through a gloo group of their own, so that a decision never waits for a
@@ -93,7 +93,7 @@ class Processes:
             dist.barrier(self.control)
 
 
-def join() -> tuple[Processes, torch.device]:
+def join() -> tuple[ProcessGroup, torch.device]:
     """Join the group that torch.distributed.run set up in the environment, on this process's GPU
     where there is one.
     """
@@ -105,7 +105,7 @@ def join() -> tuple[Processes, torch.device]:
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=count
     )
-    return Processes(rank, count), device
+    return ProcessGroup(rank, count), device
 
 
 def is_lost_peer(error: BaseException) -> bool:

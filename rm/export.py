@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rm import checkpoint
 from rm.backbones import Backbone
-from rm.checkpoint import CheckpointError
-from rm.consistency import ConsistencyNetwork
 from rm.datasets import DataError
+from rm.methods._consistency import ConsistencyNetwork
 from rm.options import TrialError, load_trial
+from rm.rundir import checkpoint
+from rm.rundir.checkpoint import CheckpointError
 from rm.trainer import Run
 
 

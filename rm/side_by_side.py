@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rm.journal import read
+from rm.rundir.journal import read
 
 ROOT = Path(__file__).resolve().parents[1]
 INTERRUPTED = 75

@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 
-from rm import checkpoint
 from rm.datasets import DataError
-from rm.distributed import Processes, is_lost_peer, join
-from rm.journal import Journal, read
+from rm.distributed import ProcessGroup, is_lost_peer, join
 from rm.options import Trial, TrialError, load_trial
-from rm.provenance import record_attempt
+from rm.rundir import checkpoint
+from rm.rundir.journal import Journal, read
+from rm.rundir.provenance import record_attempt
 from rm.trainer import Run
 
 INTERRUPTED = 75
@@ -48,7 +48,7 @@ def fit(
     run_dir: Path,
     *,
     device: torch.device | None = None,
-    processes: Processes | None = None,
+    processes: ProcessGroup | None = None,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float | None = None,
 ) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def fit(
     of an undisturbed one. Any error is written to the journal as `failed`, with its traceback,
     before it is raised.
     """
-    processes = processes or Processes()
+    processes = processes or ProcessGroup()
     finished = run_dir / "result.json"
     if finished.exists():
         result: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
@@ -106,12 +106,12 @@ def fit(
 def _measured(
     trial: Trial,
     device: torch.device,
-    processes: Processes,
+    processes: ProcessGroup,
     journal: Journal,
     stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """The result of a trial with a probe, which is measured and not trained."""
-    from rm.probe import measure
+    from rm.probes._measure import measure
 
     if processes.count > 1:
         raise TrialError(
@@ -246,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         trial = load_trial(given.trial)
         processes, device = (
-            join() if int(os.environ.get("WORLD_SIZE", 1)) > 1 else (Processes(), given.device)
+            join() if int(os.environ.get("WORLD_SIZE", 1)) > 1 else (ProcessGroup(), given.device)
         )
         given.run_dir.mkdir(parents=True, exist_ok=True)
         if (

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rm.backbones import Backbone
+from rm.backbones._ghost_norm import group_batch_norm
 from rm.datasets import Dataset, load
-from rm.distributed import Processes
-from rm.ghost_norm import group_batch_norm
+from rm.distributed import ProcessGroup
 from rm.input.stream import open_images
 from rm.methods import Method
 from rm.options import Trial, TrialError, find
@@ -36,11 +36,11 @@ class Run:
         self,
         trial: Trial,
         device: torch.device,
-        processes: Processes | None = None,
+        processes: ProcessGroup | None = None,
         data: Dataset | None = None,
     ) -> None:
         self.trial, self.device, self.options = trial, device, trial.train
-        self.processes = processes or Processes()
+        self.processes = processes or ProcessGroup()
         limits = {
             key: trial.choices["dataset"][key] for key in ("limit", "test_limit", "held_out")
         }
@@ -104,7 +104,7 @@ class Run:
         self.sums: dict[str, Any] = {}
         self.generator = self._rng("method")
         self.method.start_epoch()
-        self.views = self.train.draw(self._rng("views"))
+        self.views = self.train.sample_epoch(self._rng("views"))
         self.batches: Iterator[tuple[Tensor, Tensor]] | None = None
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -224,7 +224,7 @@ class Run:
         loss, top1, top5 = (
             torch.zeros((), dtype=torch.float64, device=self.device) for _ in range(3)
         )
-        for images, labels in self.test.plain_batches(mine, EVALUATION_BATCH):
+        for images, labels in self.test.eval_batches(mine, EVALUATION_BATCH):
             with self._autocast():
                 logits = model(images).float()
             hits = logits.topk(top).indices == labels[:, None]

@@ -14,7 +14,7 @@ from launch.spec import catalog
 from launch.spec.load import load_spec
 from rm import options
 from rm.backbones import Backbone
-from rm.datasets import DataError, Dataset, Split, load
+from rm.datasets import DataError, Dataset, InMemorySplit, load
 from rm.input.stream import open_images
 from rm.methods import Method
 
@@ -95,7 +95,7 @@ def assert_is_a_data_set(data, train_images, test_images):
     for split, count in ((data.train, train_images), (data.test, test_images)):
         images = (
             split.images
-            if isinstance(split, Split)
+            if isinstance(split, InMemorySplit)
             else torch.stack([split.reader(int(i), 0) for i in split.index])
         )
         assert images.dtype == torch.uint8
@@ -104,10 +104,10 @@ def assert_is_a_data_set(data, train_images, test_images):
         assert split.labels.shape == (count,)
         assert 0 <= int(split.labels.min()) <= int(split.labels.max()) < data.classes
     train, test = open_images(data, torch.device("cpu"), 1)
-    views = train.draw(np.random.default_rng(0))
+    views = train.sample_epoch(np.random.default_rng(0))
     shown = [
         *train.batches(views, [slice(0, 3), slice(3, train_images)]),
-        *test.plain_batches(slice(0, test_images), 4),
+        *test.eval_batches(slice(0, test_images), 4),
     ]
     for shown_images, labels in shown:
         assert shown_images.shape == (len(labels), data.channels, *images.shape[1:3])

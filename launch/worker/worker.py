@@ -110,7 +110,7 @@ def _load(run_dir: Path) -> "Trial":
 
 
 def _note_failure(run_dir: Path, error: str, traceback: str | None) -> None:
-    from rm.journal import Journal
+    from rm.rundir.journal import Journal
 
     with Journal(run_dir / "journal.jsonl") as journal:
         journal.append("failed", error=error, traceback=traceback)

@@ -5,7 +5,7 @@ A network function is `name(num_classes, in_channels, *, option=default, ...) ->
 training loop supplies the two positional arguments, the spec the keyword-only ones.
 
 A file's `HAS` names what methods can reach inside its networks: "stem" and "stages"
-(`named_stages`), "residual branches" (`branches`); a tuple for all of them, or a mapping name:
+(`named_stages`), "residual branches" (`residual_branches`); a tuple for all of them, or a mapping name:
 tuple. A method's `NEEDS` is checked against it when a spec is planned.
 """
 
@@ -38,7 +38,7 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define named_stages()")
 
-    def branches(self) -> list[nn.Module]:
+    def residual_branches(self) -> list[nn.Module]:
         """First to last, the modules whose output is added to a shortcut."""
         raise NotImplementedError(f"{type(self).__name__} does not define branches()")
 
@@ -62,12 +62,12 @@ Change = Callable[[str, Tensor], Tensor]
 """(name, output of the module of that name) -> what the network goes on with; never in place."""
 
 
-class Taps:
+class FeatureHooks:
     """Forward hooks through which a method changes what modules inside a network put out, and only
     while it says so.
 
-    taps = Taps(backbone.named_stages())       in Method.network
-    with taps.changing(change):                in Method.loss; modules in evaluation mode stay as
+    hooks = FeatureHooks(backbone.named_stages())       in Method.network
+    with hooks.active(change):                in Method.loss; modules in evaluation mode stay as
     they are
         logits = model(images)
     """
@@ -86,7 +86,7 @@ class Taps:
             module.register_forward_hook(functools.partial(self._hook, name))
 
     @contextlib.contextmanager
-    def changing(self, change: Change) -> Iterator[None]:
+    def active(self, change: Change) -> Iterator[None]:
         """Until the block ends, pass the modules' outputs through `change`."""
         self._open, self._change = True, change
         try:

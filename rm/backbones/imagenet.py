@@ -66,7 +66,7 @@ class _ResNet(TimmBackbone):
             **{f"stage{n}": getattr(self.network, f"layer{n}") for n in (1, 2, 3, 4)},
         }
 
-    def branches(self) -> list[nn.Module]:
+    def residual_branches(self) -> list[nn.Module]:
         blocks = (block for n in (1, 2, 3, 4) for block in getattr(self.network, f"layer{n}"))
         return [
             block.bn3 for block in blocks

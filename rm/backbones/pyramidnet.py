@@ -121,7 +121,7 @@ class PyramidNet(Backbone):
         ends = {f"stage{number}": self.blocks[number * length - 1] for number in (1, 2, 3)}
         return {"stem": self.stem, **ends}
 
-    def branches(self) -> list[nn.Module]:
+    def residual_branches(self) -> list[nn.Module]:
         return [block.branch for block in self.blocks if isinstance(block, Bottleneck)]
 
 

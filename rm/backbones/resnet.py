@@ -74,7 +74,7 @@ class ResNet(Backbone):
             **{f"stage{number}": stage for number, stage in enumerate(self.stages, 1)},
         }
 
-    def branches(self) -> list[nn.Module]:
+    def residual_branches(self) -> list[nn.Module]:
         return [
             block.residual for block in self.stages.modules() if isinstance(block, ResidualBlock)
         ]

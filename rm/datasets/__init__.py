@@ -1,8 +1,8 @@
 """Data sets: one function each, `name(folder, *, option=default, ...) -> Dataset`; its name is its
 name in a spec.
 
-Small images (`Split`) live on the training device as uint8, so there is no DataLoader:
-`rm/input/device_images.py` gathers a batch there. Others (`Stored`) stay on disk:
+Small images (`InMemorySplit`) live on the training device as uint8, so there is no DataLoader:
+`rm/input/device_images.py` gathers a batch there. Others (`DiskSplit`) stay on disk:
 `rm/input/stream.py` has processes read and augment them while the device computes.
 """
 
@@ -26,7 +26,7 @@ class DataError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Split:
+class InMemorySplit:
     """images (N, H, W, C) uint8, labels (N,) int64."""
 
     images: Tensor
@@ -35,24 +35,24 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, count: int | None) -> "Split":
+    def subset(self, count: int | None) -> "InMemorySplit":
         """`count` images drawn once and for all (the same for every trial and seed), in their
         original order.
         """
         chosen = _chosen(len(self), count)
         return self if chosen is None else self.take(chosen)
 
-    def take(self, positions: NDArray[np.int64]) -> "Split":
+    def take(self, positions: NDArray[np.int64]) -> "InMemorySplit":
         """The images at these positions, in their original order."""
         positions = np.sort(positions)
-        return Split(self.images[positions], self.labels[positions])
+        return InMemorySplit(self.images[positions], self.labels[positions])
 
-    def to(self, device: torch.device) -> "Split":
-        return Split(self.images.to(device), self.labels.to(device))
+    def to(self, device: torch.device) -> "InMemorySplit":
+        return InMemorySplit(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
-class Stored:
+class DiskSplit:
     """Images on disk, read each time they are shown.
 
     reader   `reader(image, seed)` -> (H, W, C) uint8, augmented as `seed` alone decides, in
@@ -68,13 +68,13 @@ class Stored:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, count: int | None) -> "Stored":
-        """`count` images drawn once and for all, as `Split.subset` draws them."""
+    def subset(self, count: int | None) -> "DiskSplit":
+        """`count` images drawn once and for all, as `InMemorySplit.subset` draws them."""
         chosen = _chosen(len(self), count)
         return (
             self
             if chosen is None
-            else Stored(self.reader, self.index[chosen], self.labels[chosen])
+            else DiskSplit(self.reader, self.index[chosen], self.labels[chosen])
         )
 
 
@@ -92,11 +92,11 @@ class Dataset:
         mean, std   per channel, of values in [0, 1]
         padding     zero pixels on each side before the random crop back to (H, W)
         flip        whether a random half of the images is mirrored
-    Both are for a `Split`; the reader of a `Stored` one does as much itself.
+    Both are for an `InMemorySplit`; the reader of a `DiskSplit` does as much itself.
     """
 
-    train: Split | Stored
-    test: Split | Stored
+    train: InMemorySplit | DiskSplit
+    test: InMemorySplit | DiskSplit
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -145,7 +145,7 @@ def load(
 
 def _validating(name: str, whole: Dataset, held_out: int) -> Dataset:
     """The training split in two, the second one in the test split's place."""
-    if not isinstance(whole.train, Split):
+    if not isinstance(whole.train, InMemorySplit):
         raise DataError(
             f"{name}: held_out is for data sets that are kept on the device, {name} is read from "
             "disk"

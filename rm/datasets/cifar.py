@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rm.datasets import DataError, Dataset, Split
+from rm.datasets import DataError, Dataset, InMemorySplit
 
 
 def cifar10(folder: Path) -> Dataset:
@@ -56,8 +56,8 @@ def _read(reader: Any, kind: str, inside: str, folder: Path, train: bool) -> Any
         ) from None
 
 
-def _split(data: Any) -> Split:
-    return Split(
+def _split(data: Any) -> InMemorySplit:
+    return InMemorySplit(
         torch.from_numpy(np.ascontiguousarray(data.data)),
         torch.tensor(data.targets, dtype=torch.int64),
     )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from rm.datasets import DataError, Dataset, Split
+from rm.datasets import DataError, Dataset, InMemorySplit
 
 _TRAIN_IMAGES = 1000
 
@@ -30,8 +30,8 @@ def digits(folder: Path, *, size: Annotated[int, "size >= 8"] = 32) -> Dataset:
     order = np.random.default_rng(0).permutation(len(labels))
     train, test = order[:_TRAIN_IMAGES], order[_TRAIN_IMAGES:]
     return Dataset(
-        train=Split(pixels[train], labels[train]),
-        test=Split(pixels[test], labels[test]),
+        train=InMemorySplit(pixels[train], labels[train]),
+        test=InMemorySplit(pixels[test], labels[test]),
         classes=10,
         mean=(0.3053,),
         std=(0.3517,),

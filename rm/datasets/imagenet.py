@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from rm.datasets import DataError, Dataset, Stored
+from rm.datasets import DataError, Dataset, DiskSplit
 from rm.input.shards import Shards, Table, Tree, read_table, shard_files
 
 _ENDINGS = (".jpeg", ".jpg", ".png")
@@ -74,13 +74,13 @@ def _tables(place: Path) -> dict[str, Table]:
     return tables
 
 
-def _split(folder: Path, table: Table, transform: object) -> Stored:
-    from rm.input.image_files import Pictures
+def _split(folder: Path, table: Table, transform: object) -> DiskSplit:
+    from rm.input.image_files import ImageReader
 
     packed = table.places is not None
     source = Shards(folder, table, shard_files(folder)) if packed else Tree(folder, table)
-    return Stored(
-        Pictures(source, transform), np.arange(len(table)), torch.from_numpy(table.labels)
+    return DiskSplit(
+        ImageReader(source, transform), np.arange(len(table)), torch.from_numpy(table.labels)
     )
 
 

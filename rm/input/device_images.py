@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rm.datasets import Split
+from rm.datasets import InMemorySplit
 
 
 class Images(Protocol):
@@ -21,15 +21,15 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def draw(self, generator: np.random.Generator) -> Any:
+    def sample_epoch(self, generator: np.random.Generator) -> Any:
         """What an epoch shows at each of its positions, 0..len: fixed here, whoever asks for which
         of them later.
         """
 
     def batches(self, views: Any, slices: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The augmented images at these positions of what `draw` returned, a batch each."""
+        """The augmented images at these positions of what `sample_epoch` returned, a batch each."""
 
-    def plain_batches(self, positions: slice, largest: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def eval_batches(self, positions: slice, largest: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images as they are evaluated, in their own order, in batches of at most `largest`."""
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class DeviceImages:
 
     def __init__(
         self,
-        split: Split,
+        split: InMemorySplit,
         padding: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
@@ -102,13 +102,13 @@ class DeviceImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def draw(self, generator: np.random.Generator) -> Views:
+    def sample_epoch(self, generator: np.random.Generator) -> Views:
         return draw_views(len(self), self.padding, self.flip, generator, self.labels.device)
 
     def batches(self, views: Views, slices: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
         return (self.batch(views, positions) for positions in slices)
 
-    def plain_batches(self, positions: slice, largest: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def eval_batches(self, positions: slice, largest: int) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(positions.start, positions.stop, largest):
             yield self.plain(slice(start, min(start + largest, positions.stop)))
 

@@ -31,7 +31,7 @@ _EIGENVECTORS = torch.tensor(
 )  # columns, of the RGB values in [0, 1] of ImageNet's training pixels
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Where the bytes of pictures are; it travels to other processes."""
 
     def read(self, image: int) -> bytes:
@@ -42,12 +42,12 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A `Stored` split's reader: picture number `image` of `source`, through `transform` ((3, H,
+class ImageReader:
+    """The reader of a `DiskSplit`: picture number `image` of `source`, through `transform` ((3, H,
     W) uint8 to the same).
     """
 
-    source: Source
+    source: ByteSource
     transform: Any
 
     def __call__(self, image: int, seed: int) -> Tensor:

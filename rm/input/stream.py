@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rm.datasets import DataError, Dataset, Split, Stored
+from rm.datasets import DataError, Dataset, DiskSplit, InMemorySplit
 from rm.input.device_images import DeviceImages, Images, Normalise
 
 EVALUATION_BATCH = 128
@@ -31,11 +31,13 @@ def open_images(data: Dataset, device: torch.device, processes: int) -> tuple[Im
     """Training and test split of a data set: on the device, or streamed to it from disk."""
     splits, normalise = (data.train, data.test), Normalise(data.mean, data.std, device)
     pool = ReadingPool(
-        [split for split in splits if isinstance(split, Stored)], processes, device.type == "cuda"
+        [split for split in splits if isinstance(split, DiskSplit)],
+        processes,
+        device.type == "cuda",
     )
     images: list[Images] = []
     for split, padding in zip(splits, (data.padding, 0), strict=True):
-        if isinstance(split, Split):
+        if isinstance(split, InMemorySplit):
             images.append(DeviceImages(split, padding, data.mean, data.std, device, data.flip))
         else:
             images.append(StreamedImages(split, pool, normalise, device))
@@ -66,7 +68,7 @@ class ReadingPool:
     `close`.
     """
 
-    def __init__(self, splits: Sequence[Stored], processes: int, pin: bool) -> None:
+    def __init__(self, splits: Sequence[DiskSplit], processes: int, pin: bool) -> None:
         self.splits, self._pin = list(splits), pin
         self._workers = workers(processes) if splits else 0
         self._plan = _Plan()
@@ -121,7 +123,7 @@ class _Plan:
 class _Library(torch.utils.data.Dataset[Any]):
     """What a reading process knows."""
 
-    def __init__(self, splits: list[Stored]) -> None:
+    def __init__(self, splits: list[DiskSplit]) -> None:
         self.splits = splits
 
     def __getitems__(self, request: Request) -> Tensor | DataError:
@@ -169,7 +171,7 @@ class StreamedImages:
     """A split on disk, read by a pool's processes, normalised on the device (an `Images`)."""
 
     def __init__(
-        self, split: Stored, pool: ReadingPool, normalise: Normalise, device: torch.device
+        self, split: DiskSplit, pool: ReadingPool, normalise: Normalise, device: torch.device
     ) -> None:
         self.split, self.pool, self.device = split, pool, device
         self._number = next(number for number, each in enumerate(pool.splits) if each is split)
@@ -178,7 +180,7 @@ class StreamedImages:
     def __len__(self) -> int:
         return len(self.split)
 
-    def draw(self, generator: np.random.Generator) -> Order:
+    def sample_epoch(self, generator: np.random.Generator) -> Order:
         return self._order(
             generator.permutation(len(self)), generator.integers(0, 2**63 - 1, len(self))
         )
@@ -196,7 +198,7 @@ class StreamedImages:
                 views.labels[positions],
             )
 
-    def plain_batches(self, positions: slice, largest: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def eval_batches(self, positions: slice, largest: int) -> Iterator[tuple[Tensor, Tensor]]:
         every, size = np.arange(len(self)), min(largest, EVALUATION_BATCH)
         starts = range(positions.start, positions.stop, size)
         slices = [slice(start, min(start + size, positions.stop)) for start in starts]

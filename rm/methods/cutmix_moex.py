@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rm.backbones import Backbone, Taps
+from rm.backbones import Backbone, FeatureHooks
 from rm.methods import Method
 from rm.methods.moex import exchange_moments
 from rm.ops import cut_fill, mix_targets, mixed_area, sample_box, soft_cross_entropy
@@ -42,7 +42,7 @@ class CutMixMoEx(Method):
         self.label_weight, self.moex_probability = label_weight, moex_probability
 
     def network(self, backbone: Backbone) -> nn.Module:
-        self.taps = Taps({"stem": backbone.named_stages()["stem"]})
+        self.hooks = FeatureHooks({"stem": backbone.named_stages()["stem"]})
         return backbone
 
     def loss(
@@ -62,7 +62,7 @@ class CutMixMoEx(Method):
         if generator.random() < self.moex_probability:
             targets = mix_targets(targets, targets[partner], 1 - self.label_weight)
             self.observed["exchanged"] = 1.0
-            with self.taps.changing(lambda _, features: exchange_moments(features, partner)):
+            with self.hooks.active(lambda _, features: exchange_moments(features, partner)):
                 logits = model(images)
         else:
             logits = model(images)

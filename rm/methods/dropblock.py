@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rm.backbones import Backbone, Taps
+from rm.backbones import Backbone, FeatureHooks
 from rm.methods import Method
 from rm.ops import soft_cross_entropy
 
@@ -46,7 +46,7 @@ class DropBlock(Method):
         stages = backbone.named_stages()
         before, last = list(stages)[-2:]
         self.keep_probs = {before: 1 - (1 - self.keep_prob) / 4, last: self.keep_prob}
-        self.taps = Taps({name: stages[name] for name in self.keep_probs})
+        self.hooks = FeatureHooks({name: stages[name] for name in self.keep_probs})
         return backbone
 
     def loss(
@@ -62,7 +62,7 @@ class DropBlock(Method):
             # the share zero.
             return features * (mask / kept.clamp_min(1 / mask.numel())).to(features.dtype)
 
-        with self.taps.changing(dropped):
+        with self.hooks.active(dropped):
             logits = model(images)
         return soft_cross_entropy(logits, targets), logits
 

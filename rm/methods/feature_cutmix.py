@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rm.backbones import Backbone, Taps
+from rm.backbones import Backbone, FeatureHooks
 from rm.methods import Method
 from rm.ops import cut_fill, mix_targets, mixed_area, sample_box, soft_cross_entropy
 
@@ -39,7 +39,7 @@ class FeatureCutMix(Method):
         self.alpha, self.stage, self.probability = alpha, stage, probability
 
     def network(self, backbone: Backbone) -> nn.Module:
-        self.taps = Taps({self.stage: backbone.named_stages()[self.stage]})
+        self.hooks = FeatureHooks({self.stage: backbone.named_stages()[self.stage]})
         return backbone
 
     def loss(
@@ -58,7 +58,7 @@ class FeatureCutMix(Method):
             return cut_fill(features, features[partner], box)
 
         if generator.random() < self.probability:
-            with self.taps.changing(mixed):
+            with self.hooks.active(mixed):
                 logits = model(images)
         else:
             logits = model(images)

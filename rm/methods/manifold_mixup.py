@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rm.backbones import Backbone, Taps
+from rm.backbones import Backbone, FeatureHooks
 from rm.methods import Method
 from rm.ops import mix_targets, soft_cross_entropy
 
@@ -32,7 +32,7 @@ class ManifoldMixup(Method):
 
     def network(self, backbone: Backbone) -> nn.Module:
         stages = backbone.named_stages()
-        self.taps = Taps({name: stages[name] for name in _LAYERS})
+        self.hooks = FeatureHooks({name: stages[name] for name in _LAYERS})
         return backbone
 
     def loss(
@@ -47,7 +47,7 @@ class ManifoldMixup(Method):
         def mixed(name: str, features: Tensor) -> Tensor:
             return torch.lerp(features, features[partner], area) if name == layer else features
 
-        with self.taps.changing(mixed):
+        with self.hooks.active(mixed):
             logits = model(mixed("images", images))
         self.observed = {"area": area}
         return soft_cross_entropy(logits, mix_targets(targets, targets[partner], area)), logits

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rm.backbones import Backbone, Taps
+from rm.backbones import Backbone, FeatureHooks
 from rm.methods import Method
 from rm.ops import mix_targets, soft_cross_entropy
 
@@ -40,7 +40,7 @@ class MoEx(Method):
         self.label_weight, self.probability = label_weight, probability
 
     def network(self, backbone: Backbone) -> nn.Module:
-        self.taps = Taps({"stem": backbone.named_stages()["stem"]})
+        self.hooks = FeatureHooks({"stem": backbone.named_stages()["stem"]})
         return backbone
 
     def loss(
@@ -54,7 +54,7 @@ class MoEx(Method):
         partner = torch.from_numpy(generator.permutation(len(images))).to(
             images.device, non_blocking=True
         )
-        with self.taps.changing(lambda _, features: exchange_moments(features, partner)):
+        with self.hooks.active(lambda _, features: exchange_moments(features, partner)):
             logits = model(images)
         return soft_cross_entropy(
             logits, mix_targets(targets, targets[partner], 1 - self.label_weight)

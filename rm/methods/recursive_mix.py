@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from rm.backbones import Backbone
-from rm.consistency import ConsistencyNetwork
-from rm.history import History, Triplet
 from rm.methods import Method
+from rm.methods._consistency import ConsistencyNetwork
+from rm.methods._history import History, Triplet
 from rm.ops import (
     Box,
     cut_fill,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rm.backbones import Backbone, Taps
+from rm.backbones import Backbone, FeatureHooks
 from rm.methods import Method
 from rm.ops import soft_cross_entropy
 
@@ -34,10 +34,10 @@ class StochasticDepth(Method):
         self.last_survival = last_survival
 
     def network(self, backbone: Backbone) -> nn.Module:
-        branches = backbone.branches()
+        branches = backbone.residual_branches()
         depths = np.arange(1, len(branches) + 1) / len(branches)
         self.survival = 1 - depths * (1 - self.last_survival)
-        self.taps = Taps({str(index): branch for index, branch in enumerate(branches)})
+        self.hooks = FeatureHooks({str(index): branch for index, branch in enumerate(branches)})
         return backbone
 
     def loss(
@@ -51,6 +51,6 @@ class StochasticDepth(Method):
                 return torch.zeros_like(branch)
             return branch / float(self.survival[int(index)])
 
-        with self.taps.changing(gated):
+        with self.hooks.active(gated):
             logits = model(images)
         return soft_cross_entropy(logits, targets), logits

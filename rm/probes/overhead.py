@@ -22,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rm.backbones import Backbone
-from rm.datasets import Dataset, Split
+from rm.datasets import Dataset, InMemorySplit
 from rm.methods import Method
 from rm.options import Trial, TrialError, find
 from rm.probes import Log
@@ -111,7 +111,7 @@ def _noise(trial: Trial, steps: int, classes: int, size: int) -> Dataset:
     batch = trial.train.batch_size
     images = torch.from_numpy(generator.integers(256, size=(batch, size, size, 3), dtype=np.uint8))
     labels = torch.from_numpy(generator.integers(classes, size=batch))
-    whole = Split(images.repeat(steps, 1, 1, 1), labels.repeat(steps))
+    whole = InMemorySplit(images.repeat(steps, 1, 1, 1), labels.repeat(steps))
     third = (0.5, 0.5, 0.5)
     return Dataset(whole, whole, classes, mean=third, std=third, padding=0, flip=True)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
-from rm.consistency import ConsistencyNetwork, roi_features
+from rm.methods._consistency import ConsistencyNetwork, roi_features
 from rm.options import find
 
 

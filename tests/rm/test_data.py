@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from rm.datasets import DataError, Split, data_dir, load
+from rm.datasets import DataError, InMemorySplit, data_dir, load
 from rm.datasets.cifar import cifar100
 from rm.input.device_images import DeviceImages, draw_views
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 def test_gathered_views_equal_torchvisions_crop_and_flip():
     pixels = torch.randint(0, 256, (9, 10, 14, 3), dtype=torch.uint8)  # not square
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.1)
-    images = DeviceImages(Split(pixels, torch.arange(9)), 3, mean, std, CPU)
+    images = DeviceImages(InMemorySplit(pixels, torch.arange(9)), 3, mean, std, CPU)
     views = draw_views(9, 3, True, np.random.default_rng(0), CPU)
     batch, labels = images.batch(views, slice(2, 9))
     assert batch.is_contiguous(memory_format=torch.channels_last)

@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from rm import checkpoint
-from rm.journal import Journal, read
+from rm.rundir import checkpoint
+from rm.rundir.journal import Journal, read
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def test_a_full_disk_is_named_and_the_former_checkpoint_stays(tmp_path):
     code = f"""
 import resource, signal, sys, torch
 from pathlib import Path
-from rm import checkpoint
+from rm.rundir import checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:

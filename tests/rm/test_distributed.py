@@ -12,10 +12,10 @@ import time
 import pytest
 import torch
 
-from rm import checkpoint
-from rm.distributed import Processes
-from rm.journal import read
+from rm.distributed import ProcessGroup
 from rm.options import TrialError, parse_trial
+from rm.rundir import checkpoint
+from rm.rundir.journal import read
 from rm.train import fit
 from rm.trainer import Run
 from tests.conftest import ROOT, deterministic, write_trial
@@ -116,13 +116,13 @@ def test_two_processes_survive_a_kill_bit_for_bit(shared, tmp_path):
 def test_groups_and_batches_must_be_shareable(shared, monkeypatch):
     monkeypatch.setattr("torch.distributed.new_group", lambda backend: None)
     with pytest.raises(TrialError, match="must be multiples of the number of processes, 4"):
-        Run(parse_trial(shared), CPU, Processes(0, 4))
+        Run(parse_trial(shared), CPU, ProcessGroup(0, 4))
 
 
 @pytest.mark.parametrize(("length", "count"), [(61, 2), (16, 2), (7, 3), (2, 2)])
 def test_shares_cover_every_position_once(length, count, monkeypatch):
     monkeypatch.setattr("torch.distributed.new_group", lambda backend: None)
-    shares = [Processes(rank, count).share(5, 5 + length) for rank in range(count)]
+    shares = [ProcessGroup(rank, count).share(5, 5 + length) for rank in range(count)]
     assert [i for share in shares for i in range(share.start, share.stop)] == list(
         range(5, 5 + length)
     )

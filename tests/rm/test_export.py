@@ -5,9 +5,9 @@ import sys
 
 import torch
 
-from rm import checkpoint
 from rm.export import exported
 from rm.options import find, parse_trial
+from rm.rundir import checkpoint
 from rm.train import fit
 from tests.conftest import ROOT, write_trial
 

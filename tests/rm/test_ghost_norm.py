@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rm.ghost_norm import group_batch_norm
+from rm.backbones._ghost_norm import group_batch_norm
 
 
 def network():

@@ -19,8 +19,8 @@ from rm.datasets import DataError, _whole, load
 from rm.datasets.imagenet import imagenet
 from rm.input import stream
 from rm.input.shards import main as pack
-from rm.journal import read
 from rm.options import find, parse_trial
+from rm.rundir.journal import read
 from rm.trainer import Run
 from tests.conftest import ROOT, write_trial
 from tests.rm.imagenet_tree import CLASSES, make_tree
@@ -104,7 +104,7 @@ def test_the_number_of_readers_changes_nothing(pictures, monkeypatch):
 
 def test_two_processes_show_what_one_shows(pictures, monkeypatch):
     monkeypatch.setattr("torch.distributed.new_group", lambda backend: None)
-    monkeypatch.setattr("rm.distributed.Processes.wrap", lambda self, model: model)
+    monkeypatch.setattr("rm.distributed.ProcessGroup.wrap", lambda self, model: model)
     pictures["train"] |= {"batch_size": 4, "batch_norm_groups": 2}
     whole = Run(parse_trial(pictures), CPU)
     both = [Run(parse_trial(pictures), CPU, stream_processes(rank)) for rank in (0, 1)]
@@ -117,9 +117,9 @@ def test_two_processes_show_what_one_shows(pictures, monkeypatch):
 
 
 def stream_processes(rank):
-    from rm.distributed import Processes
+    from rm.distributed import ProcessGroup
 
-    return Processes(rank, 2)
+    return ProcessGroup(rank, 2)
 
 
 def test_evaluation_counts_every_picture_once(pictures, monkeypatch):
@@ -127,7 +127,7 @@ def test_evaluation_counts_every_picture_once(pictures, monkeypatch):
     whole = run.evaluate()
     monkeypatch.setattr(stream, "EVALUATION_BATCH", 5)
     assert run.evaluate() == pytest.approx(whole)
-    found = list(run.test.plain_batches(slice(0, CLASSES), 500))
+    found = list(run.test.eval_batches(slice(0, CLASSES), 500))
     assert [len(labels) for _, labels in found] == [5, 5, 2]
     assert torch.cat([labels for _, labels in found]).tolist() == list(range(CLASSES))
     run.close()

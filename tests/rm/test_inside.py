@@ -9,7 +9,7 @@ from torch import nn
 
 from launch.spec import catalog
 from rm import options
-from rm.backbones import Taps, imagenet
+from rm.backbones import FeatureHooks, imagenet
 from rm.backbones.densenet import DenseNet
 from rm.backbones.pyramidnet import PyramidNet
 from rm.backbones.resnet import resnet8
@@ -72,7 +72,9 @@ def test_a_backbone_has_what_its_file_says(name):
         assert maps[stages[-1]].shape[1] == backbone.num_features
         if "residual branches" in has:
             assert (
-                len(backbone.branches()) == len({id(branch) for branch in backbone.branches()}) > 0
+                len(backbone.residual_branches())
+                == len({id(branch) for branch in backbone.residual_branches()})
+                > 0
             )
 
 
@@ -87,7 +89,7 @@ def test_a_backbone_has_what_its_file_says(name):
 )
 def test_every_residual_branch_is_found(name, count):
     with torch.device("meta"):
-        assert len(find("backbone", name)(4, 3).branches()) == count
+        assert len(find("backbone", name)(4, 3).residual_branches()) == count
 
 
 @pytest.mark.parametrize("name", ["resnet8", "pyramidnet200_240", "imagenet_resnet50"])
@@ -98,10 +100,10 @@ def test_a_branch_is_all_that_is_added_to_the_shortcut(name):
     torch.manual_seed(0)
     backbone = SMALL[name]()
     images, _ = batch(2, 32)
-    taps = Taps({str(i): branch for i, branch in enumerate(backbone.branches())})
-    with taps.changing(lambda _, output: torch.zeros_like(output)):
+    hooks = FeatureHooks({str(i): branch for i, branch in enumerate(backbone.residual_branches())})
+    with hooks.active(lambda _, output: torch.zeros_like(output)):
         before = backbone(images)
-        for branch in backbone.branches():
+        for branch in backbone.residual_branches():
             for parameter in branch.parameters():
                 nn.init.normal_(parameter)
         after = backbone(images)
@@ -111,15 +113,15 @@ def test_a_branch_is_all_that_is_added_to_the_shortcut(name):
 
 def test_taps_act_only_when_open_and_training():
     network = nn.Sequential(nn.Identity(), nn.Identity())
-    taps = Taps({"first": network[0]})
+    hooks = FeatureHooks({"first": network[0]})
     x = torch.ones(2)
     assert torch.equal(network(x), x)
-    with taps.changing(lambda name, value: value + len(name)):
+    with hooks.active(lambda name, value: value + len(name)):
         assert torch.equal(network(x), x + 5)
         assert torch.equal(network.eval()(x), x)
     network.train()
     assert torch.equal(network(x), x)
-    with pytest.raises(ZeroDivisionError), taps.changing(lambda _, value: value / (1 // 0)):
+    with pytest.raises(ZeroDivisionError), hooks.active(lambda _, value: value / (1 // 0)):
         network(x)
     assert torch.equal(network(x), x), "an error closes them too"
 

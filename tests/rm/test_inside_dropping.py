@@ -112,7 +112,7 @@ def test_stochastic_depth_survival_falls_linearly_and_the_mean_is_kept():
             self.parts = nn.ModuleList(nn.Identity() for _ in range(8))
             self.outputs = []
 
-        def branches(self):
+        def residual_branches(self):
             return list(self.parts)
 
         def forward(self, images):
@@ -147,7 +147,8 @@ def test_stochastic_depth_leaves_out_branches_and_their_gradients():
     loss.backward()
     assert method.observed == {"survived": pytest.approx(1 / 3)}
     touched = [
-        any(p.grad is not None and p.grad.any() for p in b.parameters()) for b in model.branches()
+        any(p.grad is not None and p.grad.any() for p in b.parameters())
+        for b in model.residual_branches()
     ]
     assert touched == [True, False, False]
     assert model.stem[0].weight.grad.any()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from rm.history import History
+from rm.methods._history import History
 from rm.methods.baseline import Baseline
 from rm.methods.cutmix import CutMix
 from rm.methods.mixup import Mixup

@@ -12,9 +12,9 @@ import time
 import pytest
 import torch
 
-from rm import checkpoint
-from rm.journal import read
 from rm.options import TrialError, find, load_trial, parse_trial
+from rm.rundir import checkpoint
+from rm.rundir.journal import read
 from rm.schedules import constant, cosine, step
 from rm.train import Diverged, Interrupted, fit
 from rm.trainer import Run

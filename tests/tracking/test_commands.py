@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from launch.spec.load import load_spec
 from launch.worker import system_metrics
-from rm import checkpoint
+from rm.rundir import checkpoint
 from rm.options import find
 from tests.conftest import ROOT
 from tests.launch.conftest import write_spec  # noqa: F401  the fixture

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from rm.journal import Journal, read
 from rm.options import Trial, TrialError, find
+from rm.rundir.journal import Journal, read
 
 
 class Notes:

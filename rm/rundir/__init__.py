@@ -1,0 +1,1 @@
+"""What a trial leaves in its run directory: journal, checkpoints, weights, provenance."""
