@@ -26,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] not in (*commands(), "-h", "--help"):
         words.insert(0, "run")
-    given = _parser(words[0] if words else "--help").parse_args(words or ["--help"])
+    args = _parser(words[0] if words else "--help").parse_args(words or ["--help"])
     try:
-        return int(given.function(given))
+        return int(args.function(args))
     except SpecError as error:
         print(error, file=sys.stderr)
     except (FilterError, UsageError, CatalogError) as error:
@@ -52,6 +52,6 @@ def _parser(asked: str) -> argparse.ArgumentParser:
     for name in commands() if asked.startswith("-") else [asked]:
         module = importlib.import_module(f"launch.commands.{name}")
         command = choices.add_parser(name, help=module.HELP, description=module.__doc__)
-        command.set_defaults(function=module.execute)
+        command.set_defaults(function=module.run)
         module.add_arguments(command)
     return parser

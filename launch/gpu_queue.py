@@ -30,7 +30,7 @@ from launch.paths import EXPERIMENTS, ROOT, results_dir, runs_dir
 from launch.plan import Planned, make_plan
 from launch.runs import archive, rundir
 from launch.runs.archive import Record, RecordError, committed, make_record, read, read_run
-from launch.runs.import_archive import Files, ParcelError, read_archive, source_digest
+from launch.runs.import_archive import Files, ArchiveError, read_archive, source_digest
 from launch.spec.load import SpecError, load_spec
 
 DEFAULT: tuple[tuple[str, list[str]], ...] = (
@@ -254,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(given.function(given))
     except SpecError as error:
         print(error, file=sys.stderr)
-    except (UsageError, FilterError, CatalogError, RecordError, ParcelError) as error:
+    except (UsageError, FilterError, CatalogError, RecordError, ArchiveError) as error:
         print(f"error: {error}", file=sys.stderr)
     return 2
 

@@ -161,7 +161,7 @@ def _states(
     states |= dict.fromkeys(finished, "finished")
     others = [identity for identity in made if identity not in finished]
     states |= zip(
-        others, parallel.each(lambda identity: look(runs / identity), others), strict=True
+        others, parallel.map_io(lambda identity: look(runs / identity), others), strict=True
     )
     return states
 

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from launch.runs import rundir
-from launch.runs.job import Ended
+from launch.runs.job import Outcome
 
 PLAIN_SECONDS = 60.0
 
@@ -53,7 +53,7 @@ class ProgressWatcher:
     def __exit__(self, *_: object) -> None:
         self.bars.stop() if self.live else None
 
-    def started(self, run_dir: Path) -> None:
+    def on_start(self, run_dir: Path) -> None:
         self.begun[run_dir] = None
         self.over.discard(run_dir)
         if run_dir not in self.running:
@@ -61,22 +61,22 @@ class ProgressWatcher:
                 f"  {self.labels[run_dir]}", total=self.epochs[run_dir] or None
             )
 
-    def died(self, run_dir: Path, how: str) -> None:
+    def on_death(self, run_dir: Path, how: str) -> None:
         memory = (
             " (killed by the system, if memory ran out: try fewer --workers)"
             if "SIGKILL" in how
             else ""
         )
-        self._print(f"{self.labels[run_dir]}: {how}{memory}; another worker goes on with it")
+        self._print(f"{self.labels[run_dir]}: {how}{memory}; retrying on another worker")
 
-    def ended(self, run_dir: Path, ended: Ended) -> None:
+    def on_end(self, run_dir: Path, outcome: Outcome) -> None:
         self.over.add(run_dir)
         if run_dir in self.running:
             self.bars.remove_task(self.running.pop(run_dir))
-        self.done += ended.outcome == "finished"
+        self.done += outcome.status == "finished"
         self.bars.update(self.total, completed=self.done)
-        if ended.outcome in ("failed", "interrupted"):
-            self._print(f"{self.labels[run_dir]}: {ended.outcome}: {ended.error}")
+        if outcome.status in ("failed", "interrupted"):
+            self._print(f"{self.labels[run_dir]}: {outcome.status}: {outcome.error}")
 
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)

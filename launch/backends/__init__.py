@@ -3,7 +3,7 @@ its library.
 
 A backend's module defines
 
-    run(run_dirs, watcher, *, workers, trials_per_gpu, **settings) -> dict[Path, Ended]
+    run(run_dirs, watcher, *, workers, trials_per_gpu, **settings) -> dict[Path, Outcome]
 
 and, where it has options of its own, `add_arguments(group)` (argparse) and `settings(given) ->
 dict` (checked; UsageError for what is wrong). One whose scheduler works on after the command has
@@ -23,18 +23,18 @@ run directories. Libraries are imported inside functions, so that `--help` does 
 from pathlib import Path
 from typing import Protocol
 
-from launch.runs.job import Ended
+from launch.runs.job import Outcome
 
 
 class Watcher(Protocol):
     """What a backend tells while it runs; the calls come from one thread."""
 
-    def started(self, run_dir: Path) -> None: ...
+    def on_start(self, run_dir: Path) -> None: ...
 
-    def died(self, run_dir: Path, how: str) -> None:
+    def on_death(self, run_dir: Path, how: str) -> None:
         """Its worker process ended without an answer; another one takes over."""
 
-    def ended(self, run_dir: Path, ended: Ended) -> None: ...
+    def on_end(self, run_dir: Path, outcome: Outcome) -> None: ...
 
     def tick(self) -> None:
         """Called about once a second."""

@@ -19,7 +19,7 @@ from launch.backends.queue import Trials, by_processes, on_signals
 from launch.errors import UsageError
 from launch.gpus import visible_gpus
 from launch.paths import ROOT
-from launch.runs.job import Ended
+from launch.runs.job import Outcome
 
 
 def slots(workers: int | None, trials_per_gpu: int, trials: int) -> list[dict[str, str]]:
@@ -73,7 +73,7 @@ def run(
     *,
     workers: int | None = None,
     trials_per_gpu: int = 1,
-) -> dict[Path, Ended]:
+) -> dict[Path, Outcome]:
     """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and
     stop; twice: kill.
 
@@ -169,7 +169,7 @@ class Pool:
             if worker.process.poll() is None:
                 worker.process.send_signal(signal.SIGTERM if self.stops == 1 else signal.SIGKILL)
 
-    def run(self) -> dict[Path, Ended]:
+    def run(self) -> dict[Path, Outcome]:
         try:
             for environment in self.environments:
                 if not self.stops:
@@ -207,7 +207,7 @@ class Pool:
         if self.trials.queue and not self.stops:
             worker.give(self.trials.queue.popleft())
             if worker.run_dir:
-                self.trials.watcher.started(worker.run_dir)
+                self.trials.watcher.on_start(worker.run_dir)
 
     def _listen(self, worker: _Worker) -> None:
         for answer in worker.answers():

@@ -11,7 +11,7 @@ from typing import Any
 
 from launch.backends import Watcher
 from launch.runs import rundir
-from launch.runs.job import Ended
+from launch.runs.job import Outcome
 from launch.runs.resources import wanted
 
 MOST_DEATHS = 3
@@ -29,7 +29,7 @@ class Trials:
         """Under another launcher's lease: done when it is done, ours when it let go."""
         self.watcher = watcher
         self.deaths: dict[Path, int] = {}
-        self.ended: dict[Path, Ended] = {}
+        self.ended: dict[Path, Outcome] = {}
 
     @property
     def left(self) -> bool:
@@ -41,7 +41,7 @@ class Trials:
         if answer["outcome"] == "busy":
             self.elsewhere.append(run_dir)
         else:
-            self.end(run_dir, Ended(answer["outcome"], answer["error"]))
+            self.end(run_dir, Outcome(answer["outcome"], answer["error"]))
 
     def died(self, run_dir: Path, how: str, *, stopping: bool, blame: bool = True) -> None:
         """Its worker ended without an answer: it goes to another one, unless workers keep dying of
@@ -51,13 +51,14 @@ class Trials:
         """
         self.deaths[run_dir] = self.deaths.get(run_dir, 0) + blame
         if stopping:
-            self.end(run_dir, Ended("interrupted", how))
+            self.end(run_dir, Outcome("interrupted", how))
         elif self.deaths[run_dir] >= MOST_DEATHS:
             self.end(
-                run_dir, Ended("failed", f"{how}, {MOST_DEATHS} times; see {run_dir / 'log.txt'}")
+                run_dir,
+                Outcome("failed", f"{how}, {MOST_DEATHS} times; see {run_dir / 'log.txt'}"),
             )
         else:
-            self.watcher.died(run_dir, how)
+            self.watcher.on_death(run_dir, how)
             self.queue.appendleft(run_dir)
 
     def look_elsewhere(self) -> None:
@@ -68,18 +69,18 @@ class Trials:
                 continue
             self.elsewhere.remove(run_dir)
             if state == "finished":
-                self.end(run_dir, Ended("finished", None))
+                self.end(run_dir, Outcome("finished", None))
             else:
                 self.queue.append(run_dir)
 
-    def end(self, run_dir: Path, ended: Ended) -> None:
+    def end(self, run_dir: Path, ended: Outcome) -> None:
         self.ended[run_dir] = ended
-        self.watcher.ended(run_dir, ended)
+        self.watcher.on_end(run_dir, ended)
 
-    def close(self) -> dict[Path, Ended]:
+    def close(self) -> dict[Path, Outcome]:
         """How each ended, once no worker works any more."""
         for run_dir in (*self.queue, *self.elsewhere):
-            self.end(run_dir, Ended("interrupted", "not started"))
+            self.end(run_dir, Outcome("interrupted", "not started"))
         return self.ended
 
 

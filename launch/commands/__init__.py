@@ -1,5 +1,5 @@
 """The commands of `launch/run.py`, one module each: `HELP`, `add_arguments(parser)`,
-`execute(given) -> exit status`.
+`run(args) -> exit status`.
 
 What several of them need is here: the arguments that choose trials, the specs they name, and how
 things are said.
@@ -72,16 +72,16 @@ def _seeds(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def load_specs(given: argparse.Namespace, samples: bool = True) -> list[Spec]:
+def load_specs(args: argparse.Namespace, samples: bool = True) -> list[Spec]:
     """All specs named; with `samples`, a search's samples and winner are cells as well, as far as
     they are known.
 
     The mistakes of all specs are printed before the first one ends the command.
     """
     specs, errors = [], []
-    for name in given.specs:
+    for name in args.specs:
         try:
-            spec = load_spec(_find(name), given.profile, given.seeds)
+            spec = load_spec(_find(name), args.profile, args.seeds)
             specs.append(whole(spec) if samples else spec)
         except SpecError as error:
             errors.append(error)

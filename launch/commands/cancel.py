@@ -13,7 +13,7 @@ from launch.console import say
 from launch.paths import runs_dir
 from launch.plan import make_plan
 from launch.runs import rundir
-from launch.runs.status import Sight, Survey, ask_schedulers
+from launch.runs.status import RunDirSnapshot, StatusReader, ask_schedulers
 
 HELP = "stop trials: checkpoint those that run, take those that wait out of the queue"
 ANSWER_SECONDS = 20.0
@@ -30,7 +30,7 @@ _WORDS = {
     "left": "asked not to begin: its job leaves it alone",
     "unheard": "asked not to begin: its job leaves it alone when it starts; the scheduler could "
     "not be asked to drop it",
-    "waiting": "will not be begun by whoever has it in a queue",
+    "waiting": "will not start",
 }
 
 
@@ -44,10 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_filters(parser)
 
 
-def execute(given: argparse.Namespace) -> int:
-    run_dirs = _chosen(given)
+def run(args: argparse.Namespace) -> int:
+    run_dirs = _chosen(args)
     done = cancel(run_dirs)
-    if given.json:
+    if args.json:
         print(
             json.dumps(
                 {"trials": [{"id": name, "done": word} for name, word in done.items()]}, indent=1
@@ -63,13 +63,13 @@ def execute(given: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(given: argparse.Namespace) -> list[Path]:
+def _chosen(args: argparse.Namespace) -> list[Path]:
     """The run directories of all targets, each once."""
-    specs = [target for target in given.targets if is_spec(target)]
-    chosen = [find_run(target) for target in given.targets if target not in specs]
+    specs = [target for target in args.targets if is_spec(target)]
+    chosen = [find_run(target) for target in args.targets if target not in specs]
     if specs:
-        given.specs = specs
-        plan = make_plan(load_specs(given), runs_dir(), given.where, Survey(runs_dir()).state)
+        args.specs = specs
+        plan = make_plan(load_specs(args), runs_dir(), args.where, StatusReader(runs_dir()).state)
         chosen += [runs_dir() / name for name in plan.unique]
     return list(dict.fromkeys(chosen))
 
@@ -79,16 +79,18 @@ def cancel(run_dirs: Iterable[Path]) -> dict[str, str]:
 
     The request is written first: a job that starts while it is being withdrawn finds it.
     """
-    survey = Survey(runs_dir())
-    states = {run_dir: survey.state(run_dir) for run_dir in run_dirs}
-    sights = {run_dir: survey.seen[run_dir] for run_dir in states if run_dir in survey.seen}
-    unfinished = [run_dir for run_dir, sight in sights.items() if sight.state != "finished"]
+    reader = StatusReader(runs_dir())
+    states = {run_dir: reader.state(run_dir) for run_dir in run_dirs}
+    snapshots = {run_dir: reader.seen[run_dir] for run_dir in states if run_dir in reader.seen}
+    unfinished = [
+        run_dir for run_dir, snapshot in snapshots.items() if snapshot.state != "finished"
+    ]
     for run_dir in unfinished:
         rundir.request_cancel(run_dir)
-    withdrawn = _withdraw({run_dir: sights[run_dir] for run_dir in unfinished})
+    withdrawn = _withdraw({run_dir: snapshots[run_dir] for run_dir in unfinished})
     done = {}
     for run_dir, state in states.items():
-        if run_dir not in sights or state == "finished":
+        if run_dir not in snapshots or state == "finished":
             done[run_dir] = "finished" if state == "finished" else "never"
         elif state == "running":
             done[run_dir] = "stopping"
@@ -98,22 +100,24 @@ def cancel(run_dirs: Iterable[Path]) -> dict[str, str]:
     return {run_dir.name: word for run_dir, word in done.items()}
 
 
-def _withdraw(sights: Mapping[Path, Sight]) -> dict[Path, str]:
+def _withdraw(snapshots: Mapping[Path, RunDirSnapshot]) -> dict[Path, str]:
     """Take jobs that wait out of their schedulers' queues; what starts meanwhile, or is shared
     with others, finds the request.
     """
     words = {
-        run_dir: "left" for run_dir, job in ask_schedulers(sights).items() if job.state != "gone"
+        run_dir: "left"
+        for run_dir, job in ask_schedulers(snapshots).items()
+        if job.state != "gone"
     }
-    given: dict[str, list[Path]] = {}
+    by_backend: dict[str, list[Path]] = {}
     for run_dir in words:
-        given.setdefault(str((sights[run_dir].job or {})["backend"]), []).append(run_dir)
-    for name, run_dirs in given.items():
+        by_backend.setdefault(str((snapshots[run_dir].job or {})["backend"]), []).append(run_dir)
+    for name, run_dirs in by_backend.items():
         try:
             importlib.import_module(f"launch.backends.{name}.backend").withdraw(run_dirs)
         except RuntimeError as error:
             say(f"{name}: {error}")
-    after = ask_schedulers({run_dir: sights[run_dir] for run_dir in words})
+    after = ask_schedulers({run_dir: snapshots[run_dir] for run_dir in words})
     ends = {"gone": "withdrawn", "unknown": "unheard"}
     return {run_dir: ends.get(job.state, "left") for run_dir, job in after.items()}
 

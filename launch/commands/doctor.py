@@ -38,22 +38,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_backend_choice(parser)
 
 
-def execute(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Exit status 1 where something is wrong."""
-    backend = chosen_backend(given)
-    settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
-    specs = load_specs(given) if given.specs else []
-    if given.submit and not hasattr(backend, "examine"):
+    backend = chosen_backend(args)
+    settings: dict[str, Any] = backend.settings(args) if hasattr(backend, "settings") else {}
+    specs = load_specs(args) if args.specs else []
+    if args.submit and not hasattr(backend, "examine"):
         raise UsageError(
-            f"--submit tests a node through a scheduler; --backend {given.backend} has none"
+            f"--submit tests a node through a scheduler; --backend {args.backend} has none"
         )
     data = checks.data_sets_of(trial for spec in specs for trial in spec.trials)
     found = []
-    for check in _all(backend, settings, data, given.submit):
+    for check in _all(backend, settings, data, args.submit):
         found.append(check)
-        if not given.json:
+        if not args.json:
             print(_line(check), flush=True)
-    if given.json:
+    if args.json:
         print(
             json.dumps(
                 {"checks": [check._asdict() for check in found]}, indent=1, ensure_ascii=False

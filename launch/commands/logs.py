@@ -14,7 +14,7 @@ from launch.console import say
 from launch.errors import UsageError
 from launch.paths import results_dir
 from launch.runs import rundir
-from launch.runs.status import Standing, Survey, look, trial_of
+from launch.runs.status import TrialStatus, StatusReader, read_snapshot, trial_of
 
 HELP = "print a trial's log and journal, with the tracebacks of its failures"
 POLL_SECONDS = 0.5
@@ -30,19 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print log and journal as JSON")
 
 
-def execute(given: argparse.Namespace) -> int:
-    run_dir = find_run(given.trial)
-    if given.json and given.follow:
+def run(args: argparse.Namespace) -> int:
+    run_dir = find_run(args.trial)
+    if args.json and args.follow:
         raise UsageError("--json prints what is there now; it does not go with -f")
-    if given.json:
+    if args.json:
         print(_to_json(run_dir))
         return 0
     say(_in_words(run_dir))
     try:
-        _Printer(run_dir).print(given.follow)
+        _Printer(run_dir).print(args.follow)
     except KeyboardInterrupt:
         return 0
-    if given.follow:
+    if args.follow:
         say(_in_words(run_dir))
     return 0
 
@@ -65,7 +65,7 @@ class _Printer:
             if time.monotonic() - looked >= LOOK_SECONDS:
                 looked, ended = (
                     time.monotonic(),
-                    standing(self.run_dir).state not in ("running", "waiting"),
+                    status(self.run_dir).state not in ("running", "waiting"),
                 )
             if not ended:
                 time.sleep(POLL_SECONDS)
@@ -119,9 +119,9 @@ class _Printer:
         return f"{when} {kind}{place}"
 
 
-def standing(run_dir: Path) -> Standing:
+def status(run_dir: Path) -> TrialStatus:
     """How this one trial stands."""
-    return Survey(run_dir.parent).standings({run_dir: _epochs(run_dir)})[run_dir]
+    return StatusReader(run_dir.parent).statuses({run_dir: _epochs(run_dir)})[run_dir]
 
 
 def _epochs(run_dir: Path) -> int:
@@ -132,7 +132,7 @@ def _epochs(run_dir: Path) -> int:
 
 
 def _in_words(run_dir: Path) -> str:
-    now = standing(run_dir)
+    now = status(run_dir)
     epoch = f"epoch {now.epoch} of {_epochs(run_dir)}" if now.epoch else ""
     said = [now.state, epoch, f"job {now.job}" if now.job else "", now.where, now.note]
     return f"{run_dir.name}: {', '.join(filter(None, said))}"
@@ -142,7 +142,7 @@ def job_logs(run_dir: Path) -> list[Path]:
     """What its newest job printed: a scheduler's backend keeps it in results/<backend>/<job
     name>/<job id>_*.out.
     """
-    job = look(run_dir).job
+    job = read_snapshot(run_dir).job
     if job is None or "name" not in job:
         return []
     return sorted(
@@ -158,7 +158,7 @@ def _to_json(run_dir: Path) -> str:
     events, _ = rundir.read_events(run_dir)
     found = {
         "id": run_dir.name,
-        **standing(run_dir)._asdict(),
+        **status(run_dir)._asdict(),
         "log": log,
         "events": events,
         "failures": [event for event in events if event["event"] == "failed"],

@@ -13,6 +13,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
 
 
-def execute(given: argparse.Namespace) -> int:
-    show(make_plan(load_specs(given), runs_dir(), given.where), given.json)
+def run(args: argparse.Namespace) -> int:
+    show(make_plan(load_specs(args), runs_dir(), args.where), args.json)
     return 0

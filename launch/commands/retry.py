@@ -11,8 +11,8 @@ from launch.commands.status import Row, rows_of, to_json
 from launch.console import say
 from launch.paths import runs_dir
 from launch.plan import Plan, make_plan
-from launch.runs.job import Ended
-from launch.runs.status import Survey
+from launch.runs.job import Outcome
+from launch.runs.status import StatusReader
 from launch.search.state import samples_of
 from launch.worker import system_metrics
 
@@ -24,16 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_backend_arguments(parser)
 
 
-def execute(given: argparse.Namespace) -> int:
-    backend = chosen_backend(given)
-    system_metrics.ask(given.system_metrics)
-    rows = _look(given)
-    settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
-    ended: dict[Path, Ended] = {}
+def run(args: argparse.Namespace) -> int:
+    backend = chosen_backend(args)
+    system_metrics.ask(args.system_metrics)
+    rows = _look(args)
+    settings: dict[str, Any] = backend.settings(args) if hasattr(backend, "settings") else {}
+    ended: dict[Path, Outcome] = {}
     wrong = [
         row.use for row in rows if row.state in ("failed", "lost") and row.use.state != "refused"
     ]
-    samples = samples_of(load_specs(given))
+    samples = samples_of(load_specs(args))
     chosen = [use for use in wrong if use.trial.id not in samples]
     if len(chosen) < len(wrong):
         left = len({use.trial.id for use in wrong} & samples)
@@ -48,12 +48,12 @@ def execute(given: argparse.Namespace) -> int:
             }.values()
         )
         say(f"{counts['failed']} failed and {counts['lost']} lost are tried again")
-        prepare_as_asked(chosen, given)
+        prepare_as_asked(chosen, args)
         ended = run_plan(
             Plan(tuple(chosen)),
             backend,
-            workers=given.workers,
-            trials_per_gpu=given.trials_per_gpu,
+            workers=args.workers,
+            trials_per_gpu=args.trials_per_gpu,
             **settings,
         )
     elif not wrong:
@@ -61,13 +61,13 @@ def execute(given: argparse.Namespace) -> int:
             "nothing has failed and nothing is lost; what is waiting or interrupted goes on with "
             "`run`"
         )
-    if given.json:
+    if args.json:
         again = {use.trial.id for use in chosen}
-        print(to_json([row for row in _look(given) if row.use.trial.id in again]))
-    outcomes = Counter(end.outcome for end in ended.values())
+        print(to_json([row for row in _look(args) if row.use.trial.id in again]))
+    outcomes = Counter(end.status for end in ended.values())
     return 1 if outcomes["failed"] else 130 if outcomes["interrupted"] else 0
 
 
-def _look(given: argparse.Namespace) -> list[Row]:
-    survey = Survey(runs_dir())
-    return rows_of(make_plan(load_specs(given), runs_dir(), given.where, survey.state), survey)
+def _look(args: argparse.Namespace) -> list[Row]:
+    reader = StatusReader(runs_dir())
+    return rows_of(make_plan(load_specs(args), runs_dir(), args.where, reader.state), reader)

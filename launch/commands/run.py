@@ -18,7 +18,7 @@ from launch.paths import results_dir, runs_dir
 from launch.plan import Plan, Planned, make_plan
 from launch.runs import parallel, rundir
 from launch.runs.create import prepare
-from launch.runs.job import Ended
+from launch.runs.job import Outcome
 from launch.runs.resources import differs, misfit, parse
 from launch.search.run import Searched, announce, carry_out, check
 from launch.search.state import set_aside
@@ -91,42 +91,42 @@ def _backend(name: str) -> ModuleType:
     )
 
 
-def chosen_backend(given: argparse.Namespace) -> ModuleType:
+def chosen_backend(args: argparse.Namespace) -> ModuleType:
     """The module that --backend names."""
-    if given.backend not in _backends():
-        raise UsageError(f"unknown backend '{given.backend}'{near(given.backend, _backends())}")
-    return _backend(given.backend)
+    if args.backend not in _backends():
+        raise UsageError(f"unknown backend '{args.backend}'{near(args.backend, _backends())}")
+    return _backend(args.backend)
 
 
-def execute(given: argparse.Namespace) -> int:
-    backend = chosen_backend(given)
-    system_metrics.ask(given.system_metrics)
-    specs = load_specs(given)
-    check(specs, given.backend)
-    plan = make_plan(specs, runs_dir(), given.where)
-    settings: dict[str, Any] = backend.settings(given) if hasattr(backend, "settings") else {}
-    if given.dry_run:
-        show(plan, given.json)
+def run(args: argparse.Namespace) -> int:
+    backend = chosen_backend(args)
+    system_metrics.ask(args.system_metrics)
+    specs = load_specs(args)
+    check(specs, args.backend)
+    plan = make_plan(specs, runs_dir(), args.where)
+    settings: dict[str, Any] = backend.settings(args) if hasattr(backend, "settings") else {}
+    if args.dry_run:
+        show(plan, args.json)
         announce(specs)
         return 0
-    if given.force:
+    if args.force:
         _set_aside(plan)
     searched = Searched(specs, 0)
     if any(spec.search for spec in specs):
-        searched = _searched(given, settings)
+        searched = _searched(args, settings)
         if searched.status == 130:
             return 130
-    if given.force or searched.specs is not specs:
-        plan = make_plan(searched.specs, runs_dir(), given.where)
+    if args.force or searched.specs is not specs:
+        plan = make_plan(searched.specs, runs_dir(), args.where)
     for refusal in plan.refusals():
         say(f"refused: {refusal}")
-    prepare_as_asked([use for use in plan.uses if use.state != "refused"], given)
+    prepare_as_asked([use for use in plan.uses if use.state != "refused"], args)
     ended = run_plan(
-        plan, backend, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings
+        plan, backend, workers=args.workers, trials_per_gpu=args.trials_per_gpu, **settings
     )
-    if given.json:
-        print(make_plan(load_specs(given), runs_dir(), given.where).to_json())
-    outcomes = Counter(end.outcome for end in ended.values())
+    if args.json:
+        print(make_plan(load_specs(args), runs_dir(), args.where).to_json())
+    outcomes = Counter(end.status for end in ended.values())
     if outcomes["failed"]:
         return 1
     if outcomes["interrupted"]:
@@ -134,19 +134,17 @@ def execute(given: argparse.Namespace) -> int:
     return 3 if plan.refusals() else searched.status
 
 
-def prepare_as_asked(uses: Sequence[Planned], given: argparse.Namespace) -> None:
+def prepare_as_asked(uses: Sequence[Planned], args: argparse.Namespace) -> None:
     """Make the run directories; UsageError where `--gpus` does not fit what is to run."""
     for use in uses:
         why = (
-            misfit(use.trial.values, given.gpus)
-            if given.gpus and use.state != "finished"
-            else None
+            misfit(use.trial.values, args.gpus) if args.gpus and use.state != "finished" else None
         )
         if why:
-            raise UsageError(f"--gpus {given.gpus.nodes}x{given.gpus.gpus}: {use.label}: {why}")
-    prepare(uses, runs_dir(), given.gpus)
+            raise UsageError(f"--gpus {args.gpus.nodes}x{args.gpus.gpus}: {use.label}: {why}")
+    prepare(uses, runs_dir(), args.gpus)
     asked = {
-        use.trial.id: given.gpus or use.cell.resources
+        use.trial.id: args.gpus or use.cell.resources
         for use in uses
         if use.state in ("interrupted", "failed")
     }
@@ -162,18 +160,18 @@ def prepare_as_asked(uses: Sequence[Planned], given: argparse.Namespace) -> None
         )
 
 
-def _searched(given: argparse.Namespace, settings: dict[str, Any]) -> Searched:
+def _searched(args: argparse.Namespace, settings: dict[str, Any]) -> Searched:
     """The specs as they were written, those that search with what they found; --where is about
     rows and starts no search.
     """
-    specs = load_specs(given, samples=False)
-    if given.where:
+    specs = load_specs(args, samples=False)
+    if args.where:
         return Searched(specs, 0)
-    if given.force:
+    if args.force:
         for spec in specs:
             set_aside(spec)
     return carry_out(
-        specs, _Mirroring, workers=given.workers, trials_per_gpu=given.trials_per_gpu, **settings
+        specs, _Mirroring, workers=args.workers, trials_per_gpu=args.trials_per_gpu, **settings
     )
 
 
@@ -197,13 +195,13 @@ def _set_aside(plan: Plan) -> None:
             (runs_dir() / identity).rename(target)
 
 
-def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, Ended]:
+def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, Outcome]:
     """Run what is to run, cancelled or not, mirroring as it goes; say at the end what happened and
     how to go on.
     """
     began, runs = time.monotonic(), runs_dir()
     to_run = {runs / use.trial.id: use for use in plan.to_run()}
-    parallel.each(rundir.clear_cancel, list(to_run))
+    parallel.map_io(rundir.clear_cancel, list(to_run))
     everything = [
         runs / identity for identity, use in plan.unique.items() if use.state != "refused"
     ]
@@ -221,16 +219,16 @@ def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, End
         f"running {len(to_run)} of {len(everything)} trials; {len(everything) - len(to_run)} "
         f"finished already{plan.origin()}"
     )
-    ended: dict[Path, Ended]
+    ended: dict[Path, Outcome]
     with _Mirroring(watcher, everything), watcher:
         ended = backend.run(longest_first(list(to_run)), watcher, **settings)
-    outcomes = Counter(end.outcome for end in ended.values())
+    outcomes = Counter(end.status for end in ended.values())
     say(
         f"{', '.join(f'{n} {word}' for word, n in outcomes.items())} in "
         f"{time.monotonic() - began:.1f} s"
     )
     if outcomes["interrupted"]:
-        say("stopped; nothing is lost: the same command goes on from here")
+        say("stopped; nothing is lost: the same command resumes from here")
     elif outcomes["failed"]:
         say(
             "failed trials keep their log.txt and journal (see `logs TRIAL`); `retry SPEC.yaml` "
@@ -283,7 +281,7 @@ def _mirror(run_dirs: list[Path]) -> int | None:
     """Those that have begun: submitting many trials need not load MLflow to learn that there is
     nothing yet.
     """
-    begun = parallel.each(lambda run_dir: (run_dir / "journal.jsonl").exists(), run_dirs)
+    begun = parallel.map_io(lambda run_dir: (run_dir / "journal.jsonl").exists(), run_dirs)
     return mirror_quietly(
         [run_dir for run_dir, there in zip(run_dirs, begun, strict=True) if there]
     )

@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Becomes the server; the process number stays, so whoever started it can stop it."""
-    _check_free(given.host, given.port)
+    _check_free(args.host, args.port)
     backend = (
         os.environ.get("MLFLOW_BACKEND_STORE_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"
     )
@@ -54,20 +54,20 @@ def execute(given: argparse.Namespace) -> int:
         backend  # not in the command line, where everyone would read a password
     )
     artifacts = (results_dir() / "artifacts").as_uri()
-    say(f"http://{given.host}:{given.port} shows {backend.split('@')[-1]}; Ctrl-C stops it")
+    say(f"http://{args.host}:{args.port} shows {backend.split('@')[-1]}; Ctrl-C stops it")
     words = [
         sys.executable,
         "-m",
         "mlflow",
         "server",
         "--host",
-        given.host,
+        args.host,
         "--port",
-        str(given.port),
+        str(args.port),
     ]
     os.execv(
         sys.executable,
-        [*words, "--workers", "2", "--artifacts-destination", artifacts, *given.further],
+        [*words, "--workers", "2", "--artifacts-destination", artifacts, *args.further],
     )
 
 

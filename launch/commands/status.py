@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from launch.commands import add_selection, load_specs
 from launch.paths import runs_dir
 from launch.plan import Plan, Planned, make_plan
-from launch.runs.status import Standing, Survey, describe
+from launch.runs.status import TrialStatus, StatusReader, describe
 
 HELP = "print how every trial stands: where it runs, how far it is, why it failed"
 REFRESH_SECONDS = 2.0
@@ -48,18 +48,18 @@ class Row(NamedTuple):
     """One use of one trial, and how the trial stands."""
 
     use: Planned
-    standing: Standing
+    status: TrialStatus
 
     @property
     def state(self) -> str:
         """What the table says. What the plan knows better: what is refused, or was stopped for
         good, waits for nothing.
         """
-        idle = self.standing.state in ("waiting", "interrupted")
-        return self.use.state if idle and self.use.state not in _LIVELY else self.standing.state
+        idle = self.status.state in ("waiting", "interrupted")
+        return self.use.state if idle and self.use.state not in _LIVELY else self.status.state
 
     def cells(self) -> tuple[str, ...]:
-        use, now = self.use, self.standing
+        use, now = self.use, self.status
         spec = f"{use.spec.name} ({use.spec.profile})" if use.spec.profile else use.spec.name
         epochs = use.trial.epochs
         progress = f"{now.epoch}/{epochs}" if now.epoch or self.state == "running" else ""
@@ -84,43 +84,43 @@ class Row(NamedTuple):
             "spec": use.spec.name,
             "row": use.row,
             "seed": use.trial.seed,
-            **self.standing._asdict(),
+            **self.status._asdict(),
             "state": self.state,
             "epochs": use.trial.epochs,
             "run_dir": f"{runs}/{use.trial.id}",
         }
 
 
-def execute(given: argparse.Namespace) -> int:
-    specs = load_specs(given)
-    survey = Survey(runs_dir())
-    plan = make_plan(specs, runs_dir(), given.where, survey.state)
-    rows = rows_of(plan, survey)
-    if given.watch and not given.json:
+def run(args: argparse.Namespace) -> int:
+    specs = load_specs(args)
+    reader = StatusReader(runs_dir())
+    plan = make_plan(specs, runs_dir(), args.where, reader.state)
+    rows = rows_of(plan, reader)
+    if args.watch and not args.json:
         _watch(plan, rows)
     else:
-        print(to_json(rows) if given.json else "\n".join(lines(rows)))
+        print(to_json(rows) if args.json else "\n".join(lines(rows)))
     return 0
 
 
-def rows_of(plan: Plan, survey: Survey) -> list[Row]:
+def rows_of(plan: Plan, reader: StatusReader) -> list[Row]:
     """Every use of every trial with its standing; each trial is looked at, and asked about,
     once.
     """
     epochs = {name: use.trial.epochs for name, use in plan.unique.items()}
     done = {name for name, use in plan.unique.items() if use.state == "finished"}
     runs = runs_dir()
-    found = survey.standings(
+    found = reader.statuses(
         {runs / name: count for name, count in epochs.items() if name not in done}
     )
-    standings = {run_dir.name: standing for run_dir, standing in found.items()}
-    standings |= {
-        name: Standing(
+    statuses = {run_dir.name: status for run_dir, status in found.items()}
+    statuses |= {
+        name: TrialStatus(
             "finished", _COMMITTED if name in plan.committed else "", epoch=epochs[name]
         )
         for name in done
     }
-    return [Row(use, standings[use.trial.id]) for use in plan.uses]
+    return [Row(use, statuses[use.trial.id]) for use in plan.uses]
 
 
 def to_json(rows: Sequence[Row]) -> str:
@@ -159,7 +159,7 @@ def summary(rows: Sequence[Row]) -> str:
     unique = {row.use.trial.id: row for row in rows}
     shared = len(rows) - len(unique)
     reuse = f" ({len(rows)} cells × seeds, {shared} of them shared)" if shared else ""
-    committed = sum(row.standing.where == _COMMITTED for row in unique.values())
+    committed = sum(row.status.where == _COMMITTED for row in unique.values())
     origin = (
         f" ({committed} of the finished ones committed in results/reproduced)" if committed else ""
     )
@@ -202,13 +202,13 @@ def _looks(plan: Plan, rows: list[Row]) -> Iterator[list[Row]]:
         if not any(row.state in ("running", "waiting") for row in rows):
             return
         time.sleep(REFRESH_SECONDS)
-        finished = {row.use.trial.id: row.standing for row in rows if row.state == "finished"}
+        finished = {row.use.trial.id: row.status for row in rows if row.state == "finished"}
         others = {
             row.use.trial.id: row
-            for row in rows_of(_without(plan, set(finished)), Survey(runs_dir()))
+            for row in rows_of(_without(plan, set(finished)), StatusReader(runs_dir()))
         }
         rows = [
-            Row(use, finished.get(use.trial.id) or others[use.trial.id].standing)
+            Row(use, finished.get(use.trial.id) or others[use.trial.id].status)
             for use in plan.uses
         ]
 

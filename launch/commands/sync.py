@@ -45,28 +45,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(seeds=None)
 
 
-def execute(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     restored = archive.restore(results_dir() / "reproduced", runs_dir())
     if restored:
         say(
             f"{len(restored)} run directories made of the committed records in "
             f"{results_dir() / 'reproduced'}"
         )
-    run_dirs = _run_dirs(given)
+    run_dirs = _run_dirs(args)
     with _bar("mirrored") as progress:
-        count = mirror_quietly(run_dirs, full=given.full, progress=progress)
+        count = mirror_quietly(run_dirs, full=args.full, progress=progress)
     if count is None:
         return 1
     states = Counter(rundir.state(run_dir) for run_dir in run_dirs)
     found = ", ".join(f"{n} {state}" for state, n in states.items()) or "no runs"
     say(f"{count} of {len(run_dirs)} runs had something new ({found})")
-    return _attach_weights(run_dirs) if given.weights else 0
+    return _attach_weights(run_dirs) if args.weights else 0
 
 
-def _run_dirs(given: argparse.Namespace) -> list[Path]:
+def _run_dirs(args: argparse.Namespace) -> list[Path]:
     folder = runs_dir()
-    if given.specs:
-        ids = {trial.id: None for spec in load_specs(given) for trial in spec.trials}
+    if args.specs:
+        ids = {trial.id: None for spec in load_specs(args) for trial in spec.trials}
         return [folder / identity for identity in ids if (folder / identity).exists()]
     if not folder.exists():
         return []

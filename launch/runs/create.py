@@ -25,7 +25,7 @@ def prepare(uses: Sequence[Planned], runs: Path, resources: Resources | None = N
     for use in uses:
         by_trial.setdefault(use.trial.id, []).append(use)
     there = names(runs)
-    parallel.each(
+    parallel.map_io(
         lambda found: _prepare(f"{runs}/{found[0].trial.id}", found, there, resources),
         list(by_trial.values()),
     )

@@ -26,7 +26,7 @@ _PACKED = {
 }
 
 
-class ParcelError(ValueError):
+class ArchiveError(ValueError):
     """A file that is no archive of `rm.gpu_queue`; the message says why."""
 
 
@@ -58,7 +58,7 @@ def read_archive(path: Path) -> list[tuple[str, Files]]:
                     and parts[2] in _PACKED
                 )
                 if file is None or not (known or parts == ("manifest.json",)):
-                    raise ParcelError(
+                    raise ArchiveError(
                         f"{path}: did not expect '{entry.name}' in an archive of rm.gpu_queue"
                     )
                 if known:
@@ -68,9 +68,9 @@ def read_archive(path: Path) -> list[tuple[str, Files]]:
         for files in runs.values():
             _add_commit(files, manifest)
     except (OSError, EOFError, tarfile.TarError, ValueError, KeyError) as error:
-        if isinstance(error, ParcelError):
+        if isinstance(error, ArchiveError):
             raise
-        raise ParcelError(
+        raise ArchiveError(
             f"{path}: cannot be read as an archive of rm.gpu_queue: {error}"
         ) from None
     return [(f"{path}:runs/{identity}", files) for identity, files in sorted(runs.items())]

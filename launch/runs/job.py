@@ -2,15 +2,15 @@
 
 from typing import Literal, NamedTuple
 
-Outcome = Literal["finished", "failed", "interrupted", "submitted"]
+Status = Literal["finished", "failed", "interrupted", "submitted"]
 
 
-class Ended(NamedTuple):
+class Outcome(NamedTuple):
     """How one run directory ended (or that it went to a scheduler), and the error's text where it
     failed.
     """
 
-    outcome: Outcome
+    status: Status
     error: str | None
 
 

@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-def each(question: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+def map_io(question: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
     """The answers, in the order of the items.
 
     Asked one after the other as long as that keeps the processor busy; as soon as a batch has

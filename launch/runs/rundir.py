@@ -61,7 +61,7 @@ def finished(runs: Path, names: Sequence[str]) -> set[str]:
         return os.path.exists(f"{runs}/{name}/result.json")  # noqa: PTH110  a Path costs more than the question
 
     return {
-        name for name, found in zip(names, parallel.each(is_there, names), strict=True) if found
+        name for name, found in zip(names, parallel.map_io(is_there, names), strict=True) if found
     }
 
 

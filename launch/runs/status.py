@@ -29,7 +29,7 @@ RECENT_EPOCHS = 5
 """The time left is reckoned from this many of the last epochs."""
 
 
-class Sight(NamedTuple):
+class RunDirSnapshot(NamedTuple):
     """What one look into a run directory found. A finished one is looked at no further."""
 
     state: rundir.State
@@ -42,7 +42,7 @@ class Sight(NamedTuple):
     cancelled: bool = False
 
 
-class Standing(NamedTuple):
+class TrialStatus(NamedTuple):
     """How a trial stands, as `status` shows it."""
 
     state: State
@@ -57,13 +57,13 @@ class Standing(NamedTuple):
     heartbeat_age: float | None = None
 
 
-class Survey:
+class StatusReader:
     """Run directories, each looked at once. What is not in the folder of all runs is not looked
     for there.
     """
 
     def __init__(self, runs: Path) -> None:
-        self.seen: dict[Path, Sight] = {}
+        self.seen: dict[Path, RunDirSnapshot] = {}
         try:
             with os.scandir(runs) as entries:
                 self.known = {entry.name for entry in entries}
@@ -75,39 +75,41 @@ class Survey:
         if run_dir.name not in self.known:
             return "waiting"
         if run_dir not in self.seen:
-            self.seen[run_dir] = look(run_dir)
+            self.seen[run_dir] = read_snapshot(run_dir)
         return self.seen[run_dir].state
 
-    def standings(self, epochs: Mapping[Path, int]) -> dict[Path, Standing]:
+    def statuses(self, epochs: Mapping[Path, int]) -> dict[Path, TrialStatus]:
         """How each run directory stands, with the scheduler's word on those it may still have;
         given its number of epochs.
         """
         for run_dir in epochs:
             self.state(run_dir)
-        sights = {run_dir: self.seen.get(run_dir, Sight("waiting")) for run_dir in epochs}
-        jobs = ask_schedulers(sights)
+        snapshots = {
+            run_dir: self.seen.get(run_dir, RunDirSnapshot("waiting")) for run_dir in epochs
+        }
+        jobs = ask_schedulers(snapshots)
         return {
-            run_dir: stand(sights[run_dir], jobs.get(run_dir), epochs[run_dir])
+            run_dir: resolve_status(snapshots[run_dir], jobs.get(run_dir), epochs[run_dir])
             for run_dir in epochs
         }
 
 
-def look(run_dir: Path) -> Sight:
+def read_snapshot(run_dir: Path) -> RunDirSnapshot:
     """One look: is it finished, else who is at it, how far it came, and to whom it was given. One
     listing tells what there is.
     """
     try:
         names = set(os.listdir(run_dir))  # noqa: PTH208
     except OSError:
-        return Sight("waiting")
+        return RunDirSnapshot("waiting")
     if "result.json" in names:
-        return Sight("finished")
+        return RunDirSnapshot("finished")
     holder = rundir.read_lease(run_dir) if "lease.json" in names else None
     events = (
         tuple(rundir.last_events(run_dir, RECENT_EPOCHS + 1)) if "journal.jsonl" in names else ()
     )
     alive = holder is not None and rundir.is_alive(holder, run_dir)
-    return Sight(
+    return RunDirSnapshot(
         "running" if alive else rundir.state_left_by(events[-1] if events else None),
         holder,
         _age(run_dir / "lease.json") if holder else None,
@@ -133,106 +135,102 @@ def _last_job(run_dir: Path) -> dict[str, Any] | None:
     return job
 
 
-def ask_schedulers(sights: Mapping[Path, Sight]) -> dict[Path, Job]:
+def ask_schedulers(snapshots: Mapping[Path, RunDirSnapshot]) -> dict[Path, Job]:
     """What schedulers say of the run directories that are not finished and were given to one."""
     given: dict[str, dict[Path, Mapping[str, Any]]] = {}
-    for run_dir, sight in sights.items():
-        if sight.job is not None and sight.state != "finished":
-            given.setdefault(str(sight.job["backend"]), {})[run_dir] = sight.job
+    for run_dir, snapshot in snapshots.items():
+        if snapshot.job is not None and snapshot.state != "finished":
+            given.setdefault(str(snapshot.job["backend"]), {})[run_dir] = snapshot.job
     jobs: dict[Path, Job] = {}
     for name, last in given.items():
         jobs |= importlib.import_module(f"launch.backends.{name}.backend").jobs(last, last)
     return jobs
 
 
-def stand(sight: Sight, job: Job | None, epochs: int) -> Standing:
+def resolve_status(snapshot: RunDirSnapshot, job: Job | None, epochs: int) -> TrialStatus:
     """One answer from what the run directory and the scheduler say; what is unknown counts as
     alive.
     """
-    state, where, note = _verdict(sight, job)
+    state, where, note = _merge_scheduler_state(snapshot, job)
     if state == "finished":
-        return Standing("finished", epoch=epochs)
-    left = seconds_left(sight.events, epochs) if state == "running" else None
-    return Standing(
+        return TrialStatus("finished", epoch=epochs)
+    left = seconds_left(snapshot.events, epochs) if state == "running" else None
+    return TrialStatus(
         state,
         where,
         note,
         job.id if job else None,
-        epochs_behind(sight.events),
+        epochs_behind(snapshot.events),
         left,
-        sight.heartbeat_age,
+        snapshot.heartbeat_age,
     )
 
 
-def _verdict(sight: Sight, job: Job | None) -> tuple[State, str, str]:
+def _merge_scheduler_state(snapshot: RunDirSnapshot, job: Job | None) -> tuple[State, str, str]:
     """State, where, note."""
     known = job.state if job else None
-    if sight.state == "running" and sight.holder:
+    if snapshot.state == "running" and snapshot.holder:
         node = job.where if job and known == "running" else ""
         return (
             "running",
-            node or str(sight.holder["host"]),
-            "asked to stop" if sight.cancelled else "",
+            node or str(snapshot.holder["host"]),
+            "asked to stop" if snapshot.cancelled else "",
         )
-    if sight.state == "finished" or (sight.state == "failed" and _is_newer(sight)):
-        return sight.state, "", _error(sight)
-    if sight.cancelled and known != "running":
+    if snapshot.state == "finished" or (snapshot.state == "failed" and _is_newer(snapshot)):
+        return snapshot.state, "", _error(snapshot)
+    if snapshot.cancelled and known != "running":
         return "interrupted", "", "cancelled"
     if job and known in ("pending", "running"):
-        return "waiting", job.where if known == "pending" else f"{job.where}, not at it yet", ""
-    if job and not _let_go(sight):
+        return "waiting", job.where if known == "pending" else f"{job.where}, starting", ""
+    if job and not _exited_cleanly(snapshot):
         if known == "unknown":
             silence = (
-                f", no heartbeat for {sight.heartbeat_age:.0f} s"
-                if sight.heartbeat_age is not None
+                f", no heartbeat for {snapshot.heartbeat_age:.0f} s"
+                if snapshot.heartbeat_age is not None
                 else ""
             )
             return (
-                "running" if sight.holder else "waiting",
+                "running" if snapshot.holder else "waiting",
                 job.where,
                 f"the scheduler cannot be asked{silence}",
             )
-        if _is_missed(sight):
-            return (
-                "lost",
-                "",
-                f"job {job.id} is gone, {'in mid-run' if sight.events else 'before it began'}, "
-                "without a word",
-            )
-    return sight.state, "", _error(sight)
+        if _is_lost(snapshot):
+            when = "mid-run (no exit recorded)" if snapshot.events else "before it started"
+            return "lost", "", f"job {job.id} disappeared {when}"
+    return snapshot.state, "", _error(snapshot)
 
 
-def _let_go(sight: Sight) -> bool:
+def _exited_cleanly(snapshot: RunDirSnapshot) -> bool:
     """Its worker left it in order, after the newest submission."""
     return (
-        bool(sight.events)
-        and sight.events[-1]["event"] in ("interrupted", "failed")
-        and _is_newer(sight)
+        bool(snapshot.events)
+        and snapshot.events[-1]["event"] in ("interrupted", "failed")
+        and _is_newer(snapshot)
     )
 
 
-def _is_newer(sight: Sight) -> bool:
+def _is_newer(snapshot: RunDirSnapshot) -> bool:
     """Whether the journal's last word came after the newest submission, and so is about it."""
-    submitted = float(sight.job["time"]) if sight.job else 0.0
-    return bool(sight.events) and float(sight.events[-1]["time"]) >= submitted
+    submitted = float(snapshot.job["time"]) if snapshot.job else 0.0
+    return bool(snapshot.events) and float(snapshot.events[-1]["time"]) >= submitted
 
 
-def _is_missed(sight: Sight) -> bool:
+def _is_lost(snapshot: RunDirSnapshot) -> bool:
     """A holder that is known to be dead is missed at once; else what it wrote last may still be on
     its way to this machine.
     """
-    if sight.holder is not None:
+    if snapshot.holder is not None:
         return True
-    heard = [float(sight.job["time"])] if sight.job else []
-    heard += [float(sight.events[-1]["time"])] if sight.events else []
+    heard = [float(snapshot.job["time"])] if snapshot.job else []
+    heard += [float(snapshot.events[-1]["time"])] if snapshot.events else []
     return time.time() - max(heard, default=0.0) > SETTLED_SECONDS
 
 
-def _error(sight: Sight) -> str:
+def _error(snapshot: RunDirSnapshot) -> str:
     """The last line of the error that it failed with."""
     lines = (
-        str(sight.events[-1].get("error", "")).strip().splitlines()
-        if sight.state == "failed"
+        str(snapshot.events[-1].get("error", "")).strip().splitlines()
+        if snapshot.state == "failed"
         else []
     )
     return lines[-1] if lines else ""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from launch.progress import ProgressWatcher
-from launch.runs.job import Ended
+from launch.runs.job import Outcome
 from launch.search.state import SearchState
 
 
@@ -21,15 +21,15 @@ class SampleWatcher(ProgressWatcher):
         self.begun = {state.run_dir(number): None for number in sorted(state.begun)}
         self.bars.update(self.total, total=state.search.samples - len(state.decided))
 
-    def started(self, run_dir: Path) -> None:
+    def on_start(self, run_dir: Path) -> None:
         numbers = {self.state.run_dir(number): number for number in self.state.begun}
         self.labels[run_dir] = self.state.label(numbers[run_dir])
         self.epochs[run_dir] = self.state.search.epochs
-        super().started(run_dir)
+        super().on_start(run_dir)
 
-    def ended(self, run_dir: Path, ended: Ended) -> None:
+    def on_end(self, run_dir: Path, outcome: Outcome) -> None:
         stopped = any(self.state.run_dir(number) == run_dir for number in self.state.decided)
-        if ended.outcome == "interrupted" and stopped:
-            self._print(f"{self.labels[run_dir]}: {ended.error}")
-            ended = ended._replace(outcome="finished")
-        super().ended(run_dir, ended)
+        if outcome.status == "interrupted" and stopped:
+            self._print(f"{self.labels[run_dir]}: {outcome.error}")
+            outcome = outcome._replace(status="finished")
+        super().on_end(run_dir, outcome)

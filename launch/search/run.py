@@ -165,6 +165,6 @@ def _run(
     state.crown()
     if stop_file.exists():
         stop_file.unlink()
-        say("stopped; nothing is lost: the same command goes on from here")
+        say("stopped; nothing is lost: the same command resumes from here")
         return False
     return True

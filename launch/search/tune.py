@@ -24,7 +24,7 @@ from launch.backends import Watcher
 from launch.backends.queue import MOST_DEATHS
 from launch.backends.ray.cluster import Slots, environment
 from launch.runs import rundir
-from launch.runs.job import Ended
+from launch.runs.job import Outcome
 from launch.search.sample import SampleTraining
 from launch.search.state import SearchState
 from launch.spec.search import Asha, Dimension, Median
@@ -122,7 +122,7 @@ class Reporter(tune.Callback):
 
     def __init__(self, state: SearchState, watcher: Watcher) -> None:
         self.state, self.watcher = state, watcher
-        self.ends: dict[int, Ended] = {}
+        self.ends: dict[int, Outcome] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune writes what it was given to disk, to restore experiments; ours are not restored
@@ -133,7 +133,7 @@ class Reporter(tune.Callback):
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self.watcher.started(self.state.run_dir(trial.config["sample"]))
+        self.watcher.on_start(self.state.run_dir(trial.config["sample"]))
 
     def on_trial_result(
         self,
@@ -151,14 +151,14 @@ class Reporter(tune.Callback):
         if outcome != "running":
             self._ended(
                 number,
-                Ended(
+                Outcome(
                     outcome if outcome in ("finished", "failed") else "interrupted",
                     result["error"],
                 ),
             )
         elif number in self.state.decided:
             how = f"stopped at epoch {result['epoch']} by {self.state.search.scheduler.name}"
-            self._ended(number, Ended("interrupted", how))
+            self._ended(number, Outcome("interrupted", how))
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -169,15 +169,15 @@ class Reporter(tune.Callback):
             f"{self.state.run_dir(number) / 'log.txt'}"
         )
         self.state.failed(number, error)
-        self._ended(number, Ended("failed", error))
+        self._ended(number, Outcome("failed", error))
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.watcher.tick()
 
-    def _ended(self, number: int, ended: Ended) -> None:
+    def _ended(self, number: int, ended: Outcome) -> None:
         if number not in self.ends:
             self.ends[number] = ended
-            self.watcher.ended(self.state.run_dir(number), ended)
+            self.watcher.on_end(self.state.run_dir(number), ended)
 
 
 def scheduler_of(state: SearchState) -> Any:

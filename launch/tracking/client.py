@@ -134,7 +134,7 @@ def _write_ahead(file: Path) -> None:
             database.execute("PRAGMA journal_mode=WAL")
 
 
-def count_entries(file: Path) -> None:
+def analyze_tables(file: Path) -> None:
     """Let sqlite note how its tables are filled, from a look at 10,000 entries of each index: some
     20 ms.
 

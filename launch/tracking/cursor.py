@@ -15,11 +15,11 @@ from launch.paths import results_dir, tracking_uri
 from launch.runs import parallel, rundir
 from launch.worker import system_metrics
 
-Mark = list[Any]
+Fingerprint = list[Any]
 """What changes whenever there is something to mirror."""
 
 
-def mark(run_dir: Path) -> Mark:
+def fingerprint(run_dir: Path) -> Fingerprint:
     """State, and the sizes of journal, uses and system metrics; of a finished run only what
     another use or --force would change.
     """
@@ -37,7 +37,7 @@ def mark(run_dir: Path) -> Mark:
     ]
 
 
-def _finished(run_dir: str) -> Mark:
+def _finished(run_dir: str) -> Fingerprint:
     """One look at one file: thousands of finished runs are passed by in a moment, on network file
     systems too.
     """
@@ -57,17 +57,17 @@ def _size(path: Path) -> int:
         return -1
 
 
-class Marks:
-    """The marks of all run directories, as far as they hold for the present store."""
+class SyncCursor:
+    """The fingerprints of all run directories, as far as they hold for the present store."""
 
-    def __init__(self, known: dict[str, Mark]) -> None:
+    def __init__(self, known: dict[str, Fingerprint]) -> None:
         self.known = known
 
     @classmethod
     def read(cls) -> "Marks":
         try:
             data = json.loads(_file().read_text(encoding="utf-8"))
-            return cls(data["marks"] if data["store"] == _store() else {})
+            return cls(data["fingerprints"] if data["store"] == _store() else {})
         except (OSError, ValueError, KeyError, TypeError):
             return cls({})
 
@@ -76,7 +76,7 @@ class Marks:
         every = list(run_dirs)
         return [
             run_dir
-            for run_dir, known in zip(every, parallel.each(self._current, every), strict=True)
+            for run_dir, known in zip(every, parallel.map_io(self._current, every), strict=True)
             if not known
         ]
 
@@ -88,16 +88,18 @@ class Marks:
             return known == (
                 _finished(str(run_dir))
                 if known[0] == "finished" and len(known) == 4
-                else mark(run_dir)
+                else fingerprint(run_dir)
             )
         except (ValueError, KeyError, TypeError):  # a spoilt journal: for the mirror to name
             return False
 
-    def add(self, marks: Mapping[Path, Mark]) -> None:
+    def add(self, cursor: Mapping[Path, Fingerprint]) -> None:
         """Remember these too; whole or not at all."""
-        self.known |= {run_dir.name: found for run_dir, found in marks.items()}
+        self.known |= {run_dir.name: found for run_dir, found in cursor.items()}
         aside = _file().with_suffix(f".{os.getpid()}.tmp")
-        aside.write_text(json.dumps({"store": _store(), "marks": self.known}), encoding="utf-8")
+        aside.write_text(
+            json.dumps({"store": _store(), "fingerprints": self.known}), encoding="utf-8"
+        )
         aside.replace(_file())
 
 

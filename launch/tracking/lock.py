@@ -11,7 +11,7 @@ from pathlib import Path
 from launch.paths import results_dir
 
 
-class Creations:
+class PendingCreates:
     """The trials for which a run was being created when a mirror was last heard of.
 
     A server may carry out a request whose sender has died, after the next mirror has looked and
@@ -21,18 +21,20 @@ class Creations:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.doubtful = path.read_text(encoding="utf-8").split()[-8:]
+        self.unconfirmed = path.read_text(encoding="utf-8").split()[-8:]
 
     def begin(self, trial_id: str) -> None:
-        self.path.write_text(" ".join(dict.fromkeys([*self.doubtful, trial_id])), encoding="utf-8")
+        self.path.write_text(
+            " ".join(dict.fromkeys([*self.unconfirmed, trial_id])), encoding="utf-8"
+        )
 
     def settled(self) -> None:
-        self.doubtful = []
+        self.unconfirmed = []
         self.path.write_text("", encoding="utf-8")
 
 
 @contextmanager
-def one_writer() -> Iterator[Creations]:
+def one_writer() -> Iterator[PendingCreates]:
     """The store has one writer at a time for these results; a second one waits here. The lock dies
     with its holder.
     """
@@ -40,7 +42,7 @@ def one_writer() -> Iterator[Creations]:
     path = results_dir() / ".mlflow.lock"
     with path.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield Creations(path)
+        yield PendingCreates(path)
 
 
 def identity() -> str:

@@ -24,14 +24,14 @@ from launch.tracking.client import (  # fmt: skip
     EXPERIMENT,
     TrackingError,
     connect,
-    count_entries,
+    analyze_tables,
     experiment,
     local_file,
     look_up,
     reaches_artifacts,
 )
-from launch.tracking.cursor import Mark, Marks, mark
-from launch.tracking.lock import Creations, identity, one_writer
+from launch.tracking.cursor import Fingerprint, SyncCursor, fingerprint
+from launch.tracking.lock import PendingCreates, identity, one_writer
 from launch.tracking.record import Record
 
 __all__ = ["Progress", "TrackingError", "attach_weights", "initialise", "mirror"]
@@ -55,20 +55,20 @@ def mirror(
     """Bring the store up to date with these run directories; returns how many of them had
     something new.
 
-    Does not even load MLflow where the marks of the last mirroring say that nothing is new; `full`
+    Does not even load MLflow where the fingerprints of the last mirroring say that nothing is new; `full`
     trusts the store alone. Raises TrackingError, after all others are done, naming the run
     directories that could not be mirrored.
     """
     todo = list(run_dirs)
-    if not full and not (todo := Marks.read().behind(todo)):
+    if not full and not (todo := SyncCursor.read().behind(todo)):
         return 0
-    with one_writer() as creations:
-        marks = Marks.read()
+    with one_writer() as pending:
+        cursor = SyncCursor.read()
         if not full:
-            todo = marks.behind(todo)
+            todo = cursor.behind(todo)
         if todo:
-            with _Mirror(creations) as working:
-                working.mirror(todo, marks, progress or (lambda done, of: None))
+            with _Mirror(pending) as working:
+                working.mirror(todo, cursor, progress or (lambda done, of: None))
     return len(todo)
 
 
@@ -84,7 +84,7 @@ def initialise() -> None:
             client.get_experiment_by_name(EXPERIMENT)
         else:
             experiment(client)
-            count_entries(file)
+            analyze_tables(file)
 
 
 def attach_weights(run_dirs: Iterable[Path], progress: Progress | None = None) -> int:
@@ -98,7 +98,7 @@ def attach_weights(run_dirs: Iterable[Path], progress: Progress | None = None) -
         found for run_dir in run_dirs if (found := record.read(run_dir)) and found.has_weights
     ]
     count = 0
-    with one_writer() as creations, _Mirror(creations) as working:
+    with one_writer() as pending, _Mirror(pending) as working:
         known = working.look_up([found.trial_id for found in finished])
         for done, found in enumerate(finished, 1):
             for run in known.get(found.trial_id, []):
@@ -117,14 +117,14 @@ def attach_weights(run_dirs: Iterable[Path], progress: Progress | None = None) -
 class _Mirror:
     """One mirroring, by the one writer."""
 
-    def __init__(self, creations: Creations) -> None:
-        self.creations = creations
+    def __init__(self, pending: PendingCreates) -> None:
+        self.pending = pending
         self.client = connect()
         self.experiment = experiment(self.client)
         self.folder = identity()
         self.scratch = tempfile.TemporaryDirectory(prefix="rm-mirror-")
         self.failures: list[tuple[Path, Exception]] = []
-        self.concluded = 0
+        self.finalised = 0
 
     def __enter__(self) -> Self:
         return self
@@ -135,24 +135,24 @@ class _Mirror:
     def look_up(self, trial_ids: Sequence[str]) -> "dict[str, list[Run]]":
         return look_up(self.client, self.experiment, trial_ids)
 
-    def mirror(self, run_dirs: Sequence[Path], marks: Marks, progress: Progress) -> None:
+    def mirror(self, run_dirs: Sequence[Path], cursor: SyncCursor, progress: Progress) -> None:
         """One after another; what is done is remembered every few seconds, and a bad one does not
         stop the others.
         """
         known = self.look_up([run_dir.name for run_dir in run_dirs])
-        done: dict[Path, Mark] = {}
+        done: dict[Path, Fingerprint] = {}
         remembered = time.monotonic()
         for count, run_dir in enumerate(run_dirs, 1):
-            with _undisturbed():
+            with _gc_disabled():
                 found = self._mirror_one(run_dir, known.get(run_dir.name, []))
             if found is not None:
                 done[run_dir] = found
             if time.monotonic() - remembered > REMEMBER_SECONDS:
-                marks.add(done)
+                cursor.add(done)
                 done, remembered = {}, time.monotonic()
             progress(count, len(run_dirs))
         for trial_id, runs in (
-            self.look_up(self.creations.doubtful).items() if self.creations.doubtful else ()
+            self.look_up(self.pending.unconfirmed).items() if self.pending.unconfirmed else ()
         ):
             self._one_of(
                 runs,
@@ -162,10 +162,10 @@ class _Mirror:
                     if run.data.tags.get("trial_id") == trial_id
                 },
             )
-        marks.add(done)
-        self.creations.settled()
-        if self.concluded and (file := local_file()):
-            count_entries(file)
+        cursor.add(done)
+        self.pending.settled()
+        if self.finalised and (file := local_file()):
+            analyze_tables(file)
         if self.failures:
             raise self.sum_up("mirrored")
 
@@ -176,12 +176,12 @@ class _Mirror:
             f"{run_dir}{more} could not be {what}: {type(error).__name__}: {error}"
         )
 
-    def _mirror_one(self, run_dir: Path, runs: "list[Run]") -> Mark | None:
+    def _mirror_one(self, run_dir: Path, runs: "list[Run]") -> Fingerprint | None:
         """The mark to remember, None where it failed. A call that failed may have been carried
         out: look before trying again.
         """
         try:
-            done, found = mark(run_dir), record.read(run_dir)
+            done, found = fingerprint(run_dir), record.read(run_dir)
         except (ValueError, KeyError, TypeError) as error:  # a spoilt journal or result
             self.failures.append((run_dir, error))
             return None
@@ -191,7 +191,7 @@ class _Mirror:
             try:
                 if attempt > 1 or found.trial_id != run_dir.name:
                     runs = self.look_up([found.trial_id]).get(found.trial_id, [])
-                self._bring_up(found, runs)
+                self._upsert(found, runs)
                 return done
             except Exception as error:  # whatever MLflow, its server or its database brings
                 failure = error
@@ -202,7 +202,7 @@ class _Mirror:
         self.failures.append((run_dir, failure))
         return None
 
-    def _bring_up(self, found: Record, runs: "list[Run]") -> None:
+    def _upsert(self, found: Record, runs: "list[Run]") -> None:
         for run in runs:
             if self._is_former(run, found):
                 self.client.delete_run(
@@ -210,7 +210,7 @@ class _Mirror:
                 )  # run again with --force: it stays in MLflow's trash
         kept = self._one_of(runs, {found.journal}) or self._create(found)
         self._send(kept, found)
-        self._conclude(kept, found)
+        self._finalise(kept, found)
 
     def _is_former(self, run: "Run", found: Record) -> bool:
         """Of the same trial in the same results folder, but of another journal; other people's
@@ -233,7 +233,7 @@ class _Mirror:
             same = [run for run in runs if run.data.tags.get("journal") == journal]
             same.sort(
                 key=lambda run: (
-                    run.data.metrics.get(record.MARK, 0),
+                    run.data.metrics.get(record.CURSOR_METRIC, 0),
                     len(run.data.params),
                     run.info.run_id,
                 )
@@ -244,7 +244,7 @@ class _Mirror:
         return kept
 
     def _create(self, found: Record) -> "Run":
-        self.creations.begin(found.trial_id)
+        self.pending.begin(found.trial_id)
         tags = {**found.tags, "folder": self.folder}
         return self.client.create_run(
             self.experiment, start_time=found.start, tags=tags, run_name=found.name
@@ -261,8 +261,8 @@ class _Mirror:
         tags = [
             RunTag(key, value) for key, value in found.tags.items() if data.tags.get(key) != value
         ]
-        groups = found.points(int(data.metrics.get(record.MARK, 0)))
-        if record.FINAL_MARK not in data.metrics and (finals := found.finals()):
+        groups = found.points(int(data.metrics.get(record.CURSOR_METRIC, 0)))
+        if record.FINAL_METRIC not in data.metrics and (finals := found.finals()):
             groups = chain(groups, [finals])
         for batch in record.batches(groups, MOST_AT_ONCE - len(params) - len(tags), MOST_AT_ONCE):
             metrics = [Metric(*point) for point in batch]
@@ -270,7 +270,7 @@ class _Mirror:
             params, tags = [], []
         if params or tags:
             self.client.log_batch(run_id, params=params, tags=tags)
-        self._send_samples(run_id, found, int(data.tags.get(record.SAMPLES_MARK, 0)))
+        self._send_samples(run_id, found, int(data.tags.get(record.SAMPLES_TAG, 0)))
         if "error" in data.tags and "error" not in found.tags:
             self.client.delete_tag(run_id, "error")
 
@@ -281,10 +281,10 @@ class _Mirror:
         from mlflow.entities import Metric, RunTag
 
         for batch in record.batches(found.samples(after), MOST_AT_ONCE - 1, MOST_AT_ONCE - 1):
-            tags = [RunTag(record.SAMPLES_MARK, str(batch[-1].step))]
+            tags = [RunTag(record.SAMPLES_TAG, str(batch[-1].step))]
             self.client.log_batch(run_id, metrics=[Metric(*point) for point in batch], tags=tags)
 
-    def _conclude(self, run: "Run", found: Record) -> None:
+    def _finalise(self, run: "Run", found: Record) -> None:
         """Artifacts first, then the status: a run that is over in the store has its artifacts
         there.
         """
@@ -308,7 +308,7 @@ class _Mirror:
             if "artifacts_error" in run.data.tags:
                 self.client.delete_tag(run_id, "artifacts_error")
         self.client.set_terminated(run_id, found.status, end_time=found.end)
-        self.concluded += 1
+        self.finalised += 1
 
     def _attach(self, run: "Run", found: Record) -> None:
         place = run.info.artifact_uri or ""
@@ -338,7 +338,7 @@ class _Mirror:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _gc_disabled() -> Iterator[None]:
     """No garbage collection between the thousands of objects of one run's points, which all live
     until they are written.
     """

@@ -19,15 +19,15 @@ from launch.runs import rundir
 from launch.spec.trial import flatten
 from launch.worker import system_metrics
 
-MARK = "epoch"
+CURSOR_METRIC = "epoch"
 """The metric whose latest value says how far a run is mirrored; it travels in one transaction with
 the points it counts.
 """
 
-FINAL_MARK = "train_seconds"
+FINAL_METRIC = "train_seconds"
 """The metric that is there once the final results are."""
 
-SAMPLES_MARK = "system_samples"
+SAMPLES_TAG = "system_samples"
 """The tag that says how many lines of system metrics are mirrored."""
 
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "running": "RUNNING"}
@@ -176,7 +176,7 @@ class Record:
             return []
         last = max(self.epochs, default=0)
         time = _ms(self.epochs[last]) if last else self.start
-        named = {**self.result["metrics"], FINAL_MARK: self.result["train_seconds"]}
+        named = {**self.result["metrics"], FINAL_METRIC: self.result["train_seconds"]}
         if "parameters" in self.result:  # a measurement has trained no network
             named["parameters"] = self.result["parameters"]
         return [Point(key, float(value), time, last) for key, value in named.items()]

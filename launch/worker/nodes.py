@@ -35,7 +35,7 @@ MEET_SECONDS = 300.0
 POLL_SECONDS = 0.5
 
 
-def meeting_path(folder: Path) -> Path:
+def rendezvous_path(folder: Path) -> Path:
     """Where the nodes of this job, in this incarnation of it, find each other."""
     return (
         folder
@@ -43,19 +43,23 @@ def meeting_path(folder: Path) -> Path:
     )
 
 
-class Meeting:
+class Rendezvous:
     """The first node's side: `others` nodes are waited for, and sent off."""
 
     def __init__(self, path: Path, others: int) -> None:
         self.path, self.others, self.token = path, others, secrets.token_hex(16)
         self.address = _own_address()
         self.rendezvous = process_group.free_port()
-        self.door = socket.create_server(("", 0), backlog=others)
-        self.door.settimeout(POLL_SECONDS)
-        self.came: dict[int, socket.socket] = {}
+        self.listener = socket.create_server(("", 0), backlog=others)
+        self.listener.settimeout(POLL_SECONDS)
+        self.connections: dict[int, socket.socket] = {}
 
     def __enter__(self) -> Self:
-        told = {"address": self.address, "port": self.door.getsockname()[1], "token": self.token}
+        told = {
+            "address": self.address,
+            "port": self.listener.getsockname()[1],
+            "token": self.token,
+        }
         aside = self.path.with_suffix(".tmp")
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(told, file)  # who has the token may start what they like
@@ -69,7 +73,7 @@ class Meeting:
         trace: TracebackType | None,
     ) -> None:
         self.path.unlink(missing_ok=True)
-        for connection in (self.door, *self.came.values()):
+        for connection in (self.listener, *self.connections.values()):
             connection.close()
 
     def wait(self, stop: Callable[[], bool]) -> bool:
@@ -77,16 +81,16 @@ class Meeting:
         MEET_SECONDS.
         """
         deadline = time.monotonic() + MEET_SECONDS
-        while len(self.came) < self.others:
+        while len(self.connections) < self.others:
             if stop():
                 return False
             if time.monotonic() > deadline:
-                raise process_group.Lost(
-                    f"{len(self.came)} of {self.others} other nodes came within "
+                raise process_group.WorkerLost(
+                    f"{len(self.connections)} of {self.others} other nodes came within "
                     f"{MEET_SECONDS:.0f} s"
                 )
             with contextlib.suppress(TimeoutError):
-                self._admit(self.door.accept()[0])
+                self._admit(self.listener.accept()[0])
         return True
 
     def _admit(self, connection: socket.socket) -> None:
@@ -95,16 +99,16 @@ class Meeting:
             said = json.loads(connection.makefile().readline())
             if hmac.compare_digest(str(said["token"]), self.token):
                 connection.settimeout(None)
-                self.came[int(said["node"])] = connection
+                self.connections[int(said["node"])] = connection
                 return
         except (OSError, ValueError, KeyError, TypeError):
             pass  # not one of ours
         connection.close()
 
-    def send_off(self, run_dir: Path, here: int, count: int) -> list["Node"]:
+    def dispatch(self, run_dir: Path, here: int, count: int) -> list["Node"]:
         """Tell each node its ranks; returns what hears them."""
         sent = []
-        for place, (number, connection) in enumerate(sorted(self.came.items()), start=1):
+        for place, (number, connection) in enumerate(sorted(self.connections.items()), start=1):
             first = place * here
             order = {
                 "run_dir": str(run_dir),
@@ -133,7 +137,7 @@ class Node:
     def fileno(self) -> int:
         return self.connection.fileno()
 
-    def hear(self) -> process_group.Heard:
+    def poll(self) -> process_group.Poll:
         answers, over = self.lines.read(self.fileno())
         self.missing -= {answer["rank"] for answer in answers}
         if over and self.missing:
@@ -158,7 +162,7 @@ def serve(path: Path) -> int:
             told = json.loads(path.read_text(encoding="utf-8")) if _is_there(path) else None
             if told and told["token"] != seen:
                 seen = told["token"]
-                _attend(told)
+                _join(told)
                 continue
         except (OSError, ValueError) as error:
             print(f"{platform.node()}: {error}", flush=True)
@@ -166,7 +170,7 @@ def serve(path: Path) -> int:
     return 0
 
 
-def _attend(told: dict[str, Any]) -> None:
+def _join(told: dict[str, Any]) -> None:
     """Go to one meeting, run what is asked for, and pass on the answers until the other side or
     all processes have ended.
     """
@@ -193,7 +197,7 @@ def _attend(told: dict[str, Any]) -> None:
             os.close(log)
 
 
-def _pass_on(own: list[process_group.Rank], connection: socket.socket) -> None:
+def _pass_on(own: list[process_group.RankProcess], connection: socket.socket) -> None:
     with selectors.DefaultSelector() as selector:
         selector.register(connection, selectors.EVENT_READ, None)
         for rank in own:
@@ -202,7 +206,7 @@ def _pass_on(own: list[process_group.Rank], connection: socket.socket) -> None:
             for key, _ in selector.select():
                 if key.data is None:
                     return  # the first node has ended the attempt
-                heard, over = key.data.hear()
+                heard, over = key.data.poll()
                 for answer in heard:
                     connection.sendall((json.dumps(answer) + "\n").encode())
                 if over:

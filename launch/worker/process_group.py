@@ -26,7 +26,7 @@ from launch.paths import ROOT
 
 NODES = "RM_NODES"
 """The environment variable with the number of nodes that a job has for its trial."""
-MEETING = "RM_MEETING"
+RENDEZVOUS = "RM_RENDEZVOUS"
 """The environment variable with the path at which they find each other."""
 LOST_SECONDS = 15.0
 """After a process failed or was lost, or all have answered: how long the others may take to end by
@@ -35,16 +35,16 @@ themselves.
 POLL_SECONDS = 0.2
 
 
-class Lost(Exception):
+class WorkerLost(Exception):
     """A process ended without an answer: nothing is known of the trial but what is in its run
     directory.
     """
 
 
-Heard = tuple[list[dict[str, Any]], bool]
+Poll = tuple[list[dict[str, Any]], bool]
 
 
-class Part(Protocol):
+class Participant(Protocol):
     """One process of this machine, or all of another node (launch/worker/nodes.py)."""
 
     missing: set[int]
@@ -52,7 +52,7 @@ class Part(Protocol):
 
     def fileno(self) -> int: ...
 
-    def hear(self) -> "Heard":
+    def poll(self) -> Poll:
         """The answers that have come in, those of its ranks that are lost too, and whether they
         were the last.
         """
@@ -69,7 +69,7 @@ class Lines:
     def __init__(self) -> None:
         self.buffer = b""
 
-    def read(self, descriptor: int) -> Heard:
+    def read(self, descriptor: int) -> Poll:
         """Those that have come in, and whether it has ended."""
         try:
             data = os.read(descriptor, 65536)
@@ -79,7 +79,7 @@ class Lines:
         return [json.loads(line) for line in lines], not data
 
 
-class Rank:
+class RankProcess:
     """A process of this machine."""
 
     def __init__(
@@ -108,7 +108,7 @@ class Rank:
     def fileno(self) -> int:
         return self.process.stdout.fileno() if self.process.stdout else -1
 
-    def hear(self) -> Heard:
+    def poll(self) -> Poll:
         answers, over = self.lines.read(self.fileno())
         self.missing -= {answer["rank"] for answer in answers}
         if over and self.missing:
@@ -139,12 +139,12 @@ class Rank:
 @contextmanager
 def ranks(
     run_dir: Path, first: int, here: int, count: int, address: str, port: int
-) -> Iterator[list[Rank]]:
+) -> Iterator[list[RankProcess]]:
     """`here` processes from rank `first` on, of `count` in all; ended when the block is left."""
-    started: list[Rank] = []
+    started: list[RankProcess] = []
     try:
         for local in range(here):
-            started.append(Rank(run_dir, first + local, count, local, address, port))
+            started.append(RankProcess(run_dir, first + local, count, local, address, port))
         yield started
     finally:
         for rank in started:
@@ -169,19 +169,19 @@ def train(run_dir: Path, count: int, stop: Callable[[], bool]) -> dict[str, Any]
             "error": f"{count} processes cannot share the {has} that there are here",
         }
     if nodes > 1:
-        from launch.worker.nodes import Meeting
+        from launch.worker.nodes import Rendezvous
 
-        with Meeting(Path(os.environ[MEETING]), nodes - 1) as meeting:
-            if not meeting.wait(stop):
+        with Rendezvous(Path(os.environ[RENDEZVOUS]), nodes - 1) as rendezvous:
+            if not rendezvous.wait(stop):
                 return {"outcome": "interrupted", "error": "stopped before it began"}
-            others = meeting.send_off(run_dir, here, count)
-            with ranks(run_dir, 0, here, count, meeting.address, meeting.rendezvous) as own:
-                return verdict(attend([*own, *others], stop), stop())
+            others = rendezvous.dispatch(run_dir, here, count)
+            with ranks(run_dir, 0, here, count, rendezvous.address, rendezvous.rendezvous) as own:
+                return combine(wait_all([*own, *others], stop), stop())
     with ranks(run_dir, 0, here, count, "127.0.0.1", free_port()) as own:
-        return verdict(attend(own, stop), stop())
+        return combine(wait_all(own, stop), stop())
 
 
-def attend(parts: Sequence[Part], stop: Callable[[], bool]) -> list[dict[str, Any]]:
+def wait_all(parts: Sequence[Participant], stop: Callable[[], bool]) -> list[dict[str, Any]]:
     """Hear the parts until all have answered, or until the others of one that failed had
     LOST_SECONDS; in the order heard.
     """
@@ -196,7 +196,7 @@ def attend(parts: Sequence[Part], stop: Callable[[], bool]) -> list[dict[str, An
             and time.monotonic() < deadline
         ):
             for key, _ in selector.select(POLL_SECONDS):
-                heard, over = key.data.hear()
+                heard, over = key.data.poll()
                 answers += heard
                 if over:
                     selector.unregister(key.fileobj)
@@ -211,7 +211,7 @@ def attend(parts: Sequence[Part], stop: Callable[[], bool]) -> list[dict[str, An
     return answers
 
 
-def verdict(answers: Sequence[dict[str, Any]], stopping: bool) -> dict[str, Any]:
+def combine(answers: Sequence[dict[str, Any]], stopping: bool) -> dict[str, Any]:
     """The one answer that follows from those of the processes; `rank` says whose it is."""
     failed = next(
         (
@@ -230,7 +230,7 @@ def verdict(answers: Sequence[dict[str, Any]], stopping: bool) -> dict[str, Any]
     how = str(lost["error"]) if lost else "the first process did not answer"
     if stopping:
         return {"outcome": "interrupted", "error": how}
-    raise Lost(how)
+    raise WorkerLost(how)
 
 
 def free_port() -> int:

@@ -191,7 +191,7 @@ def _serve(
         try:
             answer = {"run_dir": request, **run_one(Path(request), stopped)}
         except (
-            process_group.Lost
+            process_group.WorkerLost
         ) as error:  # as when this process had died itself: another one goes on
             print(error, file=sys.stderr)
             return 1

@@ -97,7 +97,7 @@ def test_interrupted_and_resumed_trials_end_with_the_same_numbers(
     backend.wait_for_epochs(process, trials=2)
     code, err = backend.interrupt(process)
     assert code == 130, err
-    assert "the same command goes on from here" in err
+    assert "the same command resumes from here" in err
     assert not backend.leased()
     assert {backend.events(trial.id)[-1] for trial in load_spec(path).trials} == {"interrupted"}
     code, _, err = backend.run(path, *WORKERS)

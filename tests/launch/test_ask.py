@@ -26,7 +26,7 @@ def test_questions_that_wait_are_asked_side_by_side():
         return number**2
 
     numbers = list(range(1000))
-    assert parallel.each(slow, numbers) == [number**2 for number in numbers]
+    assert parallel.map_io(slow, numbers) == [number**2 for number in numbers]
     assert 1 < len(threads) <= parallel.AT_ONCE + 1
 
 
@@ -38,8 +38,8 @@ def test_an_error_is_raised_and_nothing_is_fine():
         return number
 
     with pytest.raises(OSError, match="the disk is away"):
-        parallel.each(question, list(range(1000)))
-    assert parallel.each(question, []) == []
+        parallel.map_io(question, list(range(1000)))
+    assert parallel.map_io(question, []) == []
 
 
 @pytest.fixture

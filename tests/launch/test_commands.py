@@ -14,7 +14,7 @@ import pytest
 from launch.commands.status import duration
 from launch.runs import rundir
 from launch.runs.job import Job
-from launch.runs.status import Sight, stand
+from launch.runs.status import RunDirSnapshot, resolve_status
 from launch.spec.load import load_spec
 from tests.conftest import ROOT
 from tests.launch.test_run import command, journal, run, running_pids, trials, wait_for
@@ -65,7 +65,7 @@ def test_status_and_cancel_while_trials_run(write_spec, results):
     code, out, err = run("cancel", one[:8], queued)
     assert code == 0, err
     assert f"{one}: checkpointed and stopped" in out
-    assert f"{queued}: will not be begun" in out
+    assert f"{queued}: will not start" in out
     assert journal(results, one)[-2:] == ["checkpoint", "interrupted"]
     code, out, _ = run("status", path, "--json")
     states = {trial["id"]: (trial["state"], trial["note"]) for trial in trials(out)}
@@ -215,13 +215,13 @@ NOW = 1_000_000.0
 HOLDER = {"host": "node3", "pid": 1, "machine": "elsewhere"}
 
 
-def sight(state, *events, submitted=NOW - 1000, **more):
+def snapshot(state, *events, submitted=NOW - 1000, **more):
     """What a look found: events as (name, seconds ago), submitted to a scheduler before them."""
     found = tuple(
         {"event": name, "time": NOW - ago, "epoch": 3, "step": 1, "epoch_seconds": 5.0}
         for name, ago in events
     )
-    return Sight(
+    return RunDirSnapshot(
         state, events=found, job={"backend": "slurm", "id": "7_1", "time": submitted}, **more
     )
 
@@ -229,70 +229,74 @@ def sight(state, *events, submitted=NOW - 1000, **more):
 @pytest.mark.parametrize(
     ("seen", "scheduler", "state"),
     [
-        (sight("waiting"), "pending", "waiting"),
+        (snapshot("waiting"), "pending", "waiting"),
         (
-            sight("waiting"),
+            snapshot("waiting"),
             "running",
             "waiting",
         ),  # Python is starting, or others of the same job are first
-        (sight("waiting"), "unknown", "waiting"),
-        (sight("waiting"), "gone", "lost"),
+        (snapshot("waiting"), "unknown", "waiting"),
+        (snapshot("waiting"), "gone", "lost"),
         (
-            sight("waiting", submitted=NOW - 1),
+            snapshot("waiting", submitted=NOW - 1),
             "gone",
             "waiting",
         ),  # what it wrote may still be on its way
-        (sight("waiting", cancelled=True), "gone", "interrupted"),
-        (sight("running", ("epoch", 9), holder=HOLDER), "running", "running"),
+        (snapshot("waiting", cancelled=True), "gone", "interrupted"),
+        (snapshot("running", ("epoch", 9), holder=HOLDER), "running", "running"),
         (
-            sight("running", ("epoch", 9), holder=HOLDER),
+            snapshot("running", ("epoch", 9), holder=HOLDER),
             "gone",
             "running",
         ),  # a heartbeat says more than a scheduler
         (
-            sight("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0),
+            snapshot("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0),
             "unknown",
             "running",
         ),
-        (sight("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0), "gone", "lost"),
         (
-            sight("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0),
+            snapshot("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0),
+            "gone",
+            "lost",
+        ),
+        (
+            snapshot("interrupted", ("epoch", 900), holder=HOLDER, heartbeat_age=600.0),
             "running",
             "waiting",
         ),
         (
-            sight("interrupted", ("interrupted", 100)),
+            snapshot("interrupted", ("interrupted", 100)),
             "pending",
             "waiting",
         ),  # preempted and requeued
         (
-            sight("interrupted", ("interrupted", 100)),
+            snapshot("interrupted", ("interrupted", 100)),
             "gone",
             "interrupted",
         ),  # scancel: it left in order
         (
-            sight("interrupted", ("interrupted", 2000)),
+            snapshot("interrupted", ("interrupted", 2000)),
             "gone",
             "lost",
         ),  # that was before it was submitted again
-        (sight("interrupted", ("checkpoint", 900)), "gone", "lost"),
-        (sight("interrupted", ("interrupted", 100), cancelled=True), "pending", "interrupted"),
-        (sight("failed", ("failed", 100)), "running", "failed"),  # others of the same job go on
-        (sight("failed", ("failed", 100)), "gone", "failed"),
-        (sight("failed", ("failed", 2000)), "pending", "waiting"),  # retried
-        (sight("failed", ("failed", 2000)), "gone", "lost"),
+        (snapshot("interrupted", ("checkpoint", 900)), "gone", "lost"),
+        (snapshot("interrupted", ("interrupted", 100), cancelled=True), "pending", "interrupted"),
+        (snapshot("failed", ("failed", 100)), "running", "failed"),  # others of the same job go on
+        (snapshot("failed", ("failed", 100)), "gone", "failed"),
+        (snapshot("failed", ("failed", 2000)), "pending", "waiting"),  # retried
+        (snapshot("failed", ("failed", 2000)), "gone", "lost"),
     ],
 )
 def test_one_answer_from_scheduler_lease_and_journal(monkeypatch, seen, scheduler, state):
     monkeypatch.setattr(time, "time", lambda: NOW)
-    assert stand(seen, Job("7_1", scheduler, "node3"), 10).state == state
+    assert resolve_status(seen, Job("7_1", scheduler, "node3"), 10).state == state
 
 
 def test_the_time_left_follows_the_last_epochs(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: NOW)
-    now = stand(sight("running", ("epoch", 2), holder=HOLDER), None, 10)
+    now = resolve_status(snapshot("running", ("epoch", 2), holder=HOLDER), None, 10)
     assert (now.epoch, now.seconds_left) == (3, 7 * 5.0 - 2)
-    assert stand(sight("running", ("resumed", 2), holder=HOLDER), None, 10).epoch == 2
+    assert resolve_status(snapshot("running", ("resumed", 2), holder=HOLDER), None, 10).epoch == 2
     assert [duration(s) for s in (3.4, 100, 3600, 30000, 200000)] == [
         "3 s",
         "2 min",

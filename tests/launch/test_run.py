@@ -313,7 +313,7 @@ def test_ctrl_c_checkpoints_and_the_same_command_goes_on(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from here" in err
+    assert "the same command resumes from here" in err
     assert not running_pids(results)
     assert all(journal(results, t.id)[-1] == "interrupted" for t in load_spec(path).trials)
     code, out, err = run(path, "--json")

@@ -12,7 +12,7 @@ from launch.runs import rundir
 from tests.conftest import ROOT
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from launch import rundir\nwith "
+    "import sys, time; from pathlib import Path; from launch.runs import rundir\nwith "
     "rundir.lease(Path(sys.argv[1])):\n"
 )
 HOLD += "    print('held', flush=True); time.sleep(60)\n"

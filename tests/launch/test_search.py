@@ -266,7 +266,7 @@ def test_ctrl_c_and_kill_change_nothing_in_what_is_decided(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
-    assert "the same command goes on from here" in err
+    assert "the same command resumes from here" in err
     interrupted = [
         folder.name
         for folder in (results / "runs").iterdir()

@@ -9,7 +9,7 @@ import pytest
 from launch.runs import rundir
 from launch.runs.resources import Resources, keep
 from launch.worker import process_group, worker
-from launch.worker.process_group import Lost, verdict
+from launch.worker.process_group import WorkerLost, combine
 from tests.conftest import write_trial
 
 FINISHED = {"outcome": "finished", "error": None}
@@ -28,23 +28,23 @@ def answers(*of_ranks):
 
 
 def test_the_first_process_speaks_for_all():
-    assert verdict(answers((1, FINISHED), (0, FINISHED)), False)["outcome"] == "finished"
-    assert verdict(answers((0, STOPPED), (1, STOPPED)), True)["error"] == "stopped in epoch 2"
+    assert combine(answers((1, FINISHED), (0, FINISHED)), False)["outcome"] == "finished"
+    assert combine(answers((0, STOPPED), (1, STOPPED)), True)["error"] == "stopped in epoch 2"
 
 
 def test_what_one_raised_comes_before_what_the_others_made_of_it():
     assert (
-        verdict(answers((0, ALONE), (2, ALONE), (1, RAISED)), False)["error"] == "ValueError: no"
+        combine(answers((0, ALONE), (2, ALONE), (1, RAISED)), False)["error"] == "ValueError: no"
     )
-    assert verdict(answers((1, KILLED), (0, RAISED)), False)["error"] == "ValueError: no"
+    assert combine(answers((1, KILLED), (0, RAISED)), False)["error"] == "ValueError: no"
 
 
 def test_one_that_is_killed_is_no_failure_of_the_trial():
-    with pytest.raises(Lost, match="process 1 ended with SIGKILL"):
-        verdict(answers((1, KILLED), (0, ALONE)), False)
-    with pytest.raises(Lost, match="Connection closed by peer"):
-        verdict(answers((0, ALONE)), False)
-    assert verdict(answers((1, KILLED), (0, ALONE)), True)["outcome"] == "interrupted"
+    with pytest.raises(WorkerLost, match="process 1 ended with SIGKILL"):
+        combine(answers((1, KILLED), (0, ALONE)), False)
+    with pytest.raises(WorkerLost, match="Connection closed by peer"):
+        combine(answers((0, ALONE)), False)
+    assert combine(answers((1, KILLED), (0, ALONE)), True)["outcome"] == "interrupted"
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, und
         os.kill(busy, signal.SIGCONT)
         _, err = process.communicate(timeout=DEADLINE)
         assert process.returncode == 0, err
-        assert err.count("another worker goes on with it") >= 2
+        assert err.count("retrying on another worker") >= 2
     assert undisturbed.run(path, *WORKERS)[0] == 0
     assert backend.numbers() == undisturbed.numbers()
 
@@ -163,7 +163,7 @@ def test_a_private_cluster_ends_with_its_command(write_spec, results, undisturbe
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130, err
-    assert "the same command goes on from here" in err
+    assert "the same command resumes from here" in err
     assert "Traceback" not in err
     assert gone(below, seconds=10) == []
     assert not any(Path(folder).exists() for folder in folders)

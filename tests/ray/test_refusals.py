@@ -177,13 +177,13 @@ class Silent:
     def __init__(self) -> None:
         self.told = []
 
-    def started(self, run_dir): ...
+    def on_start(self, run_dir): ...
 
-    def died(self, run_dir, how): ...
+    def on_death(self, run_dir, how): ...
 
     def tick(self): ...
 
-    def ended(self, run_dir, ended):
+    def on_end(self, run_dir, ended):
         self.told.append((run_dir, ended))
 
 

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from launch.runs import rundir
 from launch.tracking import client, mirror, record
-from launch.tracking.cursor import Marks
+from launch.tracking.cursor import SyncCursor
 from tests.conftest import ROOT
 from tests.tracking.journals import FakeRun, assert_store_is_true, sqlite_rows
 
@@ -238,7 +238,7 @@ def test_marks_of_finished_runs_cost_one_look_each(runs, results, monkeypatch):
     monkeypatch.setattr(
         rundir, "state", lambda run_dir: pytest.fail("a finished run's journal is not read again")
     )
-    assert Marks.read().behind(folders(runs)) == []
+    assert SyncCursor.read().behind(folders(runs)) == []
     assert len([look for look in looks if str(look).startswith(str(results / "runs"))]) == len(
         runs
     )

@@ -27,7 +27,7 @@ from launch.backends.ray.gpu_memory import check_memory
 from launch.backends.ray.pool import Pool
 from launch.backends.slurm.site import Site, load_site
 from launch.errors import UsageError
-from launch.runs.job import Ended
+from launch.runs.job import Outcome
 
 
 def add_arguments(group: Any) -> None:
@@ -82,7 +82,7 @@ def run(
     address: str | None = None,
     site: Site | None = None,
     on_nodes: int = 1,
-) -> dict[Path, Ended]:
+) -> dict[Path, Outcome]:
     """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and
     stop; twice: kill.
 

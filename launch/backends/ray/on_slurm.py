@@ -37,7 +37,7 @@ from launch.backends.slurm.site import Site
 from launch.backends.slurm.task import _SIGNALS, Task
 from launch.console import say
 from launch.errors import UsageError
-from launch.runs.job import Ended
+from launch.runs.job import Outcome
 
 NODES_SECONDS = 180.0
 """How long the first node waits for the others; later ones still join, but the CPU share of a
@@ -53,7 +53,7 @@ def submit(
     on_nodes: int,
     workers: int | None,
     trials_per_gpu: int,
-) -> dict[Path, Ended]:
+) -> dict[Path, Outcome]:
     """Submit one job of so many nodes for what has no job yet; returns at once."""
     if any(count > 1 for count, _ in by_processes(run_dirs)):
         raise UsageError(
@@ -74,9 +74,9 @@ def submit(
                 say(f"{len(homeless)} trials go to SLURM as job {job}")
     except SlurmError as error:
         raise UsageError(f"nothing was submitted: {error}") from error
-    ended = {run_dir: Ended("submitted", None) for run_dir in run_dirs}
+    ended = {run_dir: Outcome("submitted", None) for run_dir in run_dirs}
     for run_dir, end in ended.items():
-        watcher.ended(run_dir, end)
+        watcher.on_end(run_dir, end)
     return ended
 
 
@@ -193,7 +193,7 @@ class _RayTask(Task):
             check_memory(todo, slots)
             pool = Pool(todo, self, slots, lambda: int(self.stopped), grows=self.workers is None)
             for run_dir, ended in pool.run().items():
-                if ended.outcome == "failed":
+                if ended.status == "failed":
                     self._fail(run_dir, ended.error or "no reason given")
 
     def _await_nodes(self) -> list[dict[str, float]]:

@@ -14,7 +14,7 @@ from launch.backends.ray.actor import Worker
 from launch.backends.ray.cluster import Slots, capacity, environment, library, nodes
 from launch.console import say
 from launch.errors import UsageError
-from launch.runs.job import Ended
+from launch.runs.job import Outcome
 
 MOST_FAILED_STARTS = 3
 PATIENCE_SECONDS = 60.0
@@ -72,7 +72,7 @@ class Pool:
             runtime_env={"env_vars": environment(slots)},
         )
 
-    def run(self) -> dict[Path, Ended]:
+    def run(self) -> dict[Path, Outcome]:
         """Until every trial has ended, or has stopped after Ctrl-C."""
         ray = library()
 
@@ -185,7 +185,7 @@ class Pool:
             if hand.place and hand.run_dir is None and self.trials.queue and not self.stops():
                 hand.run_dir = self.trials.queue.popleft()
                 hand.call = hand.actor.run_one.remote(str(hand.run_dir))
-                self.trials.watcher.started(hand.run_dir)
+                self.trials.watcher.on_start(hand.run_dir)
 
     def _obey(self) -> None:
         """Ctrl-C once: every actor checkpoints; twice: it is killed."""

@@ -26,7 +26,7 @@ from launch.console import say
 from launch.errors import UsageError
 from launch.paths import ROOT, results_dir
 from launch.runs import rundir
-from launch.runs.job import Ended, Job
+from launch.runs.job import Outcome, Job
 from launch.runs.resources import wanted
 
 WARNING_SECONDS = 120
@@ -68,7 +68,7 @@ def run(
     trials_per_gpu: int = 1,
     site: Site,
     wait: bool = False,
-) -> dict[Path, Ended]:
+) -> dict[Path, Outcome]:
     """Submit what has no job yet. `workers` bounds the trials at a time, over all nodes, as the
     site's max_parallel does tasks.
     """
@@ -94,11 +94,11 @@ def run(
             refused = _submit_all(homeless, site, workers, trials_per_gpu)
     except SlurmError as error:
         raise UsageError(f"nothing more was submitted: {error}") from error
-    ended = {run_dir: refused.get(run_dir, Ended("submitted", None)) for run_dir in run_dirs}
+    ended = {run_dir: refused.get(run_dir, Outcome("submitted", None)) for run_dir in run_dirs}
     if wait:
         return wait_for(ended, before, watcher, jobs)
     for run_dir, end in ended.items():
-        watcher.ended(run_dir, end)
+        watcher.on_end(run_dir, end)
     return ended
 
 
@@ -205,7 +205,7 @@ def _is_done_with(run_dir: Path) -> bool:
 
 def _submit_all(
     run_dirs: Sequence[Path], site: Site, workers: int | None, side_by_side: int
-) -> dict[Path, Ended]:
+) -> dict[Path, Outcome]:
     """Submit in arrays, each of one shape, as large as the cluster takes; returns those that it
     refused once others were in.
     """
@@ -245,7 +245,7 @@ def _submit_all(
                 raise
             say(f"SLURM took {len(ids)} of {len(arrays)} arrays and refused the next: {error}")
             left = (each for rest in arrays[number:] for task in rest.tasks for each in task)
-            return dict.fromkeys(left, Ended("interrupted", "not submitted"))
+            return dict.fromkeys(left, Outcome("interrupted", "not submitted"))
     return {}
 
 

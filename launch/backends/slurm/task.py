@@ -26,7 +26,7 @@ from launch.backends.slurm.submissions import Entry
 from launch.backends.slurm.wait import failure
 from launch.errors import UsageError
 from launch.runs import rundir
-from launch.runs.job import Ended
+from launch.runs.job import Outcome
 from launch.runs.resources import wanted
 from launch.worker import nodes, process_group
 
@@ -60,7 +60,7 @@ class Task:
                     self._refuse(left, str(refusal))
         finally:
             if int(os.environ.get("SLURM_JOB_NUM_NODES", 1)) > 1:
-                nodes.meeting_path(self.folder).with_suffix(".done").touch()
+                nodes.rendezvous_path(self.folder).with_suffix(".done").touch()
         if left:
             self._requeue(left)
             return INTERRUPTED
@@ -91,7 +91,7 @@ class Task:
         if self.stopped:
             self.pool.stop()
         for run_dir, ended in self.pool.run().items():
-            if ended.outcome == "failed":
+            if ended.status == "failed":
                 self._fail(run_dir, ended.error or "no reason given")
 
     def _run_alone(self, run_dir: Path) -> str | None:
@@ -156,12 +156,12 @@ class Task:
             threads = os.environ.get("RM_THREADS") or str(
                 max(1, self.here.cpus * node_count // processes)
             )
-            meeting = str(nodes.meeting_path(self.folder))
+            rendezvous = str(nodes.rendezvous_path(self.folder))
             shared = {
                 "RM_THREADS": threads,
                 "OMP_NUM_THREADS": threads,
                 process_group.NODES: str(node_count),
-                process_group.MEETING: meeting,
+                process_group.RENDEZVOUS: rendezvous,
             }
             return [{**shared, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}]
         wanted_here = self.side_by_side * max(1, len(gpus))
@@ -190,7 +190,7 @@ class Task:
 
     # what the pool tells, into the job's log
 
-    def started(self, run_dir: Path) -> None:
+    def on_start(self, run_dir: Path) -> None:
         """A start is noted with where it begins: three from the same place are too many."""
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         here = {
@@ -202,12 +202,12 @@ class Task:
         submissions.note(run_dir, self.here.id, self.folder.name, here)
         print(f"{run_dir.name}: on {self.here.node}, start {self.here.restarts + 1}", flush=True)
 
-    def died(self, run_dir: Path, how: str) -> None:
-        print(f"{run_dir.name}: {how}; another worker goes on with it", flush=True)
+    def on_death(self, run_dir: Path, how: str) -> None:
+        print(f"{run_dir.name}: {how}; retrying on another worker", flush=True)
 
-    def ended(self, run_dir: Path, ended: Ended) -> None:
+    def on_end(self, run_dir: Path, ended: Outcome) -> None:
         print(
-            f"{run_dir.name}: {ended.outcome}{f': {ended.error}' if ended.error else ''}",
+            f"{run_dir.name}: {ended.status}{f': {ended.error}' if ended.error else ''}",
             flush=True,
         )
 
@@ -248,7 +248,7 @@ def main() -> int:
     """The command."""
     folder, side_by_side = sys.argv[1:3]
     if os.environ.get("SLURM_PROCID", "0") != "0":
-        return nodes.serve(nodes.meeting_path(Path(folder)))
+        return nodes.serve(nodes.rendezvous_path(Path(folder)))
     return Task(Path(folder), int(side_by_side), Here.read()).run()
 
 

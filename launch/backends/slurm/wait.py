@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launch.backends import Watcher
 from launch.runs import rundir
-from launch.runs.job import Ended, Job
+from launch.runs.job import Outcome, Job
 
 TICK_SECONDS = 1.0
 ASK_SECONDS = 10.0
@@ -20,11 +20,11 @@ on their way (NFS).
 
 
 def wait_for(
-    ended: Mapping[Path, Ended],
+    ended: Mapping[Path, Outcome],
     journals: Mapping[Path, int],
     watcher: Watcher,
     jobs: Callable[[Sequence[Path]], dict[Path, Job]],
-) -> dict[Path, Ended]:
+) -> dict[Path, Outcome]:
     """Until all that were submitted have ended. Ctrl-C leaves the jobs as they are.
 
     journals    the length of each journal at submission: what it says before that is an earlier
@@ -46,29 +46,29 @@ def wait_for(
 
 class _Waiting:
     def __init__(
-        self, ended: Mapping[Path, Ended], journals: Mapping[Path, int], watcher: Watcher
+        self, ended: Mapping[Path, Outcome], journals: Mapping[Path, int], watcher: Watcher
     ) -> None:
         self.ended, self.journals, self.watcher = dict(ended), journals, watcher
-        self.open = [run_dir for run_dir, end in ended.items() if end.outcome == "submitted"]
+        self.open = [run_dir for run_dir, end in ended.items() if end.status == "submitted"]
         self.started: set[Path] = set()
         self.gone: dict[Path, float] = {}
         self.asked = 0.0
         for run_dir in ended.keys() - set(self.open):
-            watcher.ended(run_dir, ended[run_dir])
+            watcher.on_end(run_dir, ended[run_dir])
 
     def look_at_disk(self) -> None:
         for run_dir in list(self.open):
             state = rundir.state(run_dir)
             if state == "finished":
-                self._end(run_dir, Ended("finished", None))
+                self._end(run_dir, Outcome("finished", None))
             elif state == "running" and run_dir not in self.started:
                 self.started.add(run_dir)
-                self.watcher.started(run_dir)
+                self.watcher.on_start(run_dir)
             elif (
                 state == "failed"
                 and (error := failure(run_dir, self.journals[run_dir])) is not None
             ):
-                self._end(run_dir, Ended("failed", error))
+                self._end(run_dir, Outcome("failed", error))
 
     def is_time_to_ask(self) -> bool:
         due = bool(self.open) and time.monotonic() - self.asked >= ASK_SECONDS
@@ -86,12 +86,12 @@ class _Waiting:
             if time.monotonic() - since >= GONE_SECONDS and rundir.state(run_dir) != "running":
                 how = f" ({job.where})" if job and job.where else ""
                 what = "cancelled" if rundir.cancelled(run_dir) else f"its job is gone{how}"
-                self._end(run_dir, Ended("interrupted", what))
+                self._end(run_dir, Outcome("interrupted", what))
 
-    def _end(self, run_dir: Path, ended: Ended) -> None:
+    def _end(self, run_dir: Path, ended: Outcome) -> None:
         self.open.remove(run_dir)
         self.ended[run_dir] = ended
-        self.watcher.ended(run_dir, ended)
+        self.watcher.on_end(run_dir, ended)
 
 
 def failure(run_dir: Path, offset: int) -> str | None:
