@@ -36,7 +36,7 @@ title: "Launch cost"
 seeds: SEEDS
 trial:
   dataset: {name: digits, size: 8, limit: 16, test_limit: 16}
-  backbone: {name: resnet8, width: 4}
+  backbone: {name: resnet8, width: 8}
   train: {epochs: 1, batch_size: 16}
   optimizer: {name: sgd, lr: 0.1}
   schedule: constant
@@ -48,7 +48,7 @@ title: "Makespan"
 seeds: SEEDS
 trial:
   dataset: {name: digits, size: 16, limit: 70, test_limit: 60}
-  backbone: {name: resnet8, width: 4}
+  backbone: {name: resnet8, width: 8}
   method: recursive_mix
   train: {epochs: 1, batch_size: 16}
   optimizer: {name: sgd, lr: 0.1}

@@ -28,7 +28,7 @@ title: "Submission cost"
 seeds: SEEDS
 trial:
   dataset: {name: digits, size: 8, limit: 16, test_limit: 16}
-  backbone: {name: resnet8, width: 4}
+  backbone: {name: resnet8, width: 8}
   train: {epochs: 1, batch_size: 16}
   optimizer: {name: sgd, lr: 0.1}
   schedule: constant

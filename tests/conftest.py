@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY: dict[str, Any] = {
     "seed": 0,
     "dataset": {"name": "digits", "size": 16, "limit": 70, "test_limit": 60},
-    "backbone": {"name": "resnet8", "width": 4},
+    "backbone": {"name": "resnet8", "width": 8},
     "method": {"name": "recursive_mix", "alpha": 0.5, "omega": 0.5},
     "train": {"epochs": 3, "batch_size": 16},
     "optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 5e-4},

@@ -54,7 +54,7 @@ def test_a_method_trains_a_network(name):
     torch.manual_seed(0)
     method = options.find("method", name)()
     assert isinstance(method, Method)
-    backbone = options.find("backbone", "resnet8")(5, 3, width=4)
+    backbone = options.find("backbone", "resnet8")(5, 3, width=8)
     if catalog.missing_files(catalog.entries("method")[name].options(name=name).model_dump()):
         with pytest.raises(DataError, match="put there what can be had from"):
             method.network(backbone)

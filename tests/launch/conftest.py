@@ -11,7 +11,7 @@ SPEC = """
     seeds: [0, 1]
     trial:
       dataset: {name: digits, size: 16, limit: 70, test_limit: 60}
-      backbone: {name: resnet8, width: 4}
+      backbone: {name: resnet8, width: 8}
       train: {epochs: 2, batch_size: 16}
       optimizer: {name: sgd, lr: 0.05}
       schedule: {name: cosine}

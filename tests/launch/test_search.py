@@ -29,7 +29,7 @@ SEARCH = """
     seeds: [0, 1]
     trial:
       dataset: {name: digits, size: 16, limit: 120, test_limit: 90}
-      backbone: {name: resnet8, width: 4}
+      backbone: {name: resnet8, width: 8}
       method: recursive_mix
       train: {epochs: 8, batch_size: 8}
       optimizer: {name: sgd, lr: 0.05}

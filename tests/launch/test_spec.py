@@ -122,7 +122,7 @@ def test_five_different_mistakes_at_once(write_spec):
         ),
         ({"axes:": "axis:"}, "10:1: unknown key 'axis'; did you mean 'axes'?"),
         (
-            {"backbone: {name: resnet8, width: 4}": "backbone: resnet9000"},
+            {"backbone: {name: resnet8, width: 8}": "backbone: resnet9000"},
             "6:13: unknown backbone 'resnet9000'",
         ),
         (
@@ -245,7 +245,7 @@ def test_a_method_that_cannot_act_inside_its_backbone_is_refused_when_planned(wr
     """At the method, once for each backbone, however many seeds and other axes meet it."""
     path = write_spec(
         **{
-            "backbone: {name: resnet8, width: 4}": "schedule: constant",
+            "backbone: {name: resnet8, width: 8}": "schedule: constant",
             "  schedule: {name: cosine}\n": "",
             "Baseline: baseline": "Baseline: stochastic_depth",
             "axes:": "axes:\n  backbone: [resnet18, densenet121, imagenet_pvt_v2_b1]\n  "
@@ -267,7 +267,7 @@ def test_a_method_that_cannot_act_inside_its_backbone_is_refused_when_planned(wr
 def test_a_misfit_is_located_at_the_methods_name(write_spec):
     path = write_spec(
         **{
-            "{name: resnet8, width: 4}": "imagenet_pvt_v2_b1",
+            "{name: resnet8, width: 8}": "imagenet_pvt_v2_b1",
             "RM: {name: recursive_mix, alpha: 0.5, omega: "
             "0.5}": "RM: {label_weight: 0.5, name: moex}",
         }

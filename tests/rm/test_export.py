@@ -19,7 +19,7 @@ def test_the_second_head_is_left_behind(tiny, tmp_path):
     weights = exported(tmp_path)
     assert "second_head.weight" in trained
     assert not any("second" in name or name.startswith("backbone.") for name in weights)
-    backbone = find("backbone", "resnet8")(10, 1, width=4)
+    backbone = find("backbone", "resnet8")(10, 1, width=8)
     backbone.load_state_dict(weights, strict=True)
     assert torch.equal(backbone.head.weight, trained["backbone.head.weight"])
 
@@ -40,4 +40,4 @@ def test_the_command(tiny, tmp_path):
     fit(parse_trial(tiny), tmp_path / "run")
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert torch.load(tmp_path / "weights.pt", weights_only=True)["head.weight"].shape == (10, 16)
+    assert torch.load(tmp_path / "weights.pt", weights_only=True)["head.weight"].shape == (10, 32)

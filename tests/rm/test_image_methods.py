@@ -138,7 +138,7 @@ def test_resizemix_never_leaves_the_image_and_can_be_left_out():
 
 def network(channels=3, classes=5):
     torch.manual_seed(0)
-    return find("backbone", "resnet8")(classes, channels, width=4)
+    return find("backbone", "resnet8")(classes, channels, width=8)
 
 
 def test_saliency_is_the_gradient_of_the_loss_and_leaves_no_trace():

@@ -49,9 +49,6 @@ def pictures(tiny, tree):
     """Two epochs of three steps at 64 px: 5, 5 and 2 pictures."""
     tiny["dataset"] = {"name": "imagenet", "size": 64, "random_erasing": 0.5}
     tiny["train"] = {"epochs": 2, "batch_size": 5}
-    tiny["backbone"]["width"] = (
-        16  # torch 2.15's CPU convolutions crash in the backward pass of 4 channels at 64 x 64
-    )
     return tiny
 
 

@@ -33,7 +33,7 @@ INSIDE = {
 # The smallest networks that run every line of each family, under the names that planning knows
 # them by.
 SMALL = {
-    "resnet8": lambda: resnet8(4, 3, width=4),
+    "resnet8": lambda: resnet8(4, 3, width=8),
     "pyramidnet200_240": lambda: PyramidNet(20, 12, 4, 3),
     "densenet121": lambda: DenseNet((2, 2, 2), 4, 4, 3),
     "imagenet_resnet50": lambda: imagenet._ResNet(
@@ -132,13 +132,13 @@ def test_taps_act_in_a_compiled_network_without_compiling_again():
 
     counters.clear()
     torch.manual_seed(0)
-    backbone = resnet8(4, 3, width=4)
+    backbone = resnet8(4, 3, width=8)
     backbone.features = torch.compile(backbone.features, backend="eager")
     method = DropBlock(block_size=2)
     model = method.network(backbone)
     plain = DropBlock(block_size=2)
     torch.manual_seed(0)
-    other = plain.network(resnet8(4, 3, width=4))
+    other = plain.network(resnet8(4, 3, width=8))
     images, targets = batch()
     graphs = []
     for seed in range(8):
@@ -189,7 +189,7 @@ def test_the_generator_decides_everything(name):
     for _ in range(2):
         torch.manual_seed(0)
         method = INSIDE[name]()
-        model = method.network(resnet8(4, 3, width=4))
+        model = method.network(resnet8(4, 3, width=8))
         images, targets = batch()
         torch.manual_seed(len(results))  # the global generator has no part in it
         results.append(method.loss(model, images, targets, draws(3))[0])

@@ -86,7 +86,7 @@ def test_dropblock_divides_by_the_share_kept_in_the_last_two_stages():
 
 def test_dropblock_that_drops_all_is_finite():
     method = DropBlock(block_size=50, keep_prob=1e-9)
-    model = method.network(resnet8(4, 3, width=4))
+    model = method.network(resnet8(4, 3, width=8))
     loss, _ = method.loss(model, *batch(), draws(0))
     loss.backward()
     assert torch.isfinite(loss)
@@ -137,7 +137,7 @@ def test_stochastic_depth_survival_falls_linearly_and_the_mean_is_kept():
 def test_stochastic_depth_leaves_out_branches_and_their_gradients():
     torch.manual_seed(0)
     method = StochasticDepth(last_survival=0.01)
-    model = method.network(resnet8(4, 3, width=4))
+    model = method.network(resnet8(4, 3, width=8))
     seed = next(
         s
         for s in range(99)

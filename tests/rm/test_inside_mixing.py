@@ -26,7 +26,7 @@ def drawn(seed, size, alpha=1.0):
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_manifold_mixup_mixes_the_layer_drawn(layer):
     torch.manual_seed(0)
-    backbone = resnet8(6, 3, width=4)
+    backbone = resnet8(6, 3, width=8)
     images, targets = torch.randn(6, 3, 16, 16), torch.eye(6)
     plain = stage_maps(backbone, images)
     seed = next(s for s in range(99) if drawn(s, 6)[2] == layer)
@@ -52,7 +52,7 @@ def test_manifold_mixup_mixes_the_layer_drawn(layer):
 
 def test_manifold_mixup_of_layer_0_is_mixup_and_all_layers_occur():
     torch.manual_seed(0)
-    backbone = resnet8(4, 3, width=4)
+    backbone = resnet8(4, 3, width=8)
     method, mixup = ManifoldMixup(alpha=0.7), Mixup(alpha=0.7)
     model, (images, targets) = method.network(backbone), batch()
     layers = [drawn(seed, 6, 0.7)[2] for seed in range(300)]
@@ -94,7 +94,7 @@ def test_moex_gradients_reach_content_and_moments():
 
 def test_moex_acts_after_the_stem_and_weights_labels_by_lambda():
     torch.manual_seed(0)
-    backbone = resnet8(6, 3, width=4)
+    backbone = resnet8(6, 3, width=8)
     images, targets = torch.randn(6, 3, 16, 16), torch.eye(6)
     stem = stage_maps(backbone, images)["stem"]
     method = MoEx(label_weight=0.7)
@@ -114,7 +114,7 @@ def test_moex_acts_after_the_stem_and_weights_labels_by_lambda():
 @pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
 def test_moex_exchanges_with_its_probability(probability):
     method = MoEx(probability=probability)
-    model = method.network(resnet8(4, 3, width=2))
+    model = method.network(resnet8(4, 3, width=8))
     generator, count = draws(0), 400 if 0 < probability < 1 else 10
     images, targets = torch.randn(4, 3, 4, 4), torch.eye(4)
     exchanged = []
@@ -131,7 +131,7 @@ def test_cutmix_moex_mixes_three_labels_as_the_official_loss():
     images as CutMix's.
     """
     torch.manual_seed(0)
-    backbone = resnet8(6, 3, width=4)
+    backbone = resnet8(6, 3, width=8)
     images, targets = (
         torch.arange(6.0)[:, None, None, None].expand(6, 3, 16, 16).contiguous(),
         torch.eye(6),
@@ -160,7 +160,7 @@ def test_cutmix_moex_mixes_three_labels_as_the_official_loss():
 def test_cutmix_moex_can_do_either_alone(cutmix, moex):
     torch.manual_seed(0)
     method = CutMixMoEx(cutmix_probability=cutmix, moex_probability=moex)
-    model = method.network(resnet8(4, 3, width=4))
+    model = method.network(resnet8(4, 3, width=8))
     images, targets = batch()
     generator = draws(0)
     areas = []
@@ -206,7 +206,7 @@ def test_feature_cutmix_labels_are_the_share_of_pixels_mixed(stage):
 def test_feature_cutmix_gradients_flow_to_both():
     torch.manual_seed(0)
     method = FeatureCutMix()
-    model = method.network(resnet8(4, 3, width=4).train())
+    model = method.network(resnet8(4, 3, width=8).train())
     for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.eval()  # else every sample touches every other one through the batch's statistics
     images, targets = batch(4)
@@ -225,7 +225,7 @@ def test_feature_cutmix_gradients_flow_to_both():
 
 def test_feature_cutmix_of_probability_0_is_the_baseline():
     method = FeatureCutMix(probability=0.0)
-    model = method.network(resnet8(4, 3, width=4))
+    model = method.network(resnet8(4, 3, width=8))
     images, targets = batch()
     loss, logits = method.loss(model, images, targets, draws(0))
     assert torch.equal(loss, soft_cross_entropy(logits, targets))

@@ -84,7 +84,7 @@ def test_cutmix_probability_zero_is_the_baseline():
 
 def network(method, classes=4):
     torch.manual_seed(0)
-    return method.network(find("backbone", "resnet8")(classes, 1, width=4))
+    return method.network(find("backbone", "resnet8")(classes, 1, width=8))
 
 
 def test_recursive_mix_pastes_the_previous_mixed_batch_and_its_labels():

@@ -26,7 +26,7 @@ SPEC = """
     seeds: SEEDS
     trial:
       dataset: {name: digits, size: 16, limit: 70, test_limit: 60}
-      backbone: {name: resnet8, width: 4}
+      backbone: {name: resnet8, width: 8}
       train: {epochs: EPOCHS, batch_size: 16}
       optimizer: {name: sgd, lr: 0.05, momentum: 0.9}
       schedule: {name: cosine}
