@@ -56,6 +56,7 @@ def _prepare(
                 "profile": use.spec.profile,
                 "row": use.row,
                 "label": use.label,
+                **use.cell.sample,
             }
         )
         + "\n"

@@ -186,7 +186,8 @@ class SearchState:
             if stopped
             else sample.label
         )
-        return Cell((label,), None, (sample.trial,), {}, stopped=stopped)
+        kept = {"sample": number} | ({"stopped": event["epoch"]} if stopped else {})
+        return Cell((label,), None, (sample.trial,), {}, stopped=stopped, sample=kept)
 
     def _planned(self, number: int) -> Planned:
         cell = self._cell(number)

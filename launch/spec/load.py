@@ -88,6 +88,8 @@ class Cell:
     also: what it prints of the metrics in `Metric.also`.
     stopped: a sample that its search has stopped, which nothing resumes.
     resources: what each of its trials is trained on.
+    sample: of a search's sample, its number as `sample` and, where the scheduler stopped it, the
+    epoch as `stopped`; records know it by these.
     """
 
     labels: tuple[str, ...]
@@ -97,6 +99,7 @@ class Cell:
     also: Mapping[str, float] = field(default_factory=dict)
     stopped: bool = False
     resources: Resources = ONE
+    sample: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,11 @@ class Record:
             tags["origin"] = "reproduced"
         rows: dict[str, list[str]] = {}
         for use in self.uses:
-            profile = f".{use['profile']}" if use.get("profile") else ""
-            rows.setdefault(f"spec.{use['spec']}{profile}", []).append(str(use["row"]))
+            name = f"{use['spec']}.{use['profile']}" if use.get("profile") else use["spec"]
+            rows.setdefault(f"spec.{name}", []).append(str(use["row"]))
+            if "sample" in use:  # of a search: its state as of the last use
+                known = {key: use[key] for key in ("sample", "stopped") if key in use}
+                tags[f"search.{name}"] = json.dumps(known)
         tags |= {key: " | ".join(dict.fromkeys(labels)) for key, labels in rows.items()}
         if self.status == "FAILED":
             tags["error"] = str(self.events[-1].get("error", "unknown"))
