@@ -8,11 +8,24 @@ PyTorch's default initialisation.
 
 from collections.abc import Callable, Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rm.backbones import Backbone
 
 HAS = ("stem", "stages", "residual branches")
+
+
+class SubsampledConv(nn.Conv2d):
+    """A strided 1x1 convolution, computed as one of stride 1 on every stride-th pixel.
+
+    torch 2.15's own writes past its buffer in the backward pass of 2 to 7 channels (fp32,
+    channels-last, a CPU with AVX2; a vector of AVX-512 has 16 channels) and corrupts the heap.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
 
 
 class ResidualBlock(nn.Module):
@@ -126,10 +139,11 @@ def resnext50_32x4d(num_classes: int, in_channels: int) -> Backbone:
 def _conv_norm(
     in_channels: int, channels: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> list[nn.Module]:
-    conv = nn.Conv2d(
-        in_channels, channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False
-    )
-    return [conv, nn.BatchNorm2d(channels)]
+    conv = SubsampledConv if kernel == 1 and stride > 1 and in_channels < 16 else nn.Conv2d
+    return [
+        conv(in_channels, channels, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(channels),
+    ]
 
 
 def _basic_block(in_channels: int, width: int, stride: int) -> ResidualBlock:

@@ -20,7 +20,7 @@ from rm import backbones
 from rm.backbones import Backbone, imagenet
 from rm.backbones.densenet import DenseNet
 from rm.backbones.pyramidnet import AddIntoFirstChannels, PyramidNet
-from rm.backbones.resnet import resnet8, resnet18, resnext50_32x4d
+from rm.backbones.resnet import SubsampledConv, resnet8, resnet18, resnext50_32x4d
 
 PACKAGE = Path(backbones.__file__).parent
 ROOT = PACKAGE.parents[1]
@@ -31,7 +31,7 @@ def scan() -> dict[str, tuple[str, ast.FunctionDef]]:
     planner would.
     """
     found = {}
-    for path in sorted(PACKAGE.glob("*.py")):
+    for path in sorted(PACKAGE.glob("[!_]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 found[node.name] = (f"rm.backbones.{path.stem}", node)
@@ -330,3 +330,17 @@ def test_cifar_resnet_keeps_pytorchs_initialisation() -> None:
 def test_importing_the_file_does_not_import_timm() -> None:
     code = "import sys, rm.backbones.imagenet; sys.exit('timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_narrow_resnet_is_kept_from_torchs_strided_pointwise_convolution():
+    narrow = [m for m in resnet8(4, 3, width=4).modules() if isinstance(m, SubsampledConv)]
+    assert [conv.in_channels for conv in narrow] == [4, 8]
+    assert not any(isinstance(m, SubsampledConv) for m in resnet18(4, 3).modules())
+    ours = narrow[0].double()
+    theirs = nn.Conv2d(4, 8, 1, stride=2, bias=False).double()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(3, 4, 7, 6, dtype=torch.float64)  # not channels-last: both are safe
+    torch.testing.assert_close(ours(images), theirs(images))
+    for conv in (ours, theirs):
+        conv(images).square().sum().backward()
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
