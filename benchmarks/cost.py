@@ -18,7 +18,7 @@ from benchmarks.networks import count
 from launch.paths import EXPERIMENTS
 from launch.spec.load import Spec, load_spec
 from launch.spec.trial import Trial
-from rm.options import find
+from rm import registry
 
 IMAGES = {
     "digits": (8, 1, 1000, 797),
@@ -32,7 +32,7 @@ IMAGES = {
 @cache
 def multiply_adds(backbone: str, side: int, classes: int) -> int:
     with torch.device("meta"):
-        return count(find("backbone", backbone)(classes, 3), side)[0]
+        return count(registry.load("backbone", backbone)(classes, 3), side)[0]
 
 
 def operations(trial: Trial) -> float:

@@ -33,8 +33,8 @@ from torchvision.transforms import v2
 
 from benchmarks.plain import PlainRecursiveMix, cifar_data, cifar_loader
 from benchmarks.step import RM, alternate, our_run
+from rm import registry
 from rm.datasets import data_dir
-from rm.options import find
 
 CLASSES = 100
 CUTMIX = {"name": "cutmix", "alpha": 1.0, "probability": 1.0}
@@ -91,7 +91,7 @@ def contestants(
 
     def network() -> nn.Module:
         torch.manual_seed(0)
-        return find("backbone", given.backbone)(CLASSES, 3)
+        return registry.load("backbone", given.backbone)(CLASSES, 3)
 
     plain = PlainRecursiveMix(network(), CLASSES, device, fp16=given.fp16)
     plain_data = cifar_loader(data_dir(), given.batch, given.workers)

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from rm import registry
 from rm.backbones import Backbone
 from rm.methods._consistency import ConsistencyNetwork
-from rm.options import choices_of, find
 
 # (classes, parameters, with the second head), millions of multiply-adds: DESIGN.md and the paper's
 # Table 11
@@ -49,13 +49,13 @@ def main() -> None:
     print(
         f"{'backbone':26}{'K':>5}{'px':>5}{'parameters':>13}{'+ 2nd head':>12}{'M mult-adds':>13}{'M activ.':>10}  stated"
     )
-    for name in sorted(choices_of("backbone")):
+    for name in sorted(registry.entries("backbone")):
         classes, *stated = STATED.get(
             name, (1000 if name.startswith("imagenet_") else 100, None, None, None)
         )
         size = 224 if name.startswith("imagenet_") else 32
         with torch.device("meta"):
-            backbone: Backbone = find("backbone", name)(classes, 3)
+            backbone: Backbone = registry.load("backbone", name)(classes, 3)
             plain = sum(p.numel() for p in backbone.parameters())
             both = sum(p.numel() for p in ConsistencyNetwork(backbone).parameters())
         macs, activations = count(backbone, size)

@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.step import alternate
+from rm import registry
 from rm.datasets import load
 from rm.input.stream import open_images
 from rm.methods._consistency import ConsistencyNetwork, _axis_weights
 from rm.ops import Box, mix_targets, mixed_area, resize_fill, sample_box, soft_cross_entropy
-from rm.options import find
 
 OMEGA = 0.1
 
@@ -264,7 +264,9 @@ def main() -> None:
     batch, classes = a_batch(given)
     size = (batch.images.shape[-2], batch.images.shape[-1])
     torch.manual_seed(0)
-    model = ConsistencyNetwork(find("backbone", given.backbone)(classes, batch.images.shape[1]))
+    model = ConsistencyNetwork(
+        registry.load("backbone", given.backbone)(classes, batch.images.shape[1])
+    )
     model = model.to(given.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         features = tuple(copy.deepcopy(model).backbone.features(batch.images).shape[-2:])

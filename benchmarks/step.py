@@ -22,9 +22,10 @@ from typing import Any
 import torch
 
 from benchmarks.plain import PlainRecursiveMix, cifar_loader
+from rm import registry
 from rm.datasets import data_dir
-from rm.options import find, parse_trial
 from rm.trainer import Run
+from rm.trial import parse_trial
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "bf16": {},
@@ -90,7 +91,9 @@ def wait(device: torch.device) -> None:
 def against_plain(name: str, given: argparse.Namespace, device: torch.device) -> None:
     """Ours, in bf16 and in fp32, against the plain loop."""
     torch.manual_seed(0)
-    plain = PlainRecursiveMix(find("backbone", name)(100, 3), 100, device, fp16=given.fp16)
+    plain = PlainRecursiveMix(
+        registry.load("backbone", name)(100, 3), 100, device, fp16=given.fp16
+    )
     workers = given.workers
     if given.epoch:
         loader = cifar_loader(data_dir(), given.batch, workers)

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.errors import CatalogError, FilterError, UsageError
+from launch.errors import FilterError, UsageError
 from launch.spec.load import SpecError
+from rm import registry
 
 FIRST = ("run", "plan", "status")
 """The commands that `--help` names first; the others follow by alphabet."""
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(args.function(args))
     except SpecError as error:
         print(error, file=sys.stderr)
-    except (FilterError, UsageError, CatalogError) as error:
+    except (FilterError, UsageError, registry.RegistryError) as error:
         print(f"error: {error}", file=sys.stderr)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,9 +7,5 @@ class UsageError(Exception):
     """The command line asks for something that is not there; exit status 2."""
 
 
-class CatalogError(Exception):
-    """A file in `rm` cannot be offered to specs: the message says which and why."""
-
-
 class FilterError(ValueError):
     """A --where that cannot match anything; the message says what would."""

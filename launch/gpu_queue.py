@@ -25,13 +25,14 @@ from pathlib import Path
 
 from launch.commands import mirror_quietly, positive
 from launch.console import say
-from launch.errors import CatalogError, FilterError, UsageError
+from launch.errors import FilterError, UsageError
 from launch.paths import EXPERIMENTS, ROOT, results_dir, runs_dir
 from launch.plan import Planned, make_plan
 from launch.runs import archive, rundir
 from launch.runs.archive import Record, RecordError, committed, make_record, read, read_run
-from launch.runs.import_archive import Files, ArchiveError, read_archive, source_digest
+from launch.runs.import_archive import ArchiveError, Files, read_archive, source_digest
 from launch.spec.load import SpecError, load_spec
+from rm import registry
 
 DEFAULT: tuple[tuple[str, list[str]], ...] = (
     ("table3.yaml", ["backbone=resnet18"]),
@@ -254,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(given.function(given))
     except SpecError as error:
         print(error, file=sys.stderr)
-    except (UsageError, FilterError, CatalogError, RecordError, ArchiveError) as error:
+    except (UsageError, FilterError, registry.RegistryError, RecordError, ArchiveError) as error:
         print(f"error: {error}", file=sys.stderr)
     return 2
 

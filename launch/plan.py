@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from launch.errors import FilterError
+from launch.paths import data_dir
 from launch.runs import archive, parallel, rundir
-from launch.spec import catalog
 from launch.spec.load import Cell, Spec
 from launch.spec.trial import Trial
+from rm import registry
 
 State = rundir.State | Literal["refused", "stopped"]
 """refused: not finished, and a file that its method needs is not on this machine. stopped: by its
@@ -130,7 +131,7 @@ def make_plan(
     states: dict[str, State] = {}
     uses = []
     for spec, cell in chosen:
-        refusal = catalog.missing_files(cell.trials[0].values["method"])
+        refusal = registry.missing_files(cell.trials[0].values["method"], data_dir())
         for trial in cell.trials:
             if trial.id not in states:
                 now = found[trial.id]

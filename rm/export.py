@@ -14,10 +14,10 @@ from torch import Tensor
 from rm.backbones import Backbone
 from rm.datasets import DataError
 from rm.methods._consistency import ConsistencyNetwork
-from rm.options import TrialError, load_trial
 from rm.rundir import checkpoint
 from rm.rundir.checkpoint import CheckpointError
 from rm.trainer import Run
+from rm.trial import TrialError, load_trial
 
 
 def exported(run_dir: Path) -> dict[str, Tensor]:

@@ -24,11 +24,11 @@ import torch
 
 from rm.datasets import DataError
 from rm.distributed import ProcessGroup, is_lost_peer, join
-from rm.options import Trial, TrialError, load_trial
 from rm.rundir import checkpoint
 from rm.rundir.journal import Journal, read
 from rm.rundir.provenance import record_attempt
 from rm.trainer import Run
+from rm.trial import Trial, TrialError, load_trial
 
 INTERRUPTED = 75
 

@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rm import registry
 from rm.backbones import Backbone
 from rm.backbones._ghost_norm import group_batch_norm
 from rm.datasets import Dataset, load
 from rm.distributed import ProcessGroup
 from rm.input.stream import open_images
 from rm.methods import Method
-from rm.options import Trial, TrialError, find
+from rm.trial import Trial, TrialError
 
 EVALUATION_BATCH = 500
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -49,14 +50,16 @@ class Run:
         }
         self.data = load(trial.name("dataset"), others, **limits) if data is None else data
         self.train, self.test = open_images(self.data, device, self.processes.count)
-        self.method: Method = find("method", trial.name("method"))(**trial.options("method"))
+        self.method: Method = registry.load("method", trial.name("method"))(
+            **trial.options("method")
+        )
         self.model = self._build_model()
         self.forward = self.processes.wrap(self.model)
-        self.optimizer: torch.optim.Optimizer = find("optimizer", trial.name("optimizer"))(
-            self.model, **trial.options("optimizer")
-        )
+        self.optimizer: torch.optim.Optimizer = registry.load(
+            "optimizer", trial.name("optimizer")
+        )(self.model, **trial.options("optimizer"))
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.options.precision == "fp16")
-        schedule = find("schedule", trial.name("schedule"))
+        schedule = registry.load("schedule", trial.name("schedule"))
         self.factor = functools.partial(schedule, **trial.options("schedule"))
         self.epoch = 1
         self.epochs: list[dict[str, Any]] = []
@@ -73,7 +76,7 @@ class Run:
                 "processes there are"
             )
         torch.manual_seed(self.trial.seed)  # every method starts from the same backbone weights
-        backbone: Backbone = find("backbone", self.trial.name("backbone"))(
+        backbone: Backbone = registry.load("backbone", self.trial.name("backbone"))(
             self.data.classes, self.data.channels, **self.trial.options("backbone")
         )
         if self.options.compile:

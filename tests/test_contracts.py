@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from launch.spec import catalog
 from launch.spec.load import load_spec
-from rm import options
+from rm import registry
 from rm.backbones import Backbone
-from rm.datasets import DataError, Dataset, InMemorySplit, load
+from rm.datasets import DataError, Dataset, InMemorySplit, data_dir, load
 from rm.input.stream import open_images
 from rm.methods import Method
 
@@ -24,38 +23,16 @@ BACKENDS = ["local", "ray.backend", "slurm.backend"]
 SPECS = sorted((ROOT / "experiments").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("section", catalog.SECTIONS)
-def test_planner_and_trainer_see_the_same_choices_and_options(section):
-    planned = catalog.entries(section)
-    assert set(planned) == set(options.choices_of(section))
-    for name, entry in planned.items():
-        required = {
-            n: 1 for n, f in entry.options.model_fields.items() if f.is_required() and n != "name"
-        }
-        given = {
-            n: [1] if "list" in str(entry.options.model_fields[n].annotation) else v
-            for n, v in required.items()
-        }
-        trained = options._checked(section, options.find(section, name), given)
-        assert trained == entry.options(name=name, **given).model_dump(exclude={"name"})
-
-
-def test_planner_and_trainer_agree_on_the_loop_and_the_numerics():
-    given = {"epochs": 1, "batch_size": 1}
-    assert vars(options.Train(**given)) == catalog.train_options()(**given).model_dump()
-    assert catalog.numerics() == options.NUMERICS
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_trains_a_network(name):
     """Loss, logits and gradients at every step, whatever the batch; no tensor of the caller is
     changed.
     """
     torch.manual_seed(0)
-    method = options.find("method", name)()
+    method = registry.load("method", name)()
     assert isinstance(method, Method)
-    backbone = options.find("backbone", "resnet8")(5, 3, width=8)
-    if catalog.missing_files(catalog.entries("method")[name].options(name=name).model_dump()):
+    backbone = registry.load("backbone", "resnet8")(5, 3, width=8)
+    if registry.missing_files(registry.check("method", {"name": name})[0], data_dir()):
         with pytest.raises(DataError, match="put there what can be had from"):
             method.network(backbone)
         return  # its own tests train it, with files they make
@@ -74,11 +51,11 @@ def test_a_method_trains_a_network(name):
         assert torch.equal(targets, before[1])
         assert all(np.isfinite(float(value)) for value in method.observed.values())
     assert backbone.head.weight.grad is not None
-    again = options.find("method", name)()
+    again = registry.load("method", name)()
     again.load_state_dict(method.state_dict())
 
 
-@pytest.mark.parametrize("name", catalog.entries("dataset"))
+@pytest.mark.parametrize("name", registry.entries("dataset"))
 def test_a_data_set_is_uint8_images_and_labels(name):
     try:
         data = load(name, {}, limit=20, test_limit=10)
@@ -138,9 +115,9 @@ def test_a_spec_and_all_its_profiles_resolve(path):
         assert load_spec(path, profile).profile == profile
 
 
-@pytest.mark.parametrize("name", catalog.entries("backbone"))
+@pytest.mark.parametrize("name", registry.entries("backbone"))
 def test_a_backbone_is_a_backbone(name):
     with torch.device("meta"):
-        backbone = options.find("backbone", name)(7, 3)
+        backbone = registry.load("backbone", name)(7, 3)
         assert isinstance(backbone, Backbone)
         assert backbone.head.weight.shape == (7, backbone.num_features)

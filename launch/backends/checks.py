@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from launch.gpus import visible_gpus
 from launch.paths import ROOT, results_dir, tracking_uri
-from launch.spec import catalog
 from launch.spec.trial import Trial
+from rm import registry
 
 LEAST_FREE_GIB = 2
 COMFORTABLE_GIB = 20
@@ -206,8 +206,8 @@ def data_set(name: str, options: Mapping[str, Any], wanted: bool) -> Check:
 def all_data_sets() -> dict[str, dict[str, Any]]:
     """Every data set that there is, with its defaults."""
     return {
-        name: _own(entry.options(name=name).model_dump())
-        for name, entry in catalog.entries("dataset").items()
+        name: _own({option.name: option.default for option in entry.options.values()})
+        for name, entry in registry.entries("dataset").items()
     }
 
 

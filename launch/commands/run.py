@@ -22,8 +22,8 @@ from launch.runs.job import Outcome
 from launch.runs.resources import differs, misfit, parse
 from launch.search.run import Searched, announce, carry_out, check
 from launch.search.state import set_aside
-from launch.spec.settings import near
 from launch.worker import system_metrics
+from rm.registry import suggestion
 
 if TYPE_CHECKING:
     from launch.progress import ProgressWatcher
@@ -94,7 +94,9 @@ def _backend(name: str) -> ModuleType:
 def chosen_backend(args: argparse.Namespace) -> ModuleType:
     """The module that --backend names."""
     if args.backend not in _backends():
-        raise UsageError(f"unknown backend '{args.backend}'{near(args.backend, _backends())}")
+        raise UsageError(
+            f"unknown backend '{args.backend}'{suggestion(args.backend, _backends())}"
+        )
     return _backend(args.backend)
 
 

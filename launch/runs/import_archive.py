@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from launch.spec import catalog
+from rm import registry
 
 Files = dict[str, bytes]
 """The files of one run directory, by name."""
@@ -32,7 +32,7 @@ class ArchiveError(ValueError):
 
 def source_digest() -> str:
     """A hash of every source file of `rm`, as `rm.parcel` computes it where the trials run."""
-    root, digest = catalog.source_root(), hashlib.sha256()
+    root, digest = registry.SOURCE, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(
             f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0"

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launch.spec.settings import near
 from launch.spec.yaml_source import Document, Place, Problem
+from rm.registry import suggestion
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read_claims(
                 problems.append(
                     Problem(
                         document.mark((*at, "of")),
-                        f"no label '{of}' of another axis{near(of, valid)}",
+                        f"no label '{of}' of another axis{suggestion(of, valid)}",
                     )
                 )
             at = (*at, "claim")
@@ -72,7 +72,7 @@ def _read(
         return None
     for label in chain:
         if label not in labels:
-            message = f"claim about unknown label '{label}'{near(label, labels)}"
+            message = f"claim about unknown label '{label}'{suggestion(label, labels)}"
             problems.append(Problem(document.mark(at), message))
     return chain, within
 

@@ -20,9 +20,11 @@ from launch.spec.published import read_published
 from launch.spec.resources_grammar import NONE_WRITTEN, Placed, read_resources, refuse_misfits
 from launch.spec.search import Search, Tried, said
 from launch.spec.search_grammar import Parts, read_search
-from launch.spec.settings import Resolver, Written, merge, near, reason, set_value, settings_at
-from launch.spec.trial import SECTIONS, Trial
+from launch.spec.settings import Resolver, Written, merge, reason, set_value, settings_at
+from launch.spec.trial import Trial
 from launch.spec.yaml_source import Document, Place, Problem, SpecError, read
+from rm.registry import TRIAL_SECTIONS as SECTIONS
+from rm.registry import suggestion
 
 __all__ = [
     "Cell",
@@ -299,7 +301,7 @@ def _complaint(at: Place, detail: Any) -> str:
     if detail["type"] == "extra_forbidden":
         models: dict[str, type[BaseModel]] = {"paper": Paper, "metric": Metric}
         valid = _File if len(at) == 1 else models[str(at[0])]
-        return f"unknown key '{at[-1]}'{near(str(at[-1]), valid.model_fields)}"
+        return f"unknown key '{at[-1]}'{suggestion(str(at[-1]), valid.model_fields)}"
     return f"{name}: {reason(detail)}, found {detail['input']!r}"
 
 
@@ -315,7 +317,7 @@ def _profile(
         problems.append(
             Problem(
                 document.mark(("profiles",), key=True),
-                f"no profile '{name}'{near(name, file.profiles)}",
+                f"no profile '{name}'{suggestion(name, file.profiles)}",
             )
         )
     for key, data in file.profiles.items():
@@ -438,7 +440,9 @@ def _figures(document: Document, file: _File, problems: list[Problem]) -> tuple[
                 key="draw" not in data,
             )
             problems.append(
-                Problem(mark, f"figure '{name}': unknown draw '{draw}'{near(str(draw), known)}")
+                Problem(
+                    mark, f"figure '{name}': unknown draw '{draw}'{suggestion(str(draw), known)}"
+                )
             )
         figures.append(FigureSpec(name, str(draw), {k: v for k, v in data.items() if k != "draw"}))
     return tuple(figures)

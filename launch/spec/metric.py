@@ -5,15 +5,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
-from launch.spec import catalog
+from rm import registry
 
 ERRORS = ("top1_error", "top5_error")
 
 
 def _metric_name(name: str) -> str:
-    if name not in (*ERRORS, *catalog.entries("probe")):
+    if name not in (*ERRORS, *registry.entries("probe")):
         raise ValueError(
-            f"must be {', '.join(ERRORS)}, or a probe: {', '.join(catalog.entries('probe'))}"
+            f"must be {', '.join(ERRORS)}, or a probe: {', '.join(registry.entries('probe'))}"
         )
     return name
 

@@ -5,8 +5,8 @@ table prints several.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch.spec.settings import near
 from launch.spec.yaml_source import Document, Place, Problem
+from rm.registry import suggestion
 
 Labels = tuple[str, ...]
 
@@ -66,7 +66,7 @@ class _Reader:
                 else:
                     self._complain(
                         (*at, metric),
-                        f"no metric '{metric}' here{near(metric, self.metrics)}",
+                        f"no metric '{metric}' here{suggestion(metric, self.metrics)}",
                         key=True,
                     )
 
@@ -88,7 +88,7 @@ class _Reader:
                     self.numbers(item, (*at, key), (*labels, key), metric)
                 else:
                     self._complain(
-                        (*at, key), f"no label '{key}' here{near(key, valid)}", key=True
+                        (*at, key), f"no label '{key}' here{suggestion(key, valid)}", key=True
                     )
         else:
             self._complain(

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from launch.runs.resources import ONE, Resources, misfit
-from launch.spec.settings import near
 from launch.spec.trial import Trial
 from launch.spec.yaml_source import Document, Place, Problem
+from rm.registry import suggestion
 
 
 class Placed(NamedTuple):
@@ -37,7 +37,7 @@ def read_resources(
     found = len(problems)
     for key, value in written.items():
         if key not in Resources._fields:
-            message = f"resources has no '{key}'{near(str(key), Resources._fields)}"
+            message = f"resources has no '{key}'{suggestion(str(key), Resources._fields)}"
             problems.append(Problem(document.mark((*place, key), key=True), message))
         elif type(value) is not int or value < 1:
             message = f"resources.{key} must be a whole number >= 1, found {value!r}"

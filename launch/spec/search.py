@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from launch.spec import catalog
 from launch.spec.trial import Trial, canonical
+from rm import registry
 
 DIGITS = 4
 """Significant digits of what is drawn, so that a winner can be written into a spec and is the same
@@ -153,7 +153,7 @@ class Search:
                 self.scheduler.model_dump(),
             ],
             "base": self.base,
-            "numerics": catalog.numerics(),
+            "numerics": registry.numerics(),
         }
         return hashlib.sha256(canonical(values).encode()).hexdigest()[:8]
 

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from launch.spec.search import Asha, Dimension, Median, Scheduler, Search, Strict, Unstopped
-from launch.spec.settings import Resolver, Setting, Written, merge, near, reason
-from launch.spec.trial import SECTIONS
+from launch.spec.settings import Resolver, Setting, Written, merge, reason
 from launch.spec.yaml_source import Document, Place, Problem
+from rm.registry import TRIAL_SECTIONS as SECTIONS
+from rm.registry import suggestion
 
 KINDS = ("uniform", "loguniform", "choice", "int")
 SCHEDULERS: dict[str, type[Scheduler]] = {"asha": Asha, "median": Median, "none": Unstopped}
@@ -86,7 +87,7 @@ def _keys(
             if detail["type"] == "missing":
                 problems.append(Problem(document.mark(start, key=True), f"a search needs '{key}'"))
             elif detail["type"] == "extra_forbidden":
-                message = f"a search has no '{key}'{near(key, _Keys.model_fields)}"
+                message = f"a search has no '{key}'{suggestion(key, _Keys.model_fields)}"
                 problems.append(Problem(document.mark(at, key=True), message))
             else:
                 problems.append(
@@ -104,7 +105,7 @@ def _scheduler(
     given = {"name": data} if isinstance(data, str) else data
     if not isinstance(given, dict) or given.get("name") not in SCHEDULERS:
         found = given.get("name") if isinstance(given, dict) else given
-        message = f"unknown scheduler {found!r}{near(str(found), SCHEDULERS)}"
+        message = f"unknown scheduler {found!r}{suggestion(str(found), SCHEDULERS)}"
         place = (*at, "name") if isinstance(data, dict) else at
         problems.append(Problem(document.mark(place), message))
         return None
@@ -116,9 +117,7 @@ def _scheduler(
             option = str(detail["loc"][0])
             if detail["type"] == "extra_forbidden":
                 valid = [name for name in model.model_fields if name != "name"]
-                message = (
-                    f"scheduler '{given['name']}' has no option '{option}'{near(option, valid)}"
-                )
+                message = f"scheduler '{given['name']}' has no option '{option}'{suggestion(option, valid)}"
                 problems.append(Problem(document.mark((*at, option), key=True), message))
             else:
                 message = f"search.scheduler.{option}: {reason(detail)}, found {detail['input']!r}"
@@ -144,7 +143,7 @@ def _space(
         if section not in SECTIONS or not option:
             message = (
                 "a key of the space is dotted, such as method.alpha; found "
-                f"'{key}'{near(section, SECTIONS)}"
+                f"'{key}'{suggestion(section, SECTIONS)}"
             )
             problems.append(Problem(document.mark(place, key=True), message))
         elif key == "dataset.held_out":
@@ -162,7 +161,7 @@ def _space(
                 problems.append(
                     Problem(
                         document.mark((*place, kind), key=True),
-                        f"unknown '{kind}'{near(kind, KINDS)}",
+                        f"unknown '{kind}'{suggestion(kind, KINDS)}",
                     )
                 )
             elif (wrong := _wrong_bounds(kind, bounds)) is not None:

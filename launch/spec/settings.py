@@ -2,16 +2,15 @@
 its place.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from launch.spec import catalog
-from launch.spec.trial import OPTIONAL, SECTIONS
 from launch.spec.yaml_source import Document, Mark, Place, Problem
+from rm import registry
+from rm.registry import OPTIONAL, Violation, suggestion
+from rm.registry import TRIAL_SECTIONS as SECTIONS
 
 
 class Setting(NamedTuple):
@@ -33,15 +32,6 @@ class Written(NamedTuple):
 
     settings: Settings
     assumed: dict[str, str]
-
-
-def near(word: str, valid: Iterable[str]) -> str:
-    """The end of an error's sentence: "; did you mean 'x'?" where something valid is near, else ";
-    valid: a, b, c".
-    """
-    names = list(valid)
-    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; valid: {', '.join(names) or 'none'}"
 
 
 def settings_at(
@@ -80,7 +70,7 @@ def set_value(
         problems.append(
             Problem(
                 document.mark(at, key=True),
-                f"unknown section '{section}'{near(section, SECTIONS)}",
+                f"unknown section '{section}'{suggestion(section, SECTIONS)}",
             )
         )
         return
@@ -148,7 +138,7 @@ def merge(base: Written, over: Written) -> Written:
 
 
 class Resolver:
-    """Validates sections against the catalog, each distinct one once; collects problems instead of
+    """Validates sections against the registry, each distinct one once; collects problems instead of
     raising.
     """
 
@@ -186,7 +176,7 @@ class Resolver:
         """A problem at the method for each backbone that has not what it needs, once however many
         trials meet it.
         """
-        why = catalog.misfit(method, backbone)
+        why = registry.incompatibility(method, backbone)
         if why is not None and (mark, why) not in self._unfit:
             self._unfit.add((mark, why))
             self.problems.append(Problem(mark, why))
@@ -208,63 +198,26 @@ class Resolver:
     def _validate(
         self, section: str, plain: dict[str, Any], given: dict[str, Setting], where: Place
     ) -> dict[str, Any] | None:
-        anywhere = min(
+        fallback = min(
             (s.key for s in given.values()), default=self.document.mark(where, key=True)
         )
-        model = (
-            catalog.train_options()
-            if section == "train"
-            else self._choice(section, plain, given, anywhere)
-        )
-        if model is None:
-            return None
-        try:
-            return model.model_validate(plain).model_dump()
-        except ValidationError as error:
-            for detail in error.errors():
-                self.problems.append(
-                    _problem(section, plain.get("name"), detail, given, anywhere, model)
-                )
-            return None
-
-    def _choice(
-        self, section: str, plain: dict[str, Any], given: dict[str, Setting], anywhere: Mark
-    ) -> type[BaseModel] | None:
-        known = catalog.entries(section)
-        if "name" not in plain:
-            self.problems.append(Problem(anywhere, f"{section} has no name{near('', known)}"))
-            return None
-        name = plain["name"]
-        if name not in known:
-            self.problems.append(
-                Problem(given["name"].mark, f"unknown {section} '{name}'{near(name, known)}")
-            )
-            return None
-        return known[name].options
+        values, wrong = registry.check(section, plain)
+        self.problems += [
+            Problem(_mark(violation, given, fallback), violation.message) for violation in wrong
+        ]
+        return None if wrong else values
 
 
-def _problem(
-    section: str,
-    name: str | None,
-    detail: ErrorDetails,
-    given: dict[str, Setting],
-    anywhere: Mark,
-    model: type[BaseModel],
-) -> Problem:
-    """pydantic's complaint in our words, at the place of the value it is about."""
-    what = f"{section} '{name}'" if name else section
-    if not detail["loc"]:
-        return Problem(anywhere, f"{what} {reason(detail)}")
-    option = str(detail["loc"][0])
-    if detail["type"] == "missing":
-        return Problem(
-            given["name"].mark if "name" in given else anywhere, f"{what} needs '{option}'"
-        )
-    setting = given[option]
-    if detail["type"] == "extra_forbidden":
-        valid = [field for field in model.model_fields if field != "name"]
-        return Problem(setting.key, f"{what} has no option '{option}'{near(option, valid)}")
-    return Problem(setting.mark, f"{section}.{option}: {reason(detail)}, found {setting.value!r}")
+def _mark(violation: Violation, given: Mapping[str, Setting], fallback: Mark) -> Mark:
+    """Where what is wrong stands: a value, the key of an unknown option, the choice that lacks
+    one.
+    """
+    if violation.kind == "missing":
+        return given["name"].mark if "name" in given else fallback
+    if violation.option is None:
+        return fallback
+    setting = given[violation.option]
+    return setting.key if violation.kind == "option" else setting.mark
 
 
 def reason(detail: ErrorDetails) -> str:

@@ -9,11 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from launch.spec import catalog
-
-SECTIONS = ("dataset", "backbone", "method", "train", "optimizer", "schedule", "probe")
-OPTIONAL = ("probe",)
-"""Sections that a trial may be without, and its values then are: without a probe it is trained."""
+from rm import registry
 
 
 def canonical(values: Mapping[str, Any]) -> str:
@@ -25,7 +21,7 @@ def trial_id(values: Mapping[str, Any], numerics: int | None = None) -> str:
     """sha256 of the canonical resolved values and rm.NUMERICS (or that of an older record), its
     first 12 hex digits.
     """
-    number = catalog.numerics() if numerics is None else numerics
+    number = registry.numerics() if numerics is None else numerics
     return hashlib.sha256(f"{canonical(values)}{number}".encode()).hexdigest()[:12]
 
 
@@ -61,7 +57,7 @@ class Trial:
         )
         tail = (
             "".join(f",{parts[name]}" for name in sorted(parts) if name > "seed")
-            + f"}}{catalog.numerics()}"
+            + f"}}{registry.numerics()}"
         )
         begun = hashlib.sha256(head.encode())
         trials = []
@@ -89,7 +85,7 @@ class Trial:
         alone.
         """
         return json.dumps(
-            {"id": self.id, "numerics": catalog.numerics(), **self.values},
+            {"id": self.id, "numerics": registry.numerics(), **self.values},
             indent=1,
             ensure_ascii=False,
         )

@@ -27,7 +27,7 @@ from launch.worker import process_group
 from launch.worker.system_metrics import sampled
 
 if TYPE_CHECKING:
-    from rm.options import Trial
+    from rm.trial import Trial
 
 
 def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _load(run_dir: Path) -> "Trial":
     """The trial; where it cannot be read the journal says so, as `fit` does with what goes wrong
     later.
     """
-    from rm.options import load_trial
+    from rm.trial import load_trial
 
     try:
         return load_trial(run_dir / "trial.json")

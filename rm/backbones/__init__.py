@@ -4,9 +4,9 @@ spec.
 A network function is `name(num_classes, in_channels, *, option=default, ...) -> Backbone`. The
 training loop supplies the two positional arguments, the spec the keyword-only ones.
 
-A file's `HAS` names what methods can reach inside its networks: "stem" and "stages"
+A file's `FEATURES` names what methods can reach inside its networks: "stem" and "stages"
 (`named_stages`), "residual branches" (`residual_branches`); a tuple for all of them, or a mapping name:
-tuple. A method's `NEEDS` is checked against it when a spec is planned.
+tuple. A method's `REQUIRES_FEATURES` is checked against it when a spec is planned.
 """
 
 import contextlib

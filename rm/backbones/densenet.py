@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rm.backbones import Backbone
 
-HAS = ("stem", "stages")
+FEATURES = ("stem", "stages")
 
 
 class DenseLayer(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rm.backbones import Backbone
 
-HAS = {
+FEATURES = {
     "imagenet_resnet50": ("stem", "stages", "residual branches"),
     "imagenet_resnet101": ("stem", "stages", "residual branches"),
     "imagenet_resnext50_32x4d": ("stem", "stages", "residual branches"),

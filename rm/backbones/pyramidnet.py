@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rm.backbones import Backbone
 
-HAS = ("stem", "stages", "residual branches")
+FEATURES = ("stem", "stages", "residual branches")
 
 _STEM_WIDTH = 16
 _EXPANSION = 4

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rm.backbones import Backbone
 
-HAS = ("stem", "stages", "residual branches")
+FEATURES = ("stem", "stages", "residual branches")
 
 
 class SubsampledConv(nn.Conv2d):

@@ -116,9 +116,9 @@ def data_dir() -> Path:
 @functools.lru_cache(maxsize=2)
 def _whole(name: str, options: tuple[tuple[str, object], ...]) -> Dataset:
     """A warm worker reads each data set once."""
-    from rm.options import find
+    from rm import registry
 
-    dataset: Dataset = find("dataset", name)(data_dir(), **dict(options))
+    dataset: Dataset = registry.load("dataset", name)(data_dir(), **dict(options))
     return dataset
 
 

@@ -21,7 +21,7 @@ from rm.methods import Method
 from rm.methods.moex import exchange_moments
 from rm.ops import cut_fill, mix_targets, mixed_area, sample_box, soft_cross_entropy
 
-NEEDS = ("stem",)
+REQUIRES_FEATURES = ("stem",)
 
 
 class CutMixMoEx(Method):

@@ -25,7 +25,7 @@ from rm.backbones import Backbone, FeatureHooks
 from rm.methods import Method
 from rm.ops import soft_cross_entropy
 
-NEEDS = ("stages",)
+REQUIRES_FEATURES = ("stages",)
 
 
 class DropBlock(Method):

@@ -20,7 +20,7 @@ from rm.backbones import Backbone, FeatureHooks
 from rm.methods import Method
 from rm.ops import cut_fill, mix_targets, mixed_area, sample_box, soft_cross_entropy
 
-NEEDS = ("stages",)
+REQUIRES_FEATURES = ("stages",)
 
 
 class FeatureCutMix(Method):

@@ -19,7 +19,7 @@ from rm.backbones import Backbone, FeatureHooks
 from rm.methods import Method
 from rm.ops import mix_targets, soft_cross_entropy
 
-NEEDS = ("stages",)
+REQUIRES_FEATURES = ("stages",)
 _LAYERS = ("stage1", "stage2")
 
 

@@ -21,7 +21,7 @@ from rm.backbones import Backbone, FeatureHooks
 from rm.methods import Method
 from rm.ops import mix_targets, soft_cross_entropy
 
-NEEDS = ("stem",)
+REQUIRES_FEATURES = ("stem",)
 _EPSILON = 1e-5
 
 

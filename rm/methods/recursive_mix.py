@@ -27,7 +27,7 @@ from rm.ops import (
     soft_cross_entropy,
 )
 
-REQUIRES = {
+CONSTRAINTS = {
     "history or omega "
     "== 0": "without history there is no earlier prediction to be consistent with",
     "omega > 0 or not share_head": "without the consistency loss there is no head to share",
@@ -140,7 +140,7 @@ class RecursiveMix(Method):
         )
         return Triplet(
             images[order], targets[order], logits=targets[order]
-        )  # REQUIRES keeps these from being read
+        )  # CONSTRAINTS keeps these from being read
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history.state_dict()}

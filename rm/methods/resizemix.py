@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from rm.methods import Method
 from rm.ops import mix_targets, soft_cross_entropy
 
-REQUIRES = {"low <= high": "the scale is drawn between the two"}
+CONSTRAINTS = {"low <= high": "the scale is drawn between the two"}
 
 
 class ResizeMix(Method):

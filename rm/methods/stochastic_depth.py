@@ -21,7 +21,7 @@ from rm.backbones import Backbone, FeatureHooks
 from rm.methods import Method
 from rm.ops import soft_cross_entropy
 
-NEEDS = ("residual branches",)
+REQUIRES_FEATURES = ("residual branches",)
 
 
 class StochasticDepth(Method):

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 
-from rm.options import Trial
+from rm.trial import Trial
 
 
 class Log(Protocol):

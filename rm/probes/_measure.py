@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from rm.options import Trial, TrialError, find
+from rm import registry
 from rm.rundir.journal import Journal, read
+from rm.trial import Trial, TrialError
 
 
 class Notes:
@@ -50,7 +51,7 @@ def measure(
         device=str(device),
     )
     began = time.monotonic()
-    found: dict[str, float] = find("probe", name)(
+    found: dict[str, float] = registry.load("probe", name)(
         trial, device, Notes(journal, check), **trial.options("probe")
     )
     return {

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rm import registry
 from rm.backbones import Backbone
 from rm.methods import Method
-from rm.options import Trial, TrialError, find
 from rm.probes import Log
+from rm.trial import Trial, TrialError
 
 CURVE = [10 ** (step / 4 - 8) for step in range(32)]
 """Thresholds from 1e-8 to 0.56, four a decade."""
@@ -37,7 +38,7 @@ def effective_classes(
 
     Points: threshold and effective_classes along CURVE.
     """
-    method: Method = find("method", trial.name("method"))(**trial.options("method"))
+    method: Method = registry.load("method", trial.name("method"))(**trial.options("method"))
     try:
         model = method.network(_Blank(classes)).double().to(device)
     except NotImplementedError:

@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rm import registry
 from rm.backbones import Backbone
 from rm.datasets import Dataset, InMemorySplit
 from rm.methods import Method
-from rm.options import Trial, TrialError, find
 from rm.probes import Log
 from rm.trainer import Run
+from rm.trial import Trial, TrialError
 
 _WARM_UP = 2
 _MEMORY_STEPS = 3
@@ -119,7 +120,7 @@ def _noise(trial: Trial, steps: int, classes: int, size: int) -> Dataset:
 def _parameters(trial: Trial, classes: int, *, deployed: bool) -> float:
     """Millions."""
     with torch.device("meta"):
-        backbone: Backbone = find("backbone", trial.name("backbone"))(
+        backbone: Backbone = registry.load("backbone", trial.name("backbone"))(
             classes, 3, **trial.options("backbone")
         )
         network = backbone if deployed else _method(trial).network(backbone)
@@ -127,7 +128,7 @@ def _parameters(trial: Trial, classes: int, *, deployed: bool) -> float:
 
 
 def _method(trial: Trial) -> Method:
-    method: Method = find("method", trial.name("method"))(**trial.options("method"))
+    method: Method = registry.load("method", trial.name("method"))(**trial.options("method"))
     return method
 
 
@@ -139,7 +140,9 @@ def _multiply_adds(trial: Trial, classes: int, size: int) -> float:
     with torch.device("meta"):
         method = _method(trial)
         model = method.network(
-            find("backbone", trial.name("backbone"))(classes, 3, **trial.options("backbone"))
+            registry.load("backbone", trial.name("backbone"))(
+                classes, 3, **trial.options("backbone")
+            )
         )
         images, targets = torch.empty(count, 3, size, size), torch.empty(count, classes)
     generator = np.random.default_rng(trial.seed)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from rm.backbones import Backbone
-from rm.options import Trial, TrialError
 from rm.probes import Log
 from rm.trainer import Run
+from rm.trial import Trial, TrialError
 
 
 def samples(

@@ -208,7 +208,7 @@ def test_the_winner_is_the_best_finished_sample_once_all_are_decided(write):
                    "1]}"}, "15:28: method.omega: choice takes a list of different values"),
         (
             {"method.omega: {loguniform: [0.01, 2.0]}": "train.batch_size: {uniform: [8, 16]}"},
-            "15:34: train.batch_size: must be a valid integer",
+            "15:34: train.batch_size: must be a whole number",
         ),
         (
             {

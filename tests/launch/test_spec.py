@@ -80,10 +80,8 @@ def test_identity_is_of_resolved_values(write_spec):
 
 
 def test_a_change_of_numerics_changes_every_id(write_spec, monkeypatch):
-    from launch.spec import catalog
-
     before = {trial.id for trial in load_spec(write_spec()).trials}
-    monkeypatch.setattr(catalog, "numerics", lambda: 2)
+    monkeypatch.setattr("rm.registry.numerics", lambda: 2)
     assert not before & {trial.id for trial in load_spec(write_spec()).trials}
 
 
@@ -101,7 +99,7 @@ def test_five_different_mistakes_at_once(write_spec):
     assert mistakes(path) == [
         "2:1: 'title' is required",
         "2:1: unknown key 'titel'; did you mean 'title'?",
-        "7:19: train.epochs: must be a valid integer, found 'two'",
+        "7:19: train.epochs: must be a whole number, found 'two'",
         "8:30: optimizer.lr: must satisfy lr > 0, found -1",
         "12:15: unknown method 'cutmx'; did you mean 'cutmix'?",
         "13:31: method 'recursive_mix' has no option 'alhpa'; did you mean 'alpha'?",
@@ -136,10 +134,10 @@ def test_five_different_mistakes_at_once(write_spec):
         ({"name: sgd, lr: 0.05": "name: sgd"}, "8:21: optimizer 'sgd' needs 'lr'"),
         (
             {"size: 16, limit": "size: 16.5, limit"},
-            "5:33: dataset.size: must be a valid integer, found 16.5",
+            "5:33: dataset.size: must be a whole number, found 16.5",
         ),
-        ({"lr: 0.05": "lr: .nan"}, "8:30: optimizer.lr: should be a finite number, found nan"),
-        ({"lr: 0.05": "lr: yes"}, "8:30: optimizer.lr: must be a valid number, found 'yes'"),
+        ({"lr: 0.05": "lr: .nan"}, "8:30: optimizer.lr: must be a finite number, found nan"),
+        ({"lr: 0.05": "lr: yes"}, "8:30: optimizer.lr: must be a number, found 'yes'"),
         (
             {"train.epochs: 1": "trian.epochs: 1"},
             "16:11: unknown section 'trian'; did you mean 'train'?",

@@ -1,5 +1,7 @@
 """What a trial's identity is made of."""
 
+import json
+
 from launch.spec.load import load_spec
 from launch.spec.trial import Trial, trial_id
 from tests.conftest import ROOT
@@ -23,3 +25,15 @@ def test_seeds_share_their_sections_and_nothing_else():
     assert (one.seed, two.seed) == (4, 5)
     assert one.id == trial_id({**sections, "seed": 4})
     assert two.id == trial_id({**sections, "seed": 5}) != one.id
+
+
+def test_every_trial_of_the_specs_keeps_its_id():
+    """`trial_ids.json` was written when the specs were: what is finished stays finished."""
+    known = json.loads((ROOT / "tests" / "launch" / "trial_ids.json").read_text(encoding="utf-8"))
+    for key, ids in known.items():
+        name, _, profile = key.removesuffix(")").partition(" (")
+        spec = load_spec(ROOT / "experiments" / f"{name}.yaml", profile or None)
+        found = [trial.id for trial in spec.trials]
+        if spec.search is not None:
+            found += [sample.trial.id for sample in spec.search.drawn()]
+        assert found == ids, key

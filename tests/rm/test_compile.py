@@ -5,8 +5,8 @@ it.
 import pytest
 import torch
 
-from rm.options import parse_trial
 from rm.trainer import Run
+from rm.trial import parse_trial
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
+from rm import registry
 from rm.methods._consistency import ConsistencyNetwork, roi_features
-from rm.options import find
 
 
 @st.composite
@@ -48,10 +48,14 @@ def test_the_full_box_is_the_global_average_pool(rows, columns):
 
 def test_second_head_adds_one_linear_layer_and_sharing_it_none():
     def parameters(**options):
-        network = ConsistencyNetwork(find("backbone", "resnet8")(10, 1, width=8), **options)
+        network = ConsistencyNetwork(
+            registry.load("backbone", "resnet8")(10, 1, width=8), **options
+        )
         return sum(p.numel() for p in network.parameters()), network
 
-    plain = sum(p.numel() for p in find("backbone", "resnet8")(10, 1, width=8).parameters())
+    plain = sum(
+        p.numel() for p in registry.load("backbone", "resnet8")(10, 1, width=8).parameters()
+    )
     own, network = parameters()
     assert own - plain == 16 * 10 + 10
     assert parameters(share_head=True)[0] == plain

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from rm.distributed import ProcessGroup
-from rm.options import TrialError, parse_trial
 from rm.rundir import checkpoint
 from rm.rundir.journal import read
 from rm.train import fit
 from rm.trainer import Run
+from rm.trial import TrialError, parse_trial
 from tests.conftest import ROOT, deterministic, write_trial
 
 CPU = torch.device("cpu")

@@ -5,10 +5,11 @@ import sys
 
 import torch
 
+from rm import registry
 from rm.export import exported
-from rm.options import find, parse_trial
 from rm.rundir import checkpoint
 from rm.train import fit
+from rm.trial import parse_trial
 from tests.conftest import ROOT, write_trial
 
 
@@ -19,7 +20,7 @@ def test_the_second_head_is_left_behind(tiny, tmp_path):
     weights = exported(tmp_path)
     assert "second_head.weight" in trained
     assert not any("second" in name or name.startswith("backbone.") for name in weights)
-    backbone = find("backbone", "resnet8")(10, 1, width=8)
+    backbone = registry.load("backbone", "resnet8")(10, 1, width=8)
     backbone.load_state_dict(weights, strict=True)
     assert torch.equal(backbone.head.weight, trained["backbone.head.weight"])
 

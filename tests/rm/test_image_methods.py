@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from rm import registry
 from rm.methods.baseline import Baseline
 from rm.methods.cutout import Cutout
 from rm.methods.puzzlemix import (
@@ -21,7 +22,7 @@ from rm.methods.puzzlemix import (
     transport_plan,
 )
 from rm.methods.resizemix import ResizeMix
-from rm.options import TrialError, find, parse_trial
+from rm.trial import TrialError, parse_trial
 from tests.rm.test_methods import targets_used
 
 
@@ -138,7 +139,7 @@ def test_resizemix_never_leaves_the_image_and_can_be_left_out():
 
 def network(channels=3, classes=5):
     torch.manual_seed(0)
-    return find("backbone", "resnet8")(classes, channels, width=8)
+    return registry.load("backbone", "resnet8")(classes, channels, width=8)
 
 
 def test_saliency_is_the_gradient_of_the_loss_and_leaves_no_trace():

@@ -15,13 +15,14 @@ import torch
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
+from rm import registry
 from rm.datasets import DataError, _whole, load
 from rm.datasets.imagenet import imagenet
 from rm.input import stream
 from rm.input.shards import main as pack
-from rm.options import find, parse_trial
 from rm.rundir.journal import read
 from rm.trainer import Run
+from rm.trial import parse_trial
 from tests.conftest import ROOT, write_trial
 from tests.rm.imagenet_tree import CLASSES, make_tree
 from tests.rm.test_train import assert_equal_runs, train
@@ -313,7 +314,7 @@ def test_resnet50_sees_224_pixels(tree):
     pixels = torch.stack(
         [data.train.reader(0, 1), data.train.reader(1, 2), data.test.reader(CLASSES - 1, 0)]
     )
-    network = find("backbone", "imagenet_resnet50")(data.classes, data.channels).eval()
+    network = registry.load("backbone", "imagenet_resnet50")(data.classes, data.channels).eval()
     images = normalise(pixels)
     assert images.shape == (3, 3, 224, 224)
     expected = v2.functional.normalize(pixels.permute(0, 3, 1, 2) / 255, data.mean, data.std)

@@ -1,14 +1,11 @@
 """The mechanism by which methods act inside a network: where, when, and with which backbones."""
 
-import importlib
-
 import pytest
 import timm
 import torch
 from torch import nn
 
-from launch.spec import catalog
-from rm import options
+from rm import registry
 from rm.backbones import FeatureHooks, imagenet
 from rm.backbones.densenet import DenseNet
 from rm.backbones.pyramidnet import PyramidNet
@@ -19,7 +16,7 @@ from rm.methods.feature_cutmix import FeatureCutMix
 from rm.methods.manifold_mixup import ManifoldMixup
 from rm.methods.moex import MoEx
 from rm.methods.stochastic_depth import StochasticDepth
-from rm.options import TrialError, find, parse_trial
+from rm.trial import TrialError, parse_trial
 from tests.rm.inside import batch, draws, stage_maps
 
 INSIDE = {
@@ -49,14 +46,14 @@ ALWAYS = {
 }
 
 
-@pytest.mark.parametrize("name", catalog.entries("backbone"))
+@pytest.mark.parametrize("name", registry.entries("backbone"))
 def test_a_backbone_has_what_its_file_says(name):
     """Names in order and maps (B, C, h, w) that get no larger; on the meta device, at real
     size.
     """
     with torch.device("meta"):
-        backbone = find("backbone", name)(4, 3)
-        has = catalog.entries("backbone")[name].features
+        backbone = registry.load("backbone", name)(4, 3)
+        has = registry.entries("backbone")[name].features
         stages = list(backbone.named_stages())
         assert ("stem" in has) == (stages[0] == "stem")
         stages = [stage for stage in stages if stage != "stem"]
@@ -89,7 +86,7 @@ def test_a_backbone_has_what_its_file_says(name):
 )
 def test_every_residual_branch_is_found(name, count):
     with torch.device("meta"):
-        assert len(find("backbone", name)(4, 3).residual_branches()) == count
+        assert len(registry.load("backbone", name)(4, 3).residual_branches()) == count
 
 
 @pytest.mark.parametrize("name", ["resnet8", "pyramidnet200_240", "imagenet_resnet50"])
@@ -150,7 +147,10 @@ def test_taps_act_in_a_compiled_network_without_compiling_again():
 
 
 FITTING = [
-    (name, backbone) for name in INSIDE for backbone in SMALL if not catalog.misfit(name, backbone)
+    (name, backbone)
+    for name in INSIDE
+    for backbone in SMALL
+    if not registry.incompatibility(name, backbone)
 ]
 
 
@@ -200,27 +200,15 @@ def test_a_method_that_needs_what_a_backbone_has_not_is_refused(tiny):
     tiny |= {"method": {"name": "stochastic_depth"}, "backbone": {"name": "densenet121"}}
     with pytest.raises(TrialError) as caught:
         parse_trial(tiny)
-    assert str(caught.value) == catalog.misfit("stochastic_depth", "densenet121")
+    assert str(caught.value) == registry.incompatibility("stochastic_depth", "densenet121")
     assert str(caught.value).startswith(
         "method 'stochastic_depth' needs a backbone with residual branches; densenet121 has none; "
         "valid: imagenet_resnet101, imagenet_resnet50, "
     )
 
 
-def test_planner_and_trainer_refuse_the_same():
-    for method in catalog.entries("method"):
-        for backbone in catalog.entries("backbone"):
-            found = None
-            try:
-                options._check_fit(method, backbone)
-            except TrialError as error:
-                found = str(error)
-            assert found == catalog.misfit(method, backbone)
-
-
-@pytest.mark.parametrize("name", catalog.entries("backbone"))
+@pytest.mark.parametrize("name", registry.entries("backbone"))
 def test_what_a_file_has_are_words_that_methods_can_need(name):
     known = {"stem", "stages", "residual branches"}
-    assert catalog.entries("backbone")[name].features <= known
-    needs = [importlib.import_module(f"rm.methods.{method}").NEEDS for method in INSIDE]
-    assert {word for words in needs for word in words} <= known
+    assert registry.entries("backbone")[name].features <= known
+    assert frozenset().union(*(registry.entry("method", m).features for m in INSIDE)) <= known

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
+from rm import registry
 from rm.methods._history import History
 from rm.methods.baseline import Baseline
 from rm.methods.cutmix import CutMix
 from rm.methods.mixup import Mixup
 from rm.methods.recursive_mix import RecursiveMix
 from rm.ops import soft_cross_entropy
-from rm.options import find
 
 
 class Recorder(nn.Module):
@@ -84,7 +84,7 @@ def test_cutmix_probability_zero_is_the_baseline():
 
 def network(method, classes=4):
     torch.manual_seed(0)
-    return method.network(find("backbone", "resnet8")(classes, 1, width=8))
+    return method.network(registry.load("backbone", "resnet8")(classes, 1, width=8))
 
 
 def test_recursive_mix_pastes_the_previous_mixed_batch_and_its_labels():
@@ -147,7 +147,7 @@ def test_recursive_mix_starts_each_epoch_plainly_and_takes_smaller_batches():
 def test_omega_zero_has_no_second_head():
     assert (
         network(RecursiveMix(omega=0.0)).state_dict().keys()
-        == find("backbone", "resnet8")(4, 1).state_dict().keys()
+        == registry.load("backbone", "resnet8")(4, 1).state_dict().keys()
     )
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rm.options import parse_trial
 from rm.trainer import Run
+from rm.trial import parse_trial
 from tests.conftest import ROOT
 
 METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))

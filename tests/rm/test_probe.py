@@ -13,12 +13,12 @@ from torchvision.io import decode_image
 
 from rm.methods.recursive_mix import RecursiveMix
 from rm.ops import mix_targets
-from rm.options import TrialError, load_trial, parse_trial
 from rm.probes import effective_classes as module
 from rm.probes.effective_classes import _effective, _mixed_labels, effective_classes
 from rm.probes.overhead import _memory, overhead
 from rm.probes.samples import samples
 from rm.train import Interrupted, fit
+from rm.trial import TrialError, load_trial, parse_trial
 from tests.conftest import TINY, write_trial
 
 CPU = torch.device("cpu")

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from rm import registry
 from rm.datasets import DataError
 from rm.methods._style import adain, decoder, encoder, load_style_transfer
 from rm.methods.stylecutmix import StyleCutMix, load_distances
 from rm.ops import mixed_area, sample_box
-from rm.options import find
 from tests.rm.test_image_methods import Recorder
 from tests.rm.test_methods import targets_used
 from tests.rm.test_train import assert_equal_runs, train
@@ -32,7 +32,7 @@ def weights(tmp_path_factory):
 
 def styled(weights, **options):
     method = StyleCutMix(weights=str(weights), resolution=16, probability=1.0, **options)
-    return method, method.network(find("backbone", "resnet8")(10, 3, width=8))
+    return method, method.network(registry.load("backbone", "resnet8")(10, 3, width=8))
 
 
 def test_the_style_networks_have_the_published_layers(weights):
@@ -116,7 +116,7 @@ def test_stylecutmix_trains_the_backbone_alone(weights):
     method, model = styled(weights, gamma="random")
     assert (
         model.state_dict().keys()
-        == find("backbone", "resnet8")(10, 3, width=8).state_dict().keys()
+        == registry.load("backbone", "resnet8")(10, 3, width=8).state_dict().keys()
     )
     loss, _ = method.loss(
         model, torch.rand(4, 3, 12, 20), torch.eye(10)[:4], np.random.default_rng(0)
@@ -136,7 +136,7 @@ def test_stylecutmix_resumes_bit_for_bit(weights, tiny, tmp_path):
 
 def test_stylecutmix_says_what_is_missing_and_where_it_is(weights, tmp_path, monkeypatch):
     monkeypatch.setenv("RM_DATA_DIR", str(tmp_path))
-    backbone = find("backbone", "resnet8")(10, 3, width=8)
+    backbone = registry.load("backbone", "resnet8")(10, 3, width=8)
     with pytest.raises(
         DataError,
         match=r"stylecutmix has no vgg_normalised.pth and no decoder.pth; "
@@ -146,7 +146,9 @@ def test_stylecutmix_says_what_is_missing_and_where_it_is(weights, tmp_path, mon
     with pytest.raises(DataError, match=r"decoder.pth has SHA-256 \w{64}, not 00: fetch it again"):
         StyleCutMix(weights=str(weights), decoder_sha256="00").network(backbone)
     with pytest.raises(DataError, match="styleDistanceMatrix7: no readable table"):
-        StyleCutMix(weights=str(weights)).network(find("backbone", "resnet8")(7, 3, width=8))
+        StyleCutMix(weights=str(weights)).network(
+            registry.load("backbone", "resnet8")(7, 3, width=8)
+        )
     for name in ("vgg_normalised.pth", "decoder.pth"):
         (tmp_path / name).write_bytes(b"<html>not found</html>")
     with pytest.raises(DataError, match=r"vgg_normalised.pth does not hold the weights"):

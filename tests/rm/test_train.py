@@ -12,12 +12,13 @@ import time
 import pytest
 import torch
 
-from rm.options import TrialError, find, load_trial, parse_trial
+from rm import registry
 from rm.rundir import checkpoint
 from rm.rundir.journal import read
 from rm.schedules import constant, cosine, step
 from rm.train import Diverged, Interrupted, fit
 from rm.trainer import Run
+from rm.trial import TrialError, load_trial, parse_trial
 from tests.conftest import ROOT, deterministic, write_trial
 
 OPTIONS = {"recursive_mix": {"alpha": 0.9, "omega": 0.5}}
@@ -236,7 +237,7 @@ def test_optimizers_take_torchs_own_steps(name):
     model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5))
     other = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5))
     other.load_state_dict(model.state_dict())
-    ours = find("optimizer", name)(model, lr=0.1, weight_decay=0.01, decay="all")
+    ours = registry.load("optimizer", name)(model, lr=0.1, weight_decay=0.01, decay="all")
     kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name]
     plain = kind(
         other.parameters(),
@@ -254,7 +255,7 @@ def test_optimizers_take_torchs_own_steps(name):
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
     )
-    groups = find("optimizer", name)(
+    groups = registry.load("optimizer", name)(
         model, lr=0.1, weight_decay=0.01, decay="weights"
     ).param_groups
     assert [(g["weight_decay"], len(g["params"])) for g in groups] == [(0.01, 1), (0.0, 3)]
@@ -263,19 +264,19 @@ def test_optimizers_take_torchs_own_steps(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": {"name": "cutmx"}}, "unknown method 'cutmx'; valid: baseline, cutmix"),
+        ({"method": {"name": "cutmx"}}, "unknown method 'cutmx'; did you mean 'cutmix'"),
         (
             {"method": {"name": "cutmix", "alpa": 1.0}},
-            r"method has no option \['alpa'\]; valid: alpha, probability",
+            "method 'cutmix' has no option 'alpa'; did you mean 'alpha'",
         ),
         (
             {"method": {"name": "cutmix", "alpha": -1.0}},
-            "method.alpha must satisfy alpha > 0, found -1.0",
+            "method.alpha: must satisfy alpha > 0, found -1.0",
         ),
         ({"train": {"epochs": 1}}, "train needs 'batch_size'"),
         (
             {"train": {"epochs": 1, "batch_size": 2, "precision": "int8"}},
-            "must be one of 'fp32', 'bf16', 'fp16'",
+            "must be 'fp32', 'bf16' or 'fp16'",
         ),
         ({"seed": -1}, "seed must be a whole number"),
         ({"colour": {}}, r"unknown sections \['colour'\]"),

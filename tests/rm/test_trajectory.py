@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from rm.options import parse_trial
 from rm.schedules import cosine
 from rm.trainer import Run
+from rm.trial import parse_trial
 from tests.rm.reference import ReferenceTraining, Settings, Step, box_area, draw_box, learning_rate
 
 EPOCHS, STEPS = 2, 20  # nine batches of 8 and one of 2 in each epoch, so that `[:batch]` is needed

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from launch.runs import rundir
-from rm.options import load_trial
 from rm.train import fit
+from rm.trial import load_trial
 from tests.conftest import ROOT, deterministic
 from tests.slurm.cluster import INSTALL, Cluster, missing, running, wait_until
 

@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 
 from launch.spec.load import load_spec
 from launch.worker import system_metrics
+from rm import registry
 from rm.rundir import checkpoint
-from rm.options import find
 from tests.conftest import ROOT
 from tests.launch.conftest import write_spec  # noqa: F401  the fixture
 from tests.tracking.journals import environment
@@ -138,7 +138,7 @@ def test_weights_arrive_as_artifacts_once_and_load_without_this_project(
             client.download_artifacts(run.info.run_id, run.data.tags["weights"], str(tmp_path))
         )
         weights = torch.load(path, weights_only=True)
-        network = find("backbone", "resnet8")(10, 1, width=8)
+        network = registry.load("backbone", "resnet8")(10, 1, width=8)
         network.load_state_dict(weights, strict=True)
         trained = checkpoint.load(tmp_path / "results" / "runs" / trial.id, torch.device("cpu"))[
             "model"

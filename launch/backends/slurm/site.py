@@ -11,8 +11,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from launch.paths import ROOT
-from launch.spec.settings import near, reason
+from launch.spec.settings import reason
 from launch.spec.yaml_source import Document, Place, Problem, SpecError, read
+from rm.registry import suggestion
 
 DEFAULT_FILE = ROOT / "launch" / "site.yaml"
 
@@ -165,7 +166,7 @@ def _place(detail: ErrorDetails) -> Place:
 def _complaint(detail: ErrorDetails) -> str:
     at = _place(detail)
     if detail["type"] == "extra_forbidden":
-        return f"unknown setting '{at[-1]}'{near(str(at[-1]), Site.model_fields)}"
+        return f"unknown setting '{at[-1]}'{suggestion(str(at[-1]), Site.model_fields)}"
     found = "" if "[key]" in detail["loc"] else f", found {detail['input']!r}"
     return f"{'.'.join(str(part) for part in at)}: {reason(detail)}{found}"
 

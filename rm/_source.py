@@ -1,0 +1,276 @@
+"""Reads what `rm` offers from its source, with `ast`, for `rm/registry.py`; imports none of it."""
+
+import ast
+import math
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from rm.metrics import Metric
+
+_ANNOTATIONS = {
+    "float": float,
+    "int": int,
+    "bool": bool,
+    "str": str,
+    "list": list,
+    "Literal": Literal,
+    "Annotated": Annotated,
+}
+_PHRASES = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+_CONDITION_NAMES = {"__builtins__": {"len": len, "all": all}}
+
+
+class RegistryError(ValueError):
+    """A file of `rm` that cannot be offered, or a name that is not there; the message says which,
+    and what would be valid.
+    """
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword-only parameter: its type, a condition on its value, its default."""
+
+    name: str
+    kind: Any
+    condition: str | None
+    required: bool
+    default: Any = None
+
+    def check(self, value: Any) -> Any:
+        """The value as the trial has it (1 for a float is 1.0); ValueError says in one phrase what
+        would have been valid. None, where it is allowed, meets every condition.
+        """
+        value = _typed(value, self.kind)
+        if self.condition is None or value is None:
+            return value
+        if not eval(self.condition, _CONDITION_NAMES, {self.name: value}):  # our own source
+            raise ValueError(f"must satisfy {self.condition}")
+        return value
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that a trial can name.
+
+    name       empty for a section that is no choice, such as train
+    symbol     the class or function in its file
+    features   of a backbone: what methods find inside it; of a method: what it must find
+    files      of a method: option -> files in the folder it names -> where to get them
+    metrics    of a task: names of what it reports, the primary one first
+    uses       of a task: the sections of a trial that it reads
+    metric     of a probe: what it measures
+    """
+
+    section: str
+    name: str
+    file: Path
+    symbol: str
+    options: Mapping[str, Option]
+    constraints: Mapping[str, str] = field(default_factory=dict)
+    features: frozenset[str] = frozenset()
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    metric: Metric | None = None
+
+    @property
+    def title(self) -> str:
+        """How messages call it: `method 'cutmix'`, or `train`."""
+        return f"{self.section} '{self.name}'" if self.name else self.section
+
+
+def read_choices(place: Path, section: str, *, classes: bool) -> dict[str, Entry]:
+    """Every choice that a folder (or the file of that name) defines, in alphabetical order.
+
+    classes   whether a file defines one class, named as the file is, or functions, one a choice
+    """
+    files = sorted(place.glob("[!_]*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    common = _common_options(place / "__init__.py")
+    found: dict[str, Entry] = {}
+    for file in files if place.is_dir() or files[0].exists() else []:
+        for name, node in [_only_class(file)] if classes else _functions(file):
+            if name in found:
+                raise RegistryError(
+                    f"{file}: {section} '{name}' is defined in {found[name].file} as well"
+                )
+            found[name] = _entry(section, name, file, node, common)
+    return dict(sorted(found.items()))
+
+
+@cache
+def read_shape(file: Path, section: str, symbol: str) -> Entry:
+    """A section that is no choice: the fields of a class are its options."""
+    for node in _parse(file).body:
+        if isinstance(node, ast.ClassDef) and node.name == symbol:
+            fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
+            options = {
+                item.target.id: _option(item.target.id, item.annotation, item.value, file)
+                for item in fields
+                if isinstance(item.target, ast.Name)
+            }
+            return Entry(section, "", file, symbol, options)
+    raise RegistryError(f"{file}: the class {symbol} is not defined")
+
+
+def _entry(
+    section: str,
+    name: str,
+    file: Path,
+    node: ast.ClassDef | ast.FunctionDef,
+    common: Mapping[str, Option],
+) -> Entry:
+    body = node.body if isinstance(node, ast.ClassDef) else []
+    places = (_parse(file).body, body)  # a task's literals may stand in its class
+
+    def literal(constant: str, default: Any) -> Any:
+        return _literal(places, constant, default)
+
+    features = literal("REQUIRES_FEATURES" if section == "method" else "FEATURES", ())
+    if isinstance(features, dict):
+        features = features.get(name, ())
+    measured = literal("METRIC", {})
+    metric = Metric(name, **{"label": name, "unit": "", "better": "lower", **measured})
+    return Entry(
+        section,
+        name,
+        file,
+        node.name,
+        {**_options(_parameters(node), file), **common},
+        literal("CONSTRAINTS", {}),
+        frozenset(features),
+        literal("REQUIRES_FILES", {}),
+        tuple(literal("METRICS", ())),
+        tuple(literal("USES", ())),
+        metric if section == "probe" else None,
+    )
+
+
+@cache
+def _parse(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, SyntaxError) as error:
+        raise RegistryError(f"{file}: cannot be read: {error}") from None
+
+
+def _functions(file: Path) -> list[tuple[str, ast.FunctionDef]]:
+    return [
+        (node.name, node)
+        for node in _parse(file).body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    ]
+
+
+def _only_class(file: Path) -> tuple[str, ast.ClassDef]:
+    """The public class of a file that defines one."""
+    body = _parse(file).body
+    classes = [n for n in body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+    if len(classes) != 1:
+        raise RegistryError(
+            f"{file}: a file here defines one public class, found {[c.name for c in classes]}"
+        )
+    return file.stem, classes[0]
+
+
+def _parameters(node: ast.ClassDef | ast.FunctionDef) -> ast.arguments:
+    if isinstance(node, ast.FunctionDef):
+        return node.args
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            return item.args
+    return ast.arguments([], [], None, [], [], None, [])
+
+
+def _common_options(file: Path) -> dict[str, Option]:
+    """Options that every choice of a package has: the keyword-only parameters of `load` in its
+    `__init__.py`.
+    """
+    if not file.exists():
+        return {}
+    loaders = [node for name, node in _functions(file) if name == "load"]
+    return _options(loaders[0].args, file) if loaders else {}
+
+
+def _options(arguments: ast.arguments, file: Path) -> dict[str, Option]:
+    pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return {a.arg: _option(a.arg, a.annotation, default, file) for a, default in pairs}
+
+
+def _option(
+    name: str, annotation: ast.expr | None, default: ast.expr | None, file: Path
+) -> Option:
+    if annotation is None:
+        raise RegistryError(f"{file}: option '{name}' has no annotation")
+    code = compile(ast.Expression(annotation), str(file), "eval")
+    try:
+        kind = eval(code, {"__builtins__": {}}, _ANNOTATIONS)  # our own source
+    except NameError as error:
+        raise RegistryError(
+            f"{file}:{annotation.lineno}: option '{name}': {error}; valid: "
+            f"{', '.join(_ANNOTATIONS)}"
+        ) from None
+    condition = None
+    if get_origin(kind) is Annotated:
+        kind, condition = get_args(kind)
+    value = None if default is None else ast.literal_eval(default)
+    return Option(name, kind, condition, default is None, value)
+
+
+def _literal(places: Iterable[list[ast.stmt]], name: str, default: Any) -> Any:
+    """The value of a literal that is assigned to `name`, in the first of these bodies that does
+    so.
+    """
+    for node in (node for body in places for node in body):
+        if isinstance(node, ast.Assign):
+            target, value = node.targets[0], node.value
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            target, value = node.target, node.value
+        else:
+            continue
+        if isinstance(target, ast.Name) and target.id == name:
+            return ast.literal_eval(value)
+    return default
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    """The value as one of `kind`; ValueError says what it must be."""
+    if get_origin(kind) is Literal:
+        if not any(value == valid and type(value) is type(valid) for valid in get_args(kind)):
+            raise ValueError(f"must be {_alternatives(map(repr, get_args(kind)))}")
+        return value
+    if get_origin(kind) in (types.UnionType, Union):
+        return _one_of(value, get_args(kind))
+    if get_origin(kind) is list:
+        if not isinstance(value, list | tuple):
+            raise ValueError("must be a list")
+        return [_typed(item, get_args(kind)[0]) for item in value]
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"must be {_PHRASES[kind]}")
+    if kind is float and not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+def _one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
+    """The value as the first of `kinds` that takes it: `int | None`."""
+    if value is None and types.NoneType in kinds:
+        return None
+    reasons = []
+    for kind in kinds:
+        if kind is not types.NoneType:
+            try:
+                return _typed(value, kind)
+            except ValueError as error:
+                reasons.append(str(error))
+    raise ValueError(" or ".join(dict.fromkeys(reasons)))
+
+
+def _alternatives(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last

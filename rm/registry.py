@@ -1,0 +1,307 @@
+"""What a trial can name, read from the source of `rm` without importing it. Standard library only.
+
+The registry is the file system. `method: cutmix` is the class in `rm/methods/cutmix.py`,
+`backbone: resnet18` the function of that name in some file of `rm/backbones/`; likewise tasks
+(classes) and data sets, optimizers, schedules and probes (functions). A file or a function whose
+name begins with `_` is never a choice. Options are the keyword-only parameters, with annotations
+and literal defaults. Beside them a file may say, as literals:
+
+    Annotated[float, "0 < alpha <= 1"]      a condition on the value of one option
+    CONSTRAINTS = {"low <= high": "why"}    conditions on several options together
+    REQUIRES_FEATURES = ("stem",)           of a method: what it must find inside its backbone
+    FEATURES = ("stem", "stages")           of a backbone: what is there, for the file or by name
+    REQUIRES_FILES = {"folder": {...}}      of a method: option -> files in the folder it names
+                                            (null: $RM_DATA_DIR/<method>) -> where to get them
+    METRICS = ("top1_error", ...)           of a task: what it reports, the primary one first
+    USES = ("dataset", "backbone", ...)     of a task: the sections of a trial that it reads
+    METRIC = {"label": ..., "unit": ..., "better": ...}   of a probe
+
+Planner and trainer both ask here, so that they accept and refuse the same: `check` for options,
+`incompatibility` for a method inside a backbone. `load` imports what was named.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import rm
+from rm._source import Entry as Entry
+from rm._source import RegistryError as RegistryError
+from rm._source import read_choices, read_shape
+from rm.metrics import METRICS, Metric
+
+SOURCE = Path(__file__).resolve().parent
+
+SECTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "task": "tasks",
+        "dataset": "datasets",
+        "backbone": "backbones",
+        "method": "methods",
+        "optimizer": "optimizers",
+        "schedule": "schedules",
+        "probe": "probes",
+    }
+)
+"""Section of a trial whose value is a choice -> the folder or file of its choices."""
+
+SHAPES: Mapping[str, str] = MappingProxyType({"train": "Train", "init": "Init"})
+"""Section of a trial that is no choice -> the class in `rm/trial.py` whose fields are its keys."""
+
+TRIAL_SECTIONS = (
+    "task", "dataset", "backbone", "method", "train", "optimizer", "schedule", "probe", "init",
+    "freeze",
+)  # fmt: skip
+"""Every section of a trial, beside its seed."""
+
+OPTIONAL = ("task", "probe", "init", "freeze")
+"""Sections that a trial may be without, and its values then are: without a task it is a
+classification, without a probe it is trained.
+"""
+
+DEFAULT_TASK = "classification"
+
+FREEZABLE = ("backbone",)
+"""What `freeze` may name."""
+
+NOT_IDENTITY: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"train": ("keep_best",), "init": ("file",)}
+)
+"""Options that change no number of a trial, and so are no part of its identity: whether weights
+are kept, and under which name a file lies whose sha256 is known.
+"""
+
+_WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"train": ("keep_best",), "init": ("trial", "weights", "file", "sha256")}
+)
+"""Options that stand in a trial's values only where they are not the default: the ids of trials
+without them stay what they were.
+"""
+
+_IN_CLASSES = ("task", "method")
+"""Sections whose choices are classes, one a file, named as the file is."""
+
+
+class Violation(NamedTuple):
+    """One thing wrong with what is written for a section.
+
+    kind      choice: no such choice, or none named; missing: a required option is; option: there
+              is no such option; value: not one that the option takes; constraint: not together
+    option    which one; None for a choice not named and for a constraint
+    message   a whole sentence
+    """
+
+    kind: Literal["choice", "missing", "option", "value", "constraint"]
+    option: str | None
+    message: str
+
+
+def numerics() -> int:
+    """`rm.NUMERICS`, part of every trial's identity."""
+    return rm.NUMERICS
+
+
+def entries(section: str) -> Mapping[str, Entry]:
+    """Every choice of a section by name, in alphabetical order."""
+    return _entries(SOURCE, section)
+
+
+@cache
+def _entries(source: Path, section: str) -> Mapping[str, Entry]:
+    """`source` is an argument so that another one is read anew."""
+    found = read_choices(source / SECTIONS[section], section, classes=section in _IN_CLASSES)
+    if section == "task" and not found:  # until rm/tasks is there
+        uses = (
+            "dataset",
+            "backbone",
+            "method",
+            "train",
+            "optimizer",
+            "schedule",
+            "init",
+            "freeze",
+        )
+        metrics = ("top1_error", "top5_error", "loss")
+        name = DEFAULT_TASK
+        found[name] = Entry(section, name, source, name, {}, metrics=metrics, uses=uses)
+    return found
+
+
+def entry(section: str, name: str) -> Entry:
+    """One choice; RegistryError names what would be valid."""
+    known = entries(section)
+    if name not in known:
+        raise RegistryError(f"unknown {section} '{name}'{suggestion(name, known)}")
+    return known[name]
+
+
+def load(section: str, name: str) -> Any:
+    """The class or function that a choice names, imported; its module alone is."""
+    chosen = entry(section, name)
+    place = chosen.file.relative_to(SOURCE.parent).with_suffix("")
+    return getattr(importlib.import_module(".".join(place.parts)), chosen.symbol)
+
+
+def task(values: Mapping[str, Any]) -> Entry:
+    """The task of a trial of these values."""
+    return entry("task", values.get("task", {}).get("name", DEFAULT_TASK))
+
+
+def metric(name: str) -> Metric:
+    """The metric of that name, a task's or a probe's; that of another head of a network is called
+    `top1_error.<head>`.
+    """
+    base, dot, head = name.partition(".")
+    if base in METRICS:
+        known = METRICS[base]
+        return known._replace(name=name, label=f"{known.label} ({head})") if dot else known
+    if name in entries("probe"):
+        return entries("probe")[name].metric or Metric(name, name, "", "lower")
+    raise RegistryError(f"unknown metric '{name}'{suggestion(name, metric_names())}")
+
+
+def metric_names() -> list[str]:
+    """What `metric` takes."""
+    return [*METRICS, *entries("probe")]
+
+
+def check(section: str, written: Mapping[str, Any]) -> tuple[dict[str, Any], list[Violation]]:
+    """The resolved values of a section, defaults filled in and an int taken for a float where one
+    is meant; and everything that is wrong with what is written.
+    """
+    if section in SHAPES:
+        chosen = read_shape(SOURCE / "trial.py", section, SHAPES[section])
+    else:
+        known = entries(section)
+        name = written.get("name")
+        if name is None:
+            message = f"{section} has no name{suggestion('', known)}"
+            return {}, [Violation("choice", None, message)]
+        if not isinstance(name, str) or name not in known:
+            message = f"unknown {section} '{name}'{suggestion(str(name), known)}"
+            return {}, [Violation("choice", "name", message)]
+        chosen = known[name]
+    given = {key: value for key, value in written.items() if key != "name" or not chosen.name}
+    options, wrong = _check_options(chosen, given)
+    if not wrong:
+        wrong += _check_constraints(chosen, options)
+    for option in _WRITTEN_IF_SET.get(section, ()):
+        if options.get(option) == chosen.options[option].default:
+            options.pop(option, None)
+    return ({"name": chosen.name, **options} if chosen.name else options), wrong
+
+
+def check_trial(sections: Mapping[str, Any]) -> tuple[dict[str, Any], list[Violation]]:
+    """The resolved sections of a whole trial, and everything that is wrong with them."""
+    values: dict[str, Any] = {}
+    wrong: list[Violation] = []
+    for section, written in sections.items():
+        if section == "freeze":
+            values[section] = written
+        elif not isinstance(written, Mapping):
+            message = f"{section} must be a mapping, found {written!r}"
+            wrong.append(Violation("value", None, message))
+        else:
+            values[section], found = check(section, written)
+            wrong += found
+    if not wrong:
+        wrong += [Violation("constraint", None, why) for _, why in check_together(values)]
+    return values, wrong
+
+
+def check_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What resolved sections, each valid alone, cannot have together: (the section to blame,
+    a sentence).
+    """
+    chosen = task(values)
+    for section in chosen.uses:
+        if section not in values and section not in OPTIONAL:
+            yield section, f"missing section '{section}', which {chosen.title} needs"
+    for section in values:
+        if section not in (*chosen.uses, "task", "train", "probe"):
+            uses = ", ".join(chosen.uses)
+            yield section, f"{chosen.title} does not read '{section}'; it reads {uses}"
+    if "method" in values and "backbone" in values:
+        why = incompatibility(values["method"]["name"], values["backbone"]["name"])
+        if why is not None:
+            yield "method", why
+    init, frozen = values.get("init"), values.get("freeze")
+    if init is not None and set(init) - {"part"} not in ({"trial", "weights"}, {"file", "sha256"}):
+        yield "init", "init has 'trial' and 'weights', or 'file' and 'sha256'"
+    if frozen is not None and frozen not in FREEZABLE:
+        yield "freeze", f"freeze must be {' or '.join(FREEZABLE)}, found {frozen!r}"
+    elif frozen is not None and init is None:
+        yield "freeze", "freeze needs init: frozen random weights learn nothing"
+
+
+def incompatibility(method: str, backbone: str) -> str | None:
+    """Why the method cannot act inside the backbone, and inside which it could; or None."""
+    needed, backbones = entry("method", method).features, entries("backbone")
+    missing = " and ".join(sorted(needed - entry("backbone", backbone).features))
+    if not missing:
+        return None
+    valid = ", ".join(name for name, other in backbones.items() if needed <= other.features)
+    return (
+        f"method '{method}' needs a backbone with {missing}; {backbone} has none; valid: "
+        f"{valid or 'none'}"
+    )
+
+
+def missing_files(method: Mapping[str, Any], data_dir: Path) -> str | None:
+    """Which files of REQUIRES_FILES a resolved method lacks on this machine, and where to get
+    them; None if none.
+    """
+    name, missing = method["name"], []
+    for option, files in entry("method", name).files.items():
+        folder = Path(method[option]) if method[option] else data_dir / name
+        missing += [
+            f"{folder / file}, from {source}"
+            for file, source in files.items()
+            if not (folder / file).exists()
+        ]
+    return f"method '{name}' needs {'; and '.join(missing)}" if missing else None
+
+
+def suggestion(word: str, valid: Iterable[str]) -> str:
+    """The end of an error's sentence: "; did you mean 'x'?" where something valid is near, else ";
+    valid: a, b, c".
+    """
+    names = list(valid)
+    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; valid: {', '.join(names) or 'none'}"
+
+
+def _check_options(
+    chosen: Entry, written: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Violation]]:
+    """The values of all options, and what is wrong with any of them."""
+    values: dict[str, Any] = {}
+    wrong = [
+        Violation(
+            "option", key, f"{chosen.title} has no option '{key}'{suggestion(key, chosen.options)}"
+        )
+        for key in written
+        if key not in chosen.options
+    ]
+    for name, option in chosen.options.items():
+        if name not in written and option.required:
+            wrong.append(Violation("missing", name, f"{chosen.title} needs '{name}'"))
+            continue
+        value = written.get(name, option.default)
+        try:
+            values[name] = option.check(value)
+        except ValueError as error:
+            message = f"{chosen.section}.{name}: {error}, found {value!r}"
+            wrong.append(Violation("value", name, message))
+    return values, wrong
+
+
+def _check_constraints(chosen: Entry, values: Mapping[str, Any]) -> Iterator[Violation]:
+    for condition, why in chosen.constraints.items():
+        if not eval(condition, {"__builtins__": {}}, dict(values)):  # our own source
+            message = f"{chosen.title} must satisfy {condition}: {why}"
+            yield Violation("constraint", None, message)
