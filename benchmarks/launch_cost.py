@@ -118,7 +118,7 @@ def makespan(trials: int, workers: int, backend: str) -> None:
     """Trials of 5 to 160 epochs, which the spec lists shortest first."""
     with tempfile.TemporaryDirectory() as folder:
         if backend == "slurm":
-            from tests.slurm.cluster import running
+            from tests.support.slurm.cluster import running
 
             words = (
                 "--wait",

@@ -3,9 +3,9 @@ job start to first step.
 
     python -m benchmarks.slurm_submit [--trials 60 1000 10000] [--overhead 6]
 
-On a real SLURM that it starts on this machine (tests/slurm/cluster.py). The many trials are held,
-so that nothing but submitting is measured; the others run, one a job, on three nodes of two
-pretend GPUs, of which the CPU is shared.
+On a real SLURM that it starts on this machine (tests/support/slurm/cluster.py). The many trials
+are held, so that nothing but submitting is measured; the others run, one a job, on three nodes of
+two pretend GPUs, of which the CPU is shared.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from launch.backends.slurm import backend
-from tests.slurm.cluster import INSTALL, Cluster, missing, running, wait_until
+from tests.support.slurm.cluster import INSTALL, Cluster, missing, running, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = """\

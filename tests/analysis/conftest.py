@@ -3,7 +3,7 @@
 import pytest
 
 from analysis.records.load import COLUMNS, EXPERIMENT
-from tests.analysis.samples import fake_curve, fake_records, rows_spec
+from tests.support.analysis.samples import fake_curve, fake_records, rows_spec
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ import pytest
 
 from analysis.page.html import View, to_html
 from analysis.results import collect
-from tests.analysis import browser as chromium
-from tests.analysis.samples import fake_curve, fake_records, grid_spec, rows_spec
+from tests.support.analysis import browser as chromium
+from tests.support.analysis.samples import fake_curve, fake_records, grid_spec, rows_spec
 
 pytestmark = pytest.mark.skipif(
     chromium.PROGRAM is None, reason="needs chromium (apt-get install chromium)"

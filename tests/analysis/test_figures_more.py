@@ -22,7 +22,7 @@ from analysis.records.load import COLUMNS
 from analysis.results import collect
 from analysis.tables import to_csv, to_latex, to_markdown
 from launch.spec.load import load_spec
-from tests.analysis.samples import fake_curves, fake_records
+from tests.support.analysis.samples import fake_curves, fake_records
 
 ROOT = Path(__file__).resolve().parents[2]
 

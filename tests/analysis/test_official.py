@@ -10,7 +10,7 @@ from analysis.records import official
 from analysis.results import collect, collect_views
 from analysis.tables import to_csv, to_markdown
 from launch.spec.load import load_spec
-from tests.analysis.samples import fake_records, grid_spec, rows_spec
+from tests.support.analysis.samples import fake_records, grid_spec, rows_spec
 
 NO_RECORDS = fake_records(rows_spec())[:0]
 

@@ -14,7 +14,7 @@ from analysis.page.html import Drawing, View, provenance, render_notes, to_html
 from analysis.page.sentences import assumptions, summary
 from analysis.paths import ROOT
 from analysis.results import collect
-from tests.analysis.samples import (
+from tests.support.analysis.samples import (
     fake_curve,
     fake_curves,
     fake_records,

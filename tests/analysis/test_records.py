@@ -8,7 +8,7 @@ import pytest
 from analysis.records import address, load
 from analysis.records.cache import Cache
 from analysis.records.load import COLUMNS, EXPERIMENT, RecordsError, load_curves, load_records
-from tests.analysis.samples import fake_curve, fake_records, rows_spec
+from tests.support.analysis.samples import fake_curve, fake_records, rows_spec
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from analysis.records.load import EXPERIMENT
 from analysis.search import sample_runs, settled
 from launch.spec.load import Metric, Spec
 from launch.spec.search import Asha, Dimension, Search, Tried
-from tests.analysis.samples import rows_spec
+from tests.support.analysis.samples import rows_spec
 
 BASE = {
     "dataset": {"name": "digits", "held_out": 0},

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from analysis import tables
 from analysis.results import collect
-from tests.analysis.samples import fake_records, grid_spec, rows_spec
+from tests.support.analysis.samples import fake_records, grid_spec, rows_spec
 
 
 def ids(spec, *cells):

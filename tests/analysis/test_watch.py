@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.launch.conftest import write_spec  # noqa: F401  the fixture
-from tests.tracking.journals import environment
+from tests.support.tracking.journals import environment
 from tests.tracking.test_kills import Server
 
 PATIENCE = 300.0

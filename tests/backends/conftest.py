@@ -16,7 +16,7 @@ import pytest
 from launch.runs import rundir
 from tests.conftest import ROOT, deterministic
 from tests.launch.conftest import write_spec  # noqa: F401 the same fixture
-from tests.ray.cluster import Cluster
+from tests.support.ray_cluster import Cluster
 
 DEADLINE = 300.0
 """Seconds; generous, since other work may have the machine."""

@@ -13,7 +13,7 @@ from launch.errors import UsageError
 from launch.spec import trial
 from tests.backends.conftest import Backend
 from tests.conftest import TINY, write_trial
-from tests.ray.cluster import Cluster
+from tests.support.ray_cluster import Cluster
 
 
 @pytest.mark.parametrize("workers", [None, 1, 2, 3, 5, 200])

@@ -24,8 +24,8 @@ from rm.rundir.journal import read
 from rm.trainer import Run
 from rm.trial import parse_trial
 from tests.conftest import ROOT, write_trial
-from tests.rm.imagenet_tree import CLASSES, make_tree
 from tests.rm.test_train import assert_equal_runs, train
+from tests.support.rm.imagenet_tree import CLASSES, make_tree
 from tests.test_contracts import assert_is_a_data_set
 
 CPU = torch.device("cpu")

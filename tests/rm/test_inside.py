@@ -17,7 +17,7 @@ from rm.methods.manifold_mixup import ManifoldMixup
 from rm.methods.moex import MoEx
 from rm.methods.stochastic_depth import StochasticDepth
 from rm.trial import TrialError, parse_trial
-from tests.rm.inside import batch, draws, stage_maps
+from tests.support.rm.networks import batch, draws, stage_maps
 
 INSIDE = {
     "dropblock": DropBlock,

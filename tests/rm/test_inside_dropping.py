@@ -10,7 +10,7 @@ from rm.backbones.pyramidnet import PyramidNet
 from rm.backbones.resnet import resnet8, resnet18
 from rm.methods.dropblock import DropBlock, block_mask
 from rm.methods.stochastic_depth import StochasticDepth
-from tests.rm.inside import batch, draws, next_input, stage_maps
+from tests.support.rm.networks import batch, draws, next_input, stage_maps
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rm.methods.manifold_mixup import ManifoldMixup
 from rm.methods.mixup import Mixup
 from rm.methods.moex import MoEx, exchange_moments
 from rm.ops import soft_cross_entropy
-from tests.rm.inside import batch, draws, labels_of, next_input, stage_maps, targets_used
+from tests.support.rm.networks import batch, draws, labels_of, next_input, stage_maps, targets_used
 
 
 def drawn(seed, size, alpha=1.0):

@@ -14,7 +14,14 @@ from torch import nn
 from rm.schedules import cosine
 from rm.trainer import Run
 from rm.trial import parse_trial
-from tests.rm.reference import ReferenceTraining, Settings, Step, box_area, draw_box, learning_rate
+from tests.support.rm.reference import (
+    ReferenceTraining,
+    Settings,
+    Step,
+    box_area,
+    draw_box,
+    learning_rate,
+)
 
 EPOCHS, STEPS = 2, 20  # nine batches of 8 and one of 2 in each epoch, so that `[:batch]` is needed
 IMAGES, BATCH, CLASSES = 74, 8, 10

@@ -18,7 +18,7 @@ from launch.runs import rundir
 from rm.train import fit
 from rm.trial import load_trial
 from tests.conftest import ROOT, deterministic
-from tests.slurm.cluster import INSTALL, Cluster, missing, running, wait_until
+from tests.support.slurm.cluster import INSTALL, Cluster, missing, running, wait_until
 
 SPEC = """
     # one trial a seed; long enough to be disturbed

@@ -5,8 +5,8 @@ none.)
 import pytest
 
 from launch.backends.slurm import backend, cli, submissions
-from tests.slurm.cluster import INSTALL, missing, running
 from tests.slurm.conftest import Launcher
+from tests.support.slurm.cluster import INSTALL, missing, running
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from launch.backends.slurm import backend, cli
-from tests import processes
 from tests.conftest import ROOT, deterministic
 from tests.slurm.conftest import Launcher, journal, starts, thaw
+from tests.support import processes
 
 PROCESSES = 4
 TEAM = {

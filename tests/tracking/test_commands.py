@@ -15,7 +15,7 @@ from rm import registry
 from rm.rundir import checkpoint
 from tests.conftest import ROOT
 from tests.launch.conftest import write_spec  # noqa: F401  the fixture
-from tests.tracking.journals import environment
+from tests.support.tracking.journals import environment
 
 SEEDS_ONE = {"seeds: [0, 1]": "seeds: [0]"}
 

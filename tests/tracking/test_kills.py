@@ -14,7 +14,13 @@ import urllib.request
 import pytest
 
 from tests.conftest import ROOT
-from tests.tracking.journals import FakeRun, assert_store_is_true, environment, grow, sqlite_rows
+from tests.support.tracking.journals import (
+    FakeRun,
+    assert_store_is_true,
+    environment,
+    grow,
+    sqlite_rows,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +40,7 @@ class Mirrors:
     """The process that forks mirrors."""
 
     def __init__(self, env: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "tests.tracking.forked_mirror"]
+        command = [sys.executable, "-m", "tests.support.tracking.forked_mirror"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True

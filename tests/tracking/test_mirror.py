@@ -16,7 +16,7 @@ from launch.runs import rundir
 from launch.tracking import client, mirror, record
 from launch.tracking.cursor import SyncCursor
 from tests.conftest import ROOT
-from tests.tracking.journals import FakeRun, assert_store_is_true, sqlite_rows
+from tests.support.tracking.journals import FakeRun, assert_store_is_true, sqlite_rows
 
 
 @pytest.fixture

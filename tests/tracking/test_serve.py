@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.tracking.journals import FakeRun, Rows, assert_store_is_true, environment, sqlite_rows
+from tests.support.tracking.journals import (
+    FakeRun,
+    Rows,
+    assert_store_is_true,
+    environment,
+    sqlite_rows,
+)
 from tests.tracking.test_kills import Mirrors, Server, free_port
 
 

@@ -1,7 +1,7 @@
 """A real SLURM on this machine: munge, a controller, three nodes of two pretend GPUs, and an
 accounting database if wanted.
 
-    python -m tests.slurm.cluster [--accounting] [--max-array-size 1001] -- COMMAND ...        run
+    python -m tests.support.slurm.cluster [--accounting] [--max-array-size 1001] -- COMMAND ...        run
     a command on one
 
 Everything lives in one folder and on free ports, and is stopped by process number.
