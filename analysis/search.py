@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from launch.spec.load import Spec, with_winner
-from launch.spec.search import Dimension, Search, State, Tried, winner
+from launch.spec.search import Dimension, SampleResult, Search, State, winner
 
 _ROW = re.compile(r"sample (?P<number>\d+): .*?(?:; stopped at epoch (?P<stopped>\d+) by \w+)?")
 """The last of a record's rows: one that was stopped has its row from before as well."""
@@ -26,7 +26,7 @@ def settled(spec: Spec, tracking_uri: str | None = None) -> Spec:
         return spec
     from analysis.records.load import load_rows
 
-    found: dict[int, Tried] = {}
+    found: dict[int, SampleResult] = {}
     tag = f"spec.{spec.name}.{spec.profile}" if spec.profile else f"spec.{spec.name}"
     for record in load_rows(tag, "sample ", tracking_uri):
         one = _tried(spec.search, record)
@@ -43,7 +43,7 @@ def sample_runs(spec: Spec) -> list[str]:
     return [one.run_id for one in spec.search.tried if one.run_id] if spec.search else []
 
 
-def _tried(search: Search, record: Mapping[str, Any]) -> Tried | None:
+def _tried(search: Search, record: Mapping[str, Any]) -> SampleResult | None:
     """A record as a sample of this search; None where it is of an earlier state of the spec."""
     row = _ROW.fullmatch(record["rows"][-1])
     params = record["params"]
@@ -56,9 +56,9 @@ def _tried(search: Search, record: Mapping[str, Any]) -> Tried | None:
     metrics = record["metrics"]
     value, loss = metrics.get(f"test_{search.metric}"), metrics.get("test_loss")
     if row["stopped"]:
-        return Tried(sample, "stopped", int(row["stopped"]), value, loss, record["run_id"])
+        return SampleResult(sample, "stopped", int(row["stopped"]), value, loss, record["run_id"])
     state = _STATES.get(record["status"], "undecided")
-    return Tried(
+    return SampleResult(
         sample, state, search.epochs if state == "finished" else 0, value, loss, record["run_id"]
     )
 

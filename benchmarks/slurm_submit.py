@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from launch.backends.slurm import backend
+from launch.backends.slurm.backend import SlurmBackend
 from tests.support.slurm.cluster import INSTALL, Cluster, missing, running, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,7 +63,7 @@ def submission(cluster: Cluster, trials: int) -> None:
         arrays = list(Path(folder).glob("slurm/*/submitted.json"))
         last = max(json.loads(path.read_text())["time"] for path in arrays) - began
         asking = time.time()
-        states = {job.state for job in backend.jobs(run_dirs).values()}
+        states = {job.state for job in SlurmBackend.jobs(run_dirs).values()}
         asking = time.time() - asking
         words = [
             sys.executable,
@@ -98,7 +98,7 @@ def overhead(cluster: Cluster, trials: int) -> None:
             900,
         )
         wait_until(
-            lambda: {job.state for job in backend.jobs(run_dirs).values()} == {"gone"},
+            lambda: {job.state for job in SlurmBackend.jobs(run_dirs).values()} == {"gone"},
             "all jobs done",
         )
         before, after, task = [], [], []

@@ -2,7 +2,7 @@
 backends, specs, found by scanning.
 """
 
-import importlib
+import argparse
 import inspect
 from pathlib import Path
 
@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from launch import backends
+from launch.backends import Backend
 from launch.spec.load import load_spec
 from rm import registry
 from rm.backbones import Backbone
@@ -19,7 +21,6 @@ from rm.methods import Method
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))
-BACKENDS = ["local", "ray.backend", "slurm.backend"]
 SPECS = sorted((ROOT / "experiments").glob("*.yaml"))
 
 
@@ -94,10 +95,21 @@ def assert_is_a_data_set(data, train_images, test_images):
     test.close()
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_a_backend_has_run(name):
-    backend = importlib.import_module(f"launch.backends.{name}")
-    assert list(inspect.signature(backend.run).parameters)[:2] == ["run_dirs", "watcher"]
+@pytest.mark.parametrize("name", backends.NAMES)
+def test_a_backend_is_one(name):
+    """What it does not have it says so, and answers all the same."""
+    backend = backends.get(name)
+    assert issubclass(backend, Backend)
+    assert not inspect.isabstract(backend)
+    assert backend.name == name
+    for what in ("jobs", "withdraw"):
+        assert (what in vars(backend)) == backend.has_scheduler
+    args = argparse.ArgumentParser()
+    for each in backends.NAMES:
+        backends.get(each).add_arguments(args.add_argument_group(each))
+    configured = backend.from_args(args.parse_args([]))
+    assert list(inspect.signature(configured.run).parameters) == ["run_dirs", "watcher", "limits"]
+    assert configured.jobs([]) == {}
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)

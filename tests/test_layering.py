@@ -46,7 +46,7 @@ def test_launch_leaves_the_libraries_to_their_owners(path):
         "mlflow": {"tracking/mirror.py", "tracking/client.py"},
         "ray": {*(f"backends/ray/{name}.py" for name in RAY), "search/tune.py"},
         "optuna": {"search/tune.py"},
-        "submitit": {"backends/slurm/backend.py"},
+        "submitit": {"backends/slurm/script.py"},
         "analysis": set(),
         "pandas": set(),
     }

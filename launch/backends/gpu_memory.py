@@ -10,50 +10,44 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.console import say
 from launch.errors import UsageError
+from launch.gpus import query
 from launch.runs import rundir
-from launch.spec.trial import Trial, canonical
 
 PROCESS_MIB = 600
 """What CUDA itself takes in each process, beside the tensors."""
 SLACK = 1.1
 """The caching allocator holds somewhat more than its peak of live tensors."""
-_PROBE_BATCHES = 3
-_PROBE_TEST_IMAGES = 500
+_SECTIONS = ("dataset", "backbone", "method", "train", "optimizer")
 _NOT_FOOTPRINT = {
-    "train": ("epochs", "evaluate_every"),
+    "train": ("epochs", "evaluate_every", "keep_best"),
     "dataset": ("limit", "test_limit", "held_out"),
 }
 
 
 def check(
-    run_dirs: Sequence[Path],
-    per_gpu: int,
-    least_free: Callable[[], tuple[float, str]],
-    run_alone: Callable[[Path], str | None],
+    run_dirs: Sequence[Path], per_gpu: int, min_free: Callable[[], tuple[float, str]]
 ) -> None:
     """UsageError where `per_gpu` of these trials side by side would need more memory than a GPU
     has free.
 
-    The peak is read from the journals of such trials (another seed, more epochs), where there are
-    any, else measured: three batches of the trial are run in `results/probes/`.
+    The peak is that of such trials (another seed, more epochs), as their journals recorded it; of
+    what has never run on a GPU nothing is known, and nothing is refused.
 
-    least_free   (MiB, which GPU) of the GPU with the least memory free
-    run_alone    runs a run directory on a GPU; returns the error that it ended with
+    min_free   (MiB, which GPU) of the GPU with the least memory free
     """
     if per_gpu <= 1:
         return
-    free, where = least_free()
     known: dict[str, float] = {}
     for kind, peak in _known_peaks(run_dirs[0].parent):
         known[kind] = max(peak, known.get(kind, 0.0))
-    for run_dir in run_dirs:
-        values = _values(run_dir)
-        kind = footprint(values)
-        if kind not in known:
-            known[kind] = _probe(run_dir, values, run_alone)
-        refuse_if_too_much(known[kind], free, per_gpu, f"{where}, as trial {run_dir.name} would")
+    of_kind = {footprint(values): run_dir for run_dir in run_dirs if (values := _values(run_dir))}
+    there = known.keys() & of_kind.keys()
+    if there:
+        free, where = min_free()
+        for kind in there:
+            as_trial = f"{where}, as trial {of_kind[kind].name} would"
+            refuse_if_too_much(known[kind], free, per_gpu, as_trial)
 
 
 def refuse_if_too_much(peak: float, free: float, per_gpu: int, where: str) -> None:
@@ -74,32 +68,28 @@ def footprint(values: dict[str, Any]) -> str:
     """What the memory of a trial depends on: not its seed, its length, its learning rate or how
     many images there are.
     """
-    kept = {section: values[section] for section in ("dataset", "backbone", "method", "train")}
-    for section, options in _NOT_FOOTPRINT.items():
-        kept[section] = {
-            name: value for name, value in kept[section].items() if name not in options
-        }
-    return canonical({**kept, "optimizer": values["optimizer"]["name"]})
+    left_out = {section: _NOT_FOOTPRINT.get(section, ()) for section in _SECTIONS}
+    kept = {
+        section: {name: value for name, value in values[section].items() if name not in names}
+        for section, names in left_out.items()
+    }
+    kept["optimizer"] = {"name": values["optimizer"]["name"]}
+    return json.dumps({**kept, "task": values.get("task")}, sort_keys=True)
 
 
 def free_memory(gpus: str | None = None) -> dict[str, Any]:
     """Of each GPU of this machine, or of those (`0,2`), in MiB, as nvidia-smi says; or why it
     cannot be told.
     """
-    words = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     answer: dict[str, Any] = {"host": platform.node(), "free": [], "problem": None}
     try:
-        which = [f"--id={gpus}"] if gpus else []
-        said = subprocess.run(
-            [*words, *which], capture_output=True, text=True, timeout=60, check=True
-        ).stdout
-        answer["free"] = [float(line) for line in said.split()]
+        answer["free"] = [float(free) for (free,) in query(["memory.free"], gpus)]
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         answer["problem"] = f"nvidia-smi: {error}"
     return answer
 
 
-def least(answers: Sequence[dict[str, Any]]) -> tuple[float, str]:
+def min_free(answers: Sequence[dict[str, Any]]) -> tuple[float, str]:
     """(MiB, which GPU) of the GPU with the least memory free, among what `free_memory` told of
     some machines.
     """
@@ -116,19 +106,18 @@ def least(answers: Sequence[dict[str, Any]]) -> tuple[float, str]:
     )
 
 
-def least_of_this_job() -> tuple[float, str]:
-    """The same of the GPUs that CUDA_VISIBLE_DEVICES gives."""
-    return least([free_memory(os.environ.get("CUDA_VISIBLE_DEVICES"))])
+def min_free_here() -> tuple[float, str]:
+    """The same of the GPUs that CUDA_VISIBLE_DEVICES gives, as in a SLURM job; without it, of all
+    of this machine.
+    """
+    return min_free([free_memory(os.environ.get("CUDA_VISIBLE_DEVICES"))])
 
 
 def _known_peaks(runs: Path) -> Iterator[tuple[str, float]]:
     for trial in runs.glob("*/trial.json"):
         peaks = _peaks(trial.parent)
-        if peaks:
-            try:
-                yield footprint(_values(trial.parent)), max(peaks)
-            except (ValueError, KeyError):
-                continue  # not a trial that could be run; its own run says so
+        if peaks and (values := _values(trial.parent)):
+            yield footprint(values), max(peaks)
 
 
 def _peaks(run_dir: Path) -> list[float]:
@@ -144,28 +133,9 @@ def _peaks(run_dir: Path) -> list[float]:
 
 
 def _values(run_dir: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads((run_dir / "trial.json").read_text(encoding="utf-8"))
-    return {name: value for name, value in values.items() if name not in ("id", "numerics")}
-
-
-def _probe(
-    run_dir: Path, values: dict[str, Any], run_alone: Callable[[Path], str | None]
-) -> float:
-    """Train a few batches of the trial alone; returns its peak in MiB."""
-    say(f"no trial like {run_dir.name} has run on a GPU yet: trying how much memory it takes")
-    shorter = {**values, "train": {**values["train"], "epochs": 1}}
-    images = _PROBE_BATCHES * values["train"]["batch_size"]
-    shorter["dataset"] = {**values["dataset"], "limit": images, "test_limit": _PROBE_TEST_IMAGES}
-    trial = Trial(shorter)
-    folder = run_dir.parent.parent / "probes" / trial.id
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "trial.json").write_text(trial.to_json(), encoding="utf-8")
-    error = run_alone(folder)
-    peaks = _peaks(folder)
-    if not peaks:
-        raise UsageError(
-            f"how much memory trial {run_dir.name} takes cannot be told: "
-            f"{error or 'it did not run on a GPU'}; "
-            "leave --trials-per-gpu out"
-        )
-    return max(peaks)
+    """The trial, or nothing where it is not readable; its own run says so."""
+    try:
+        values: dict[str, Any] = json.loads((run_dir / "trial.json").read_text(encoding="utf-8"))
+        return values if values.keys() >= set(_SECTIONS) else {}
+    except (OSError, ValueError):
+        return {}

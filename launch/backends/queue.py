@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from launch.backends import Watcher
+from launch.backends.base import Watcher
 from launch.runs import rundir
 from launch.runs.job import Outcome
 from launch.runs.resources import wanted
@@ -43,13 +43,13 @@ class Trials:
         else:
             self.end(run_dir, Outcome(answer["outcome"], answer["error"]))
 
-    def died(self, run_dir: Path, how: str, *, stopping: bool, blame: bool = True) -> None:
+    def died(self, run_dir: Path, how: str, *, stopping: bool, count_death: bool = True) -> None:
         """Its worker ended without an answer: it goes to another one, unless workers keep dying of
         it.
 
-        blame    false where the trial cannot have been the cause, such as a machine that is gone
+        count_death   false where the trial cannot have been the cause, as when a machine is gone
         """
-        self.deaths[run_dir] = self.deaths.get(run_dir, 0) + blame
+        self.deaths[run_dir] = self.deaths.get(run_dir, 0) + count_death
         if stopping:
             self.end(run_dir, Outcome("interrupted", how))
         elif self.deaths[run_dir] >= MOST_DEATHS:
@@ -61,7 +61,7 @@ class Trials:
             self.watcher.on_death(run_dir, how)
             self.queue.appendleft(run_dir)
 
-    def look_elsewhere(self) -> None:
+    def poll_elsewhere(self) -> None:
         """See what became of the run directories that another launcher works on."""
         for run_dir in list(self.elsewhere):
             state = rundir.state(run_dir)
@@ -98,8 +98,8 @@ def on_signals(stop: Callable[[], None]) -> Iterator[None]:
     the block runs.
     """
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    heard = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, lambda number, frame: stop()) for number in heard}
+    handled = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, frame: stop()) for number in handled}
     try:
         yield
     finally:

@@ -37,15 +37,15 @@ def longest_first(run_dirs: Sequence[Path]) -> list[Path]:
     return sorted(run_dirs, key=lambda run_dir: -costs[run_dir])
 
 
-def dealt(run_dirs: Sequence[Item], tasks: int) -> list[list[Item]]:
+def balance(run_dirs: Sequence[Item], tasks: int) -> list[list[Item]]:
     """Longest first, to each task in turn and back again: cut into pieces, the first job would
     have all the long ones.
     """
-    hands: list[list[Item]] = [[] for _ in range(tasks)]
+    shares: list[list[Item]] = [[] for _ in range(tasks)]
     for number, run_dir in enumerate(run_dirs):
         turn, place = divmod(number, tasks)
-        hands[place if turn % 2 == 0 else tasks - 1 - place].append(run_dir)
-    return hands
+        shares[place if turn % 2 == 0 else tasks - 1 - place].append(run_dir)
+    return shares
 
 
 def _seconds_of_an_epoch(runs: Path) -> dict[tuple[str, int], list[float]]:

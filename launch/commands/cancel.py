@@ -1,12 +1,12 @@
 """`cancel`: stop trials, running ones after a checkpoint; `run` goes on with them later."""
 
 import argparse
-import importlib
 import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from launch import backends
 from launch.commands import add_filters, load_specs
 from launch.commands._targets import find_run, is_spec
 from launch.console import say
@@ -114,7 +114,7 @@ def _withdraw(snapshots: Mapping[Path, RunDirSnapshot]) -> dict[Path, str]:
         by_backend.setdefault(str((snapshots[run_dir].job or {})["backend"]), []).append(run_dir)
     for name, run_dirs in by_backend.items():
         try:
-            importlib.import_module(f"launch.backends.{name}.backend").withdraw(run_dirs)
+            backends.get(name).withdraw(run_dirs)
         except RuntimeError as error:
             say(f"{name}: {error}")
     after = ask_schedulers({run_dir: snapshots[run_dir] for run_dir in words})

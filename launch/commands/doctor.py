@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from launch.backends import checks
+from launch.backends import Backend, checks
 from launch.backends.checks import Check
 from launch.commands import load_specs
 from launch.commands.run import add_backend_choice, chosen_backend
@@ -41,15 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exit status 1 where something is wrong."""
     backend = chosen_backend(args)
-    settings: dict[str, Any] = backend.settings(args) if hasattr(backend, "settings") else {}
     specs = load_specs(args) if args.specs else []
-    if args.submit and not hasattr(backend, "examine"):
+    if args.submit and not backend.has_scheduler:
         raise UsageError(
             f"--submit tests a node through a scheduler; --backend {args.backend} has none"
         )
     data = checks.data_sets_of(trial for spec in specs for trial in spec.trials)
     found = []
-    for check in _all(backend, settings, data, args.submit):
+    for check in _all(backend, data, args.submit):
         found.append(check)
         if not args.json:
             print(_line(check), flush=True)
@@ -62,12 +61,9 @@ def run(args: argparse.Namespace) -> int:
     return int(any(check.level == "wrong" for check in found))
 
 
-def _all(
-    backend: Any, settings: dict[str, Any], data: dict[str, Any], submit: bool
-) -> Iterator[Check]:
+def _all(backend: Backend, data: dict[str, Any], submit: bool) -> Iterator[Check]:
     yield from checks.here(data or checks.all_data_sets(), wanted=bool(data))
-    if hasattr(backend, "examine"):
-        yield from backend.examine(submit=submit, **settings)
+    yield from backend.diagnose(submit=submit)
 
 
 def _line(check: Check) -> str:

@@ -14,7 +14,7 @@ from launch.console import say
 from launch.errors import UsageError
 from launch.paths import results_dir
 from launch.runs import rundir
-from launch.runs.status import TrialStatus, StatusReader, read_snapshot, trial_of
+from launch.runs.status import StatusReader, TrialStatus, read_snapshot, trial_of
 
 HELP = "print a trial's log and journal, with the tracebacks of its failures"
 POLL_SECONDS = 0.5

@@ -3,10 +3,15 @@
 import argparse
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from launch.commands import add_selection, load_specs
-from launch.commands.run import add_backend_arguments, chosen_backend, prepare_as_asked, run_plan
+from launch.commands.run import (
+    add_backend_arguments,
+    chosen_backend,
+    limits_of,
+    prepare_as_asked,
+    run_plan,
+)
 from launch.commands.status import Row, rows_of, to_json
 from launch.console import say
 from launch.paths import runs_dir
@@ -28,7 +33,6 @@ def run(args: argparse.Namespace) -> int:
     backend = chosen_backend(args)
     system_metrics.ask(args.system_metrics)
     rows = _look(args)
-    settings: dict[str, Any] = backend.settings(args) if hasattr(backend, "settings") else {}
     ended: dict[Path, Outcome] = {}
     wrong = [
         row.use for row in rows if row.state in ("failed", "lost") and row.use.state != "refused"
@@ -49,13 +53,7 @@ def run(args: argparse.Namespace) -> int:
         )
         say(f"{counts['failed']} failed and {counts['lost']} lost are tried again")
         prepare_as_asked(chosen, args)
-        ended = run_plan(
-            Plan(tuple(chosen)),
-            backend,
-            workers=args.workers,
-            trials_per_gpu=args.trials_per_gpu,
-            **settings,
-        )
+        ended = run_plan(Plan(tuple(chosen)), backend, limits_of(args))
     elif not wrong:
         say(
             "nothing has failed and nothing is lost; what is waiting or interrupted goes on with "

@@ -1,15 +1,15 @@
 """`run`, the command that needs no name: run what is not finished yet, through a backend."""
 
 import argparse
-import importlib
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from launch import backends
+from launch.backends import Backend, Limits
 from launch.backends.scheduling import longest_first
 from launch.commands import add_selection, load_specs, mirror_quietly, positive, show
 from launch.console import say
@@ -63,50 +63,46 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
         help="GPUs of each trial, instead of what its spec says: 8, or 2x4 on two nodes",
     )
     parser.add_argument(
-        "--system-metrics", type=system_metrics.seconds, nargs="?", const=system_metrics.DEFAULT_SECONDS, metavar="SECONDS",
+        "--system-metrics",
+        type=system_metrics.seconds,
+        nargs="?",
+        const=system_metrics.DEFAULT_SECONDS,
+        metavar="SECONDS",
         help="sample processor, memory and GPUs while trials run (default: every 10 s), for "
-             "MLflow's page of them",
-    )  # fmt: skip
+        "MLflow's page of them",
+    )
     add_backend_choice(parser)
 
 
 def add_backend_choice(parser: argparse.ArgumentParser) -> None:
     """--backend, and each backend's own arguments."""
     parser.add_argument(
-        "--backend", default="local", help=f"one of {', '.join(_backends())} (default: local)"
+        "--backend", default="local", help=f"one of {', '.join(backends.NAMES)} (default: local)"
     )
-    for name in _backends():
-        backend = _backend(name)
-        if hasattr(backend, "add_arguments"):
-            backend.add_arguments(parser.add_argument_group(f"--backend {name}"))
+    for name in backends.NAMES:
+        backends.get(name).add_arguments(parser.add_argument_group(f"--backend {name}"))
 
 
-def _backends() -> list[str]:
-    return ["local", "ray", "slurm"]
-
-
-def _backend(name: str) -> ModuleType:
-    return importlib.import_module(
-        f"launch.backends.{name}" + ("" if name == "local" else ".backend")
-    )
-
-
-def chosen_backend(args: argparse.Namespace) -> ModuleType:
-    """The module that --backend names."""
-    if args.backend not in _backends():
+def chosen_backend(args: argparse.Namespace) -> Backend:
+    """The backend that --backend names, with its settings."""
+    if args.backend not in backends.NAMES:
         raise UsageError(
-            f"unknown backend '{args.backend}'{suggestion(args.backend, _backends())}"
+            f"unknown backend '{args.backend}'{suggestion(args.backend, backends.NAMES)}"
         )
-    return _backend(args.backend)
+    return backends.get(args.backend).from_args(args)
+
+
+def limits_of(args: argparse.Namespace) -> Limits:
+    """How many trials are to run at a time."""
+    return Limits(args.workers, args.trials_per_gpu)
 
 
 def run(args: argparse.Namespace) -> int:
     backend = chosen_backend(args)
     system_metrics.ask(args.system_metrics)
     specs = load_specs(args)
-    check(specs, args.backend)
+    check(specs, backend)
     plan = make_plan(specs, runs_dir(), args.where)
-    settings: dict[str, Any] = backend.settings(args) if hasattr(backend, "settings") else {}
     if args.dry_run:
         show(plan, args.json)
         announce(specs)
@@ -115,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         _set_aside(plan)
     searched = Searched(specs, 0)
     if any(spec.search for spec in specs):
-        searched = _searched(args, settings)
+        searched = _searched(args, backend)
         if searched.status == 130:
             return 130
     if args.force or searched.specs is not specs:
@@ -123,9 +119,7 @@ def run(args: argparse.Namespace) -> int:
     for refusal in plan.refusals():
         say(f"refused: {refusal}")
     prepare_as_asked([use for use in plan.uses if use.state != "refused"], args)
-    ended = run_plan(
-        plan, backend, workers=args.workers, trials_per_gpu=args.trials_per_gpu, **settings
-    )
+    ended = run_plan(plan, backend, limits_of(args))
     if args.json:
         print(make_plan(load_specs(args), runs_dir(), args.where).to_json())
     outcomes = Counter(end.status for end in ended.values())
@@ -162,7 +156,7 @@ def prepare_as_asked(uses: Sequence[Planned], args: argparse.Namespace) -> None:
         )
 
 
-def _searched(args: argparse.Namespace, settings: dict[str, Any]) -> Searched:
+def _searched(args: argparse.Namespace, backend: Backend) -> Searched:
     """The specs as they were written, those that search with what they found; --where is about
     rows and starts no search.
     """
@@ -172,9 +166,7 @@ def _searched(args: argparse.Namespace, settings: dict[str, Any]) -> Searched:
     if args.force:
         for spec in specs:
             set_aside(spec)
-    return carry_out(
-        specs, _Mirroring, workers=args.workers, trials_per_gpu=args.trials_per_gpu, **settings
-    )
+    return carry_out(specs, _Mirroring, backend, limits_of(args))
 
 
 def _set_aside(plan: Plan) -> None:
@@ -197,7 +189,7 @@ def _set_aside(plan: Plan) -> None:
             (runs_dir() / identity).rename(target)
 
 
-def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, Outcome]:
+def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome]:
     """Run what is to run, cancelled or not, mirroring as it goes; say at the end what happened and
     how to go on.
     """
@@ -223,7 +215,7 @@ def run_plan(plan: Plan, backend: ModuleType, **settings: Any) -> dict[Path, Out
     )
     ended: dict[Path, Outcome]
     with _Mirroring(watcher, everything), watcher:
-        ended = backend.run(longest_first(list(to_run)), watcher, **settings)
+        ended = backend.run(longest_first(list(to_run)), watcher, limits)
     outcomes = Counter(end.status for end in ended.values())
     say(
         f"{', '.join(f'{n} {word}' for word, n in outcomes.items())} in "

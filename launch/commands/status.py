@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from launch.commands import add_selection, load_specs
 from launch.paths import runs_dir
 from launch.plan import Plan, Planned, make_plan
-from launch.runs.status import TrialStatus, StatusReader, describe
+from launch.runs.status import StatusReader, TrialStatus, describe
 
 HELP = "print how every trial stands: where it runs, how far it is, why it failed"
 REFRESH_SECONDS = 2.0

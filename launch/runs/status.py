@@ -4,7 +4,6 @@ Each run directory is looked at once, by a single listing where nothing has happ
 schedulers are asked once for all.
 """
 
-import importlib
 import json
 import os
 import time
@@ -12,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from launch import backends
 from launch.runs import rundir
 from launch.runs.job import Job
 
@@ -143,7 +143,7 @@ def ask_schedulers(snapshots: Mapping[Path, RunDirSnapshot]) -> dict[Path, Job]:
             given.setdefault(str(snapshot.job["backend"]), {})[run_dir] = snapshot.job
     jobs: dict[Path, Job] = {}
     for name, last in given.items():
-        jobs |= importlib.import_module(f"launch.backends.{name}.backend").jobs(last, last)
+        jobs |= backends.get(name).jobs(last, last)
     return jobs
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from launch import backends
+from launch.backends.base import Backend, Limits
 from launch.backends.queue import on_signals
 from launch.backends.ray.cluster import divide, joined, nodes
 from launch.console import say
@@ -19,11 +21,6 @@ from launch.spec.search import said
 
 if TYPE_CHECKING:
     from launch.progress import ProgressWatcher
-
-BACKENDS = ("local", "ray")
-"""Those with which a search can be run; it is Ray's in any case, on this machine or on the cluster
-of --address.
-"""
 
 Mirroring = Callable[["ProgressWatcher"], AbstractContextManager[Any]]
 
@@ -47,14 +44,19 @@ def announce(specs: Sequence[Spec]) -> None:
             print(f"{spec.name}: {left} samples that {spec.search.algorithm} draws as it learns")
 
 
-def check(specs: Sequence[Spec], backend: str) -> None:
+def check(specs: Sequence[Spec], backend: Backend) -> None:
     """UsageError where something that a search needs is not there, before anything is run."""
     searching = [spec for spec in specs if spec.search]
-    if searching and backend not in BACKENDS:
+    if searching and not backend.can_search:
+        if type(backend).can_search:
+            raise UsageError(
+                "--on-slurm does not carry searches out: a search watches its trials from where "
+                "it is typed; start Ray in an allocation and give its --address"
+            )
+        able = [name for name in backends.NAMES if backends.get(name).can_search]
         raise UsageError(
-            f"{searching[0].path} searches, which --backend {backend} cannot: a search watches "
-            "its trials as they train; "
-            f"valid: {', '.join(BACKENDS)}"
+            f"{searching[0].path} searches, which --backend {backend.name} cannot: a search "
+            f"watches its trials as they train; valid: {', '.join(able)}"
         )
     for spec in searching:
         needed = [
@@ -72,22 +74,18 @@ def check(specs: Sequence[Spec], backend: str) -> None:
                 )
 
 
-def carry_out(specs: Sequence[Spec], mirroring: Mirroring, **settings: Any) -> Searched:
-    """Carry out each search that has no winner yet. settings: workers, trials_per_gpu, and those
-    of the ray backend.
+def carry_out(
+    specs: Sequence[Spec], mirroring: Mirroring, backend: Backend, limits: Limits
+) -> Searched:
+    """Carry out each search that has no winner yet, on the Ray cluster of the backend's address
+    (none: a private one is started on this machine, and ends with the search).
     """
-    if settings.pop("site", None) is not None:
-        raise UsageError(
-            "--on-slurm does not carry searches out: a search watches its trials from where it is "
-            "typed; "
-            "start Ray in an allocation and give its --address"
-        )
     found, status = [], 0
     for spec in specs:
         if spec.search is None:
             found.append(spec)
             continue
-        if not _search(SearchState(spec), mirroring, **settings):
+        if not _search(SearchState(spec), mirroring, backend.address, limits):
             return Searched([], 130)
         state = SearchState(spec)
         best = state.winner
@@ -109,14 +107,14 @@ def carry_out(specs: Sequence[Spec], mirroring: Mirroring, **settings: Any) -> S
     return Searched(found, status)
 
 
-def _search(state: SearchState, mirroring: Mirroring, **settings: Any) -> bool:
+def _search(state: SearchState, mirroring: Mirroring, address: str | None, limits: Limits) -> bool:
     """False where it was stopped."""
-    if state.crown() is not None:
+    if state.record_winner() is not None:
         return True
     try:
         with state.lock():
             state = SearchState(state.spec)  # what another launcher decided while this one waited
-            return state.crown() is not None or _run(state, mirroring, **settings)
+            return state.record_winner() is not None or _run(state, mirroring, address, limits)
     except Busy as error:
         raise UsageError(str(error)) from None
 
@@ -124,14 +122,9 @@ def _search(state: SearchState, mirroring: Mirroring, **settings: Any) -> bool:
 def _run(
     state: SearchState,
     mirroring: Mirroring,
-    *,
-    workers: int | None,
-    trials_per_gpu: int,
-    address: str | None = None,
+    address: str | None,
+    limits: Limits,
 ) -> bool:
-    """address   of a Ray cluster; none: a private one is started on this machine, and ends with
-    the search
-    """
     began, search = time.monotonic(), state.search
     state.retry()
     say(
@@ -158,11 +151,11 @@ def _run(
     with mirroring(watcher), watcher, suppress(KeyboardInterrupt), ray[0], ray[1], ray[2]:
         from launch.search import tune
 
-        tune.search(state, watcher, divide(nodes(), workers, trials_per_gpu), stop_file)
+        tune.search(state, watcher, divide(nodes(), limits), stop_file)
     counts = Counter(one.state for one in state.tried if one.state != "undecided")
     words = ", ".join(f"{n} {word}" for word, n in sorted(counts.items())) or "nothing decided"
     say(f"{words} in {time.monotonic() - began:.1f} s")
-    state.crown()
+    state.record_winner()
     if stop_file.exists():
         stop_file.unlink()
         say("stopped; nothing is lost: the same command resumes from here")

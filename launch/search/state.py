@@ -25,7 +25,7 @@ from launch.plan import Planned
 from launch.runs import rundir
 from launch.runs.create import prepare
 from launch.spec.load import WINNER, Cell, Spec, with_winner
-from launch.spec.search import Sample, Tried, winner
+from launch.spec.search import Sample, SampleResult, winner
 
 
 class Busy(Exception):
@@ -153,21 +153,23 @@ class SearchState:
         ]
 
     @property
-    def tried(self) -> tuple[Tried, ...]:
+    def tried(self) -> tuple[SampleResult, ...]:
         found = []
         for number, sample in sorted(self.samples.items()):
             event = self.decided.get(number, {})
             state = event.get("event", "undecided")
             found.append(
-                Tried(sample, state, event.get("epoch", 0), event.get("value"), event.get("loss"))
+                SampleResult(
+                    sample, state, event.get("epoch", 0), event.get("value"), event.get("loss")
+                )
             )
         return tuple(found)
 
     @property
-    def winner(self) -> Tried | None:
+    def winner(self) -> SampleResult | None:
         return winner(self.tried, self.search.samples)
 
-    def crown(self) -> Tried | None:
+    def record_winner(self) -> SampleResult | None:
         """The winner, journalled once."""
         best = self.winner
         if best is not None:

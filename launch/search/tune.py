@@ -20,7 +20,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 
-from launch.backends import Watcher
+from launch.backends.base import Watcher
 from launch.backends.queue import MOST_DEATHS
 from launch.backends.ray.cluster import Slots, environment
 from launch.runs import rundir
@@ -67,16 +67,16 @@ class SampleTrial(tune.Trainable):
         """As `save_checkpoint`: the training goes on from its run directory."""
 
 
-class Draws(Searcher):
+class SampleSearcher(Searcher):
     """Hands samples to Tune: those begun earlier and not decided, then new ones, drawn at random
-    or by `learner`.
+    or by `suggester`.
     """
 
     def __init__(
-        self, state: SearchState, given: dict[str, Any], learner: Searcher | None
+        self, state: SearchState, config: dict[str, Any], suggester: Searcher | None
     ) -> None:
         super().__init__(metric="value", mode="min")
-        self.state, self.given, self.learner = state, given, learner
+        self.state, self.config, self.suggester = state, config, suggester
         self.again = state.undecided()
         self.asked: set[str] = set()
 
@@ -87,13 +87,13 @@ class Draws(Searcher):
             number, point = max(self.state.begun, default=0) + 1, None
             if number > self.state.search.samples:
                 return Searcher.FINISHED
-            if self.learner is not None:
-                point = self._learned(trial_id, self.learner)
+            if self.suggester is not None:
+                point = self._learned(trial_id, self.suggester)
         self.state.begin(number, point)
-        return {"sample": number, "run_dir": str(self.state.run_dir(number)), **self.given}
+        return {"sample": number, "run_dir": str(self.state.run_dir(number)), **self.config}
 
-    def _learned(self, trial_id: str, learner: Searcher) -> dict[str, Any]:
-        suggested: Any = learner.suggest(trial_id)
+    def _learned(self, trial_id: str, suggester: Searcher) -> dict[str, Any]:
+        suggested: Any = suggester.suggest(trial_id)
         self.asked.add(trial_id)
         return {
             dimension.key: dimension.rounded(suggested[dimension.key])
@@ -101,14 +101,14 @@ class Draws(Searcher):
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if self.learner is not None and trial_id in self.asked:
-            self.learner.on_trial_result(trial_id, result)
+        if self.suggester is not None and trial_id in self.asked:
+            self.suggester.on_trial_result(trial_id, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        if self.learner is not None and trial_id in self.asked:
-            self.learner.on_trial_complete(trial_id, result, error)
+        if self.suggester is not None and trial_id in self.asked:
+            self.suggester.on_trial_complete(trial_id, result, error)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: decisions.jsonl has it all."""
@@ -236,7 +236,7 @@ def _remember(scheduler: Any, results: list[dict[str, Any]]) -> None:
         scheduler.on_trial_complete(None, trial, results[-1])
 
 
-def learner_of(state: SearchState) -> Searcher | None:
+def suggester_of(state: SearchState) -> Searcher | None:
     """What suggests the next point from the earlier ones; None for a random search. ImportError
     without optuna.
     """
@@ -247,13 +247,13 @@ def learner_of(state: SearchState) -> Searcher | None:
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    learner = OptunaSearch(
+    suggester = OptunaSearch(
         {d.key: _domain(d) for d in search.space}, metric="value", mode="min", seed=search.seed
     )
     for number, event in sorted(state.decided.items()):
         if event["event"] != "failed":
-            learner.add_evaluated_point(dict(state.samples[number].point), event["value"])
-    return learner
+            suggester.add_evaluated_point(dict(state.samples[number].point), event["value"])
+    return suggester
 
 
 def _domain(dimension: Dimension) -> Any:
@@ -292,7 +292,7 @@ def search(state: SearchState, watcher: Watcher, slots: Slots, stop_file: Path) 
 
 
 def _tuner(state: SearchState, watcher: Watcher, slots: Slots, stop_file: Path) -> tune.Tuner:
-    given = {
+    config = {
         "metric": state.search.metric,
         "stop_file": str(stop_file),
         "environment": environment(slots),
@@ -301,7 +301,7 @@ def _tuner(state: SearchState, watcher: Watcher, slots: Slots, stop_file: Path) 
         tune.with_resources(SampleTrial, {"cpu": slots.cpus, "gpu": slots.gpus}),
         tune_config=tune.TuneConfig(
             scheduler=scheduler_of(state),
-            search_alg=Draws(state, given, learner_of(state)),
+            search_alg=SampleSearcher(state, config, suggester_of(state)),
             num_samples=state.search.samples - len(state.decided),
             max_concurrent_trials=slots.wanted,
             reuse_actors=True,

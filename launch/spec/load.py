@@ -18,7 +18,7 @@ from launch.spec.claims import Claim, read_claims
 from launch.spec.metric import Metric, misfit
 from launch.spec.published import read_published
 from launch.spec.resources_grammar import NONE_WRITTEN, Placed, read_resources, refuse_misfits
-from launch.spec.search import Search, Tried, said
+from launch.spec.search import SampleResult, Search, said
 from launch.spec.search_grammar import Parts, read_search
 from launch.spec.settings import Resolver, Written, merge, reason, set_value, settings_at
 from launch.spec.trial import Trial
@@ -237,7 +237,7 @@ def load_spec(
     )  # fmt: skip
 
 
-def with_winner(spec: Spec, best: Tried) -> Spec:
+def with_winner(spec: Spec, best: SampleResult) -> Spec:
     """A spec that searches with what it found as its last row: trained with every seed, on the
     full training set.
     """

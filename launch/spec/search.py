@@ -50,13 +50,13 @@ class Median(Strict):
     least_samples: Annotated[int, Field(ge=1)] = 3
 
 
-class Unstopped(Strict):
+class NoScheduler(Strict):
     """Every sample runs to its end."""
 
     name: Literal["none"] = "none"
 
 
-Scheduler = Asha | Median | Unstopped
+Scheduler = Asha | Median | NoScheduler
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ State = Literal["finished", "stopped", "failed", "undecided"]
 
 
 @dataclass(frozen=True)
-class Tried:
+class SampleResult:
     """What is known of a sample: finished, stopped (by the scheduler), failed, or not decided yet.
 
     value, loss   validation metric and loss at `epoch`, its last one; None where there is none
@@ -136,7 +136,7 @@ class Search:
     algorithm: str
     held_out: int
     base: Mapping[str, Any]
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[SampleResult, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -187,7 +187,7 @@ def said(point: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in zip(names, point.values(), strict=True))
 
 
-def winner(tried: Iterable[Tried], samples: int) -> Tried | None:
+def winner(tried: Iterable[SampleResult], samples: int) -> SampleResult | None:
     """The finished sample with the smallest validation metric, then loss, then number, once all
     samples are decided.
     """

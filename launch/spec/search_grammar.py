@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from launch.spec.search import Asha, Dimension, Median, Scheduler, Search, Strict, Unstopped
+from launch.spec.search import Asha, Dimension, Median, NoScheduler, Scheduler, Search, Strict
 from launch.spec.settings import Resolver, Setting, Written, merge, reason
 from launch.spec.yaml_source import Document, Place, Problem
 from rm.registry import TRIAL_SECTIONS as SECTIONS
 from rm.registry import suggestion
 
 KINDS = ("uniform", "loguniform", "choice", "int")
-SCHEDULERS: dict[str, type[Scheduler]] = {"asha": Asha, "median": Median, "none": Unstopped}
+SCHEDULERS: dict[str, type[Scheduler]] = {"asha": Asha, "median": Median, "none": NoScheduler}
 
 
 class _Keys(Strict):

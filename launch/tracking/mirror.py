@@ -23,8 +23,8 @@ from launch.tracking import record
 from launch.tracking.client import (  # fmt: skip
     EXPERIMENT,
     TrackingError,
-    connect,
     analyze_tables,
+    connect,
     experiment,
     local_file,
     look_up,

@@ -13,7 +13,7 @@ from analysis import figures
 from analysis.records.load import EXPERIMENT
 from analysis.search import sample_runs, settled
 from launch.spec.load import Metric, Spec
-from launch.spec.search import Asha, Dimension, Search, Tried
+from launch.spec.search import Asha, Dimension, SampleResult, Search
 from tests.support.analysis.samples import rows_spec
 
 BASE = {
@@ -41,15 +41,16 @@ def search_spec() -> Spec:
     return replace(spec, cells=spec.cells[:1], search=search)
 
 
-def tried(spec: Spec) -> tuple[Tried, ...]:
+def tried(spec: Spec) -> tuple[SampleResult, ...]:
     samples = spec.search.drawn()
     ends = zip(samples, ENDS, LAST, strict=True)
     return tuple(
-        Tried(s, state, epoch, value, 0.1, f"run-{s.number}") for s, (state, epoch), value in ends
+        SampleResult(s, state, epoch, value, 0.1, f"run-{s.number}")
+        for s, (state, epoch), value in ends
     )
 
 
-def with_samples(spec: Spec, some: tuple[Tried, ...]) -> Spec:
+def with_samples(spec: Spec, some: tuple[SampleResult, ...]) -> Spec:
     return replace(spec, search=replace(spec.search, tried=some))
 
 
@@ -144,7 +145,7 @@ def log_samples(tmp_path):
 
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
 
-    def log(spec: Spec, some: tuple[Tried, ...]) -> str:
+    def log(spec: Spec, some: tuple[SampleResult, ...]) -> str:
         client = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(EXPERIMENT)
         experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)

@@ -4,7 +4,7 @@ import copy
 import itertools
 import json
 
-from launch.backends.scheduling import dealt, longest_first
+from launch.backends.scheduling import balance, longest_first
 from tests.conftest import TINY, write_trial
 
 
@@ -56,11 +56,11 @@ def test_a_broken_trial_does_not_stop_the_others(tmp_path):
 def test_jobs_that_share_many_trials_are_as_long_as_each_other():
     lengths = sorted([5, 10, 20, 40, 80, 160] * 10, reverse=True)
     for tasks in (2, 7, 20):
-        hands = dealt(lengths, tasks)
-        assert sorted(itertools.chain(*hands), reverse=True) == lengths
-        assert {len(hand) for hand in hands} <= {len(lengths) // tasks, -(-len(lengths) // tasks)}
-        assert max(map(sum, hands)) - min(map(sum, hands)) <= lengths[0]
-        assert all(hand == sorted(hand, reverse=True) for hand in hands), (
+        shares = balance(lengths, tasks)
+        assert sorted(itertools.chain(*shares), reverse=True) == lengths
+        assert {len(hand) for hand in shares} <= {len(lengths) // tasks, -(-len(lengths) // tasks)}
+        assert max(map(sum, shares)) - min(map(sum, shares)) <= lengths[0]
+        assert all(hand == sorted(hand, reverse=True) for hand in shares), (
             "each job begins with its longest"
         )
-    assert max(map(sum, dealt(lengths, 2))) < 1.02 * sum(lengths) / 2
+    assert max(map(sum, balance(lengths, 2))) < 1.02 * sum(lengths) / 2

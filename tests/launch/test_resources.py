@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from launch.backends import local
-from launch.backends.ray.cluster import Slots, divide_among_teams
+from launch.backends.local import backend as local
+from launch.backends.ray.cluster import Slots, divide_among_groups
 from launch.errors import UsageError
 from launch.runs.resources import ONE, Resources, keep, wanted
 from launch.spec.load import SpecError, load_spec
@@ -119,25 +119,25 @@ def test_a_run_that_has_begun_keeps_its_number_of_processes(tmp_path):
 
 def test_gpus_of_this_machine_are_given_out_whole(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
-    found = local.team_slots(2, None, 10)
+    found = local.group_slots(2, None, 10)
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in found] == ["0,1", "2,3"]
-    assert len(local.team_slots(2, None, 1)) == len(local.team_slots(2, 1, 10)) == 1
+    assert len(local.group_slots(2, None, 1)) == len(local.group_slots(2, 1, 10)) == 1
     with pytest.raises(UsageError, match="take 8 GPUs each, and this machine has 5; --gpus N"):
-        local.team_slots(8, None, 1)
+        local.group_slots(8, None, 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
-    assert [slot["RM_THREADS"] for slot in local.team_slots(4, None, 10)] == ["1", "1"]
-    assert [slot["RM_THREADS"] for slot in local.team_slots(4, 1, 10)] == ["2"]
+    assert [slot["RM_THREADS"] for slot in local.group_slots(4, None, 10)] == ["1", "1"]
+    assert [slot["RM_THREADS"] for slot in local.group_slots(4, 1, 10)] == ["2"]
 
 
 def test_on_ray_a_trial_stays_on_one_node():
-    assert divide_among_teams([{"CPU": 16, "GPU": 8}, {"CPU": 8, "GPU": 4}], None, 4) == Slots(
+    assert divide_among_groups([{"CPU": 16, "GPU": 8}, {"CPU": 8, "GPU": 4}], None, 4) == Slots(
         3, 8, 4, 4
     )
-    assert divide_among_teams([{"CPU": 16, "GPU": 8}, {"CPU": 64}], None, 4) == Slots(2, 8, 4, 4)
-    assert divide_among_teams([{"CPU": 8}], None, 4) == Slots(2, 4, 0, 4)
-    assert divide_among_teams([{"CPU": 8}], 1, 4).threads == 2
+    assert divide_among_groups([{"CPU": 16, "GPU": 8}, {"CPU": 64}], None, 4) == Slots(2, 8, 4, 4)
+    assert divide_among_groups([{"CPU": 8}], None, 4) == Slots(2, 4, 0, 4)
+    assert divide_among_groups([{"CPU": 8}], 1, 4).threads == 2
     with pytest.raises(
         UsageError, match="no node of the Ray cluster has more than 4; --backend slurm"
     ):
-        divide_among_teams([{"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 4}], None, 8)
+        divide_among_groups([{"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 4}], None, 8)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch.spec.load import SpecError, load_spec, with_winner
-from launch.spec.search import Dimension, Tried, winner
+from launch.spec.search import Dimension, SampleResult, winner
 
 SEARCH = """
     # a small search
@@ -82,7 +82,7 @@ def test_a_search_is_resolved_and_its_samples_are_known_beforehand(write):
 def test_the_winners_trials_are_those_of_a_spec_that_writes_its_values(write):
     spec = load_spec(write())
     sample = spec.search.drawn()[1]
-    found = with_winner(spec, Tried(sample, "finished", 8, 3.0, 0.1)).cells[-1]
+    found = with_winner(spec, SampleResult(sample, "finished", 8, 3.0, 0.1)).cells[-1]
     assert found.labels == ("winner",)
     point = {key.rpartition(".")[2]: value for key, value in sample.point.items()}
     method = (
@@ -148,11 +148,11 @@ def test_the_winner_is_the_best_finished_sample_once_all_are_decided(write):
     samples = load_spec(write()).search.drawn()
 
     def tried(*ends):
-        return [Tried(sample, *end) for sample, end in zip(samples, ends, strict=False)]
+        return [SampleResult(sample, *end) for sample, end in zip(samples, ends, strict=False)]
 
     finished = [("finished", 8, 5.0, 0.3), ("finished", 8, 4.0, 0.3), ("finished", 8, 4.0, 0.2)]
     assert winner(tried(*finished), 4) is None, "one of four is not decided"
-    assert winner([*tried(*finished), Tried(samples[3], "undecided")], 4) is None
+    assert winner([*tried(*finished), SampleResult(samples[3], "undecided")], 4) is None
     assert winner(tried(*finished, ("stopped", 2, 1.0, 0.1)), 4).sample.number == 3, (
         "a stopped one never wins"
     )

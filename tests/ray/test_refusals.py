@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.backends.ray import backend as backend_module
+from launch.backends import Limits
+from launch.backends.ray.backend import RayBackend
 from launch.errors import UsageError
 from tests.backends.conftest import Backend
 from tests.conftest import ROOT
@@ -192,6 +193,4 @@ def test_a_run_directory_that_the_nodes_do_not_see(ray_cluster, tmp_path):
         UsageError,
         match=r"does not see .*/trial.json: run directories must lie on a file system that",
     ):
-        backend_module.run(
-            [tmp_path / "nowhere"], Silent(), workers=1, address=ray_cluster.address
-        )
+        RayBackend(ray_cluster.address).run([tmp_path / "nowhere"], Silent(), Limits(1))

@@ -4,7 +4,8 @@ none.)
 
 import pytest
 
-from launch.backends.slurm import backend, cli, submissions
+from launch.backends.slurm import cli, submissions
+from launch.backends.slurm.backend import SlurmBackend
 from tests.slurm.conftest import Launcher
 from tests.support.slurm.cluster import INSTALL, missing, running
 
@@ -35,9 +36,9 @@ def test_how_forgotten_jobs_ended(accounted):
     spec = accounted.spec(seeds=[0, 1], epochs=2)
     accounted.submit(spec, "--slurm", "sbatch.hold=true")
     first, second = accounted.run_dirs
-    backend.withdraw([first])
+    SlurmBackend.withdraw([first])
     (folder,) = accounted.results.glob("slurm/rm-*")
-    accounted.cluster.ask("scontrol", "release", backend.jobs([second])[second].id)
+    accounted.cluster.ask("scontrol", "release", SlurmBackend.jobs([second])[second].id)
     accounted.wait_finished([second])
 
     def forgotten() -> bool:
@@ -45,14 +46,14 @@ def test_how_forgotten_jobs_ended(accounted):
         return not said.strip()
 
     accounted.wait_until(forgotten, "squeue knows the jobs no more", 300)
-    found = backend.jobs([first, second])
+    found = SlurmBackend.jobs([first, second])
     assert [job.state for job in found.values()] == ["gone", "gone"]
     assert found[second].where == "COMPLETED"
     assert found[first].where in ("", "CANCELLED by 0"), (
         "sacct of 22.05 leaves out what never started"
     )
     (folder / "submitted.json").unlink()
-    assert submissions.settle(folder) == found[first].id.partition("_")[0], (
+    assert submissions.reconcile(folder) == found[first].id.partition("_")[0], (
         "an orphan that has ended already is still found"
     )
     assert "1 submitted" in accounted.submit(spec, "--slurm", "sbatch.hold=true")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.backends.slurm import backend, cli
+from launch.backends.slurm import cli
+from launch.backends.slurm.backend import SlurmBackend
 from launch.runs import rundir
 from tests.conftest import deterministic
 from tests.slurm.conftest import Launcher, journal, starts, thaw, worker_pid
@@ -29,7 +30,7 @@ def _ask_this_cluster(launcher, monkeypatch):
 
 
 def states(run_dirs) -> list[str]:
-    return [job.state for job in backend.jobs(run_dirs).values()]
+    return [job.state for job in SlurmBackend.jobs(run_dirs).values()]
 
 
 def freeze(launcher: Launcher, run_dir: Path, epochs: int = 2) -> int:
@@ -103,7 +104,7 @@ def test_a_restarted_controller_a_killed_worker_a_cancelled_task_and_a_lost_node
         lambda: worker_pid(killed) not in (None, pids[killed]), "another worker goes on"
     )
 
-    cli.cancel([backend.jobs([ended])[ended].id])
+    cli.cancel([SlurmBackend.jobs([ended])[ended].id])
     thaw(pids[ended])
     launcher.wait_until(lambda: states([ended]) == ["gone"], "the job that was ended is gone")
     launcher.wait_until(lambda: journal(ended)[-1] == "interrupted", "it had checkpointed")
@@ -207,7 +208,7 @@ def test_three_starts_that_get_no_further_are_enough_whoever_requeues(launcher: 
     spec = launcher.spec(seeds=[0], epochs=EPOCHS)
     launcher.submit(spec)
     (run_dir,) = launcher.run_dirs
-    identity = backend.jobs([run_dir])[run_dir].id
+    identity = SlurmBackend.jobs([run_dir])[run_dir].id
     running = ("squeue", "--noheader", "--states=RUNNING", f"--jobs={identity}")
     for start in range(3):
         launcher.wait_until(

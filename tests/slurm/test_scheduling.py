@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.backends.slurm import backend, cli
+from launch.backends.slurm import cli
+from launch.backends.slurm.backend import SlurmBackend
 from tests.slurm.conftest import journal
 
 HELD = ("--slurm", "sbatch.hold=true")
@@ -36,7 +37,7 @@ def test_a_plan_beyond_the_largest_array_becomes_several(launcher):
     assert "12 submitted" in err
     assert len(queued(launcher)) == 6
     assert len(set(queued(launcher))) == 2
-    found = backend.jobs(launcher.run_dirs)
+    found = SlurmBackend.jobs(launcher.run_dirs)
     assert {job.state for job in found.values()} == {"pending"}
     assert {job.where for job in found.values()} <= {"JobHeldUser", "Dependency"}
     ids = [job.id for job in found.values()]
@@ -58,9 +59,9 @@ def test_two_launchers_and_a_third_later_submit_each_trial_once(launcher):
     assert sum("3 of 3 have a job or run already" in each for each in said) == 1, said
     assert "3 of 3 have a job or run already" in launcher.submit(spec, *HELD)
     assert len(queued(launcher)) == 3
-    backend.withdraw(launcher.run_dirs[:2])
+    SlurmBackend.withdraw(launcher.run_dirs[:2])
     assert len(queued(launcher)) == 1
-    assert [job.state for job in backend.jobs(launcher.run_dirs).values()] == [
+    assert [job.state for job in SlurmBackend.jobs(launcher.run_dirs).values()] == [
         "gone",
         "gone",
         "pending",
@@ -71,9 +72,9 @@ def test_two_launchers_and_a_third_later_submit_each_trial_once(launcher):
 
 def test_a_task_is_withdrawn_only_if_all_its_trials_are(launcher):
     launcher.submit(launcher.spec(seeds=[0, 1], epochs=2), *HELD, "--slurm", "trials_per_job=2")
-    backend.withdraw(launcher.run_dirs[:1])
+    SlurmBackend.withdraw(launcher.run_dirs[:1])
     assert len(queued(launcher)) == 1
-    backend.withdraw(launcher.run_dirs)
+    SlurmBackend.withdraw(launcher.run_dirs)
     assert queued(launcher) == []
 
 
@@ -103,7 +104,7 @@ def test_an_sbatch_that_accepts_and_then_reports_a_time_out_doubles_nothing(laun
     assert (launcher.folder / "bin" / "calls").read_text() == "x\n", (
         "looked up, not submitted again"
     )
-    assert {job.state for job in backend.jobs(launcher.run_dirs).values()} == {"pending"}
+    assert {job.state for job in SlurmBackend.jobs(launcher.run_dirs).values()} == {"pending"}
 
 
 def test_an_sbatch_that_times_out_without_accepting_is_tried_again(launcher):
@@ -154,11 +155,11 @@ def test_where_slurm_does_not_answer_nothing_is_submitted_and_nothing_called_dea
     launcher.submit(spec, *HELD)
     with launcher.cluster.without_controller() as environment, monkeypatch.context() as patch:
         patch.setenv("SLURM_CONF", environment["SLURM_CONF"])
-        assert [job.state for job in backend.jobs(launcher.run_dirs).values()] == ["unknown"]
+        assert [job.state for job in SlurmBackend.jobs(launcher.run_dirs).values()] == ["unknown"]
         code, _, err = launcher.run(spec, "--backend", "slurm", *HELD, **environment)
         assert code == 2
         assert "nothing more was submitted: squeue" in err
-    assert [job.state for job in backend.jobs(launcher.run_dirs).values()] == ["pending"]
+    assert [job.state for job in SlurmBackend.jobs(launcher.run_dirs).values()] == ["pending"]
     lines = [
         json.loads(line) for line in (launcher.run_dirs[0] / "jobs.jsonl").read_text().splitlines()
     ]

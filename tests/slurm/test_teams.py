@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.backends.slurm import backend, cli
+from launch.backends.slurm import cli
+from launch.backends.slurm.backend import SlurmBackend
 from tests.conftest import ROOT, deterministic
 from tests.slurm.conftest import Launcher, journal, starts, thaw
 from tests.support import processes
@@ -109,7 +110,7 @@ def test_a_trial_over_two_nodes_is_killed_preempted_and_ends_as_an_undisturbed_o
     assert events.count("epoch") == 60
     assert deterministic(run_dir) == undisturbed(run_dir, tmp_path / "undisturbed")
     launcher.wait_until(
-        lambda: backend.jobs([run_dir])[run_dir].state == "gone", "its job is done"
+        lambda: SlurmBackend.jobs([run_dir])[run_dir].state == "gone", "its job is done"
     )
     assert not team_of(run_dir)
     assert not list(launcher.results.glob("slurm/*/nodes-*.json")), "nobody is invited any more"

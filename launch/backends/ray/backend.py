@@ -18,11 +18,11 @@ and ends with the command.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Self
 
-from launch.backends import Watcher
+from launch.backends.base import Backend, Limits, Watcher
 from launch.backends.queue import by_processes, on_signals
-from launch.backends.ray.cluster import check_installed, divide, divide_among_teams, joined, nodes
+from launch.backends.ray.cluster import check_installed, divide, divide_among_groups, joined, nodes
 from launch.backends.ray.gpu_memory import check_memory
 from launch.backends.ray.pool import Pool
 from launch.backends.slurm.site import Site, load_site
@@ -30,36 +30,78 @@ from launch.errors import UsageError
 from launch.runs.job import Outcome
 
 
-def add_arguments(group: Any) -> None:
-    group.add_argument(
-        "--address",
-        metavar="auto|HOST:PORT",
-        help="a running Ray cluster with a node on this machine (default: a private one, for this "
-        "command only)",
-    )
-    group.add_argument(
-        "--on-slurm",
-        metavar="nodes=N",
-        help="submit one SLURM job that brings Ray up over N nodes; the site's settings are those "
-        "of --backend slurm",
-    )
+class RayBackend(Backend):
+    """On the cluster at `address`, a private one without; or, given a site, in a SLURM job of
+    `on_nodes` nodes that is submitted.
+    """
 
+    name = "ray"
+    can_search = True
 
-def settings(given: argparse.Namespace) -> dict[str, Any]:
-    """Checked, as far as it goes without asking anybody."""
-    if given.backend != "ray":
-        return {}
-    check_installed()
-    if given.on_slurm is None:
-        return {"address": _checked(given.address)}
-    if given.address is not None:
-        raise UsageError(
-            "--address names a cluster that runs, --on-slurm brings one up; give one of them"
+    def __init__(
+        self, address: str | None = None, site: Site | None = None, on_nodes: int = 1
+    ) -> None:
+        self.address, self.site, self.on_nodes = address, site, on_nodes
+        self.can_search = site is None
+
+    @classmethod
+    def add_arguments(cls, group: argparse._ArgumentGroup) -> None:
+        group.add_argument(
+            "--address",
+            metavar="auto|HOST:PORT",
+            help="a running Ray cluster with a node on this machine (default: a private one, for "
+            "this command only)",
         )
-    key, _, count = given.on_slurm.partition("=")
-    if key != "nodes" or not count.isdigit() or int(count) < 1:
-        raise UsageError(f"--on-slurm takes nodes=N, such as nodes=4; found '{given.on_slurm}'")
-    return {"site": load_site(given.site, given.slurm), "on_nodes": int(count)}
+        group.add_argument(
+            "--on-slurm",
+            metavar="nodes=N",
+            help="submit one SLURM job that brings Ray up over N nodes; the site's settings are "
+            "those of --backend slurm",
+        )
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> Self:
+        """Checked, as far as it goes without asking anybody."""
+        check_installed()
+        if args.on_slurm is None:
+            return cls(_checked(args.address))
+        if args.address is not None:
+            raise UsageError(
+                "--address names a cluster that runs, --on-slurm brings one up; give one of them"
+            )
+        key, _, count = args.on_slurm.partition("=")
+        if key != "nodes" or not count.isdigit() or int(count) < 1:
+            raise UsageError(f"--on-slurm takes nodes=N, such as nodes=4; found '{args.on_slurm}'")
+        return cls(site=load_site(args.site, args.slurm), on_nodes=int(count))
+
+    def run(
+        self, run_dirs: Sequence[Path], watcher: Watcher, limits: Limits
+    ) -> dict[Path, Outcome]:
+        """Ctrl-C or SIGTERM once: checkpoint all and stop; twice: kill.
+
+        Trials that take several GPUs have them on one node each, and come first.
+        """
+        if self.site is not None:
+            from launch.backends.ray.on_slurm import submit
+
+            return submit(run_dirs, watcher, limits, site=self.site, on_nodes=self.on_nodes)
+        stops: list[None] = []
+
+        def stop() -> None:
+            stops.append(None)
+
+        # Ray sets a SIGTERM handler of its own as it starts: ours goes over it again.
+        with on_signals(stop), joined(self.address), on_signals(stop):
+            pools = []
+            for count, group in by_processes(run_dirs):
+                if count > 1:
+                    slots = divide_among_groups(nodes(), limits.workers, count)
+                else:
+                    slots = divide(nodes(), limits)
+                    check_memory(group, slots)
+                grows = limits.workers is None
+                pools.append(Pool(group, watcher, slots, lambda: len(stops), grows=grows))
+            return {run_dir: ended for pool in pools for run_dir, ended in pool.run().items()}
 
 
 def _checked(address: str | None) -> str | None:
@@ -71,44 +113,3 @@ def _checked(address: str | None) -> str | None:
             f"--address takes auto or HOST:PORT, such as 10.0.0.1:6379; found '{address}'"
         )
     return address
-
-
-def run(
-    run_dirs: Sequence[Path],
-    watcher: Watcher,
-    *,
-    workers: int | None = None,
-    trials_per_gpu: int = 1,
-    address: str | None = None,
-    site: Site | None = None,
-    on_nodes: int = 1,
-) -> dict[Path, Outcome]:
-    """Run every directory; returns how each ended. Ctrl-C or SIGTERM once: checkpoint all and
-    stop; twice: kill.
-
-    site     of a SLURM cluster: submit a job of `on_nodes` nodes there that does this, and return
-             at once
-
-    Trials that take several GPUs have them on one node each, and come first.
-    """
-    if site is not None:
-        from launch.backends.ray.on_slurm import submit
-
-        share: dict[str, Any] = {"workers": workers, "trials_per_gpu": trials_per_gpu}
-        return submit(run_dirs, watcher, site=site, on_nodes=on_nodes, **share)
-    stops: list[None] = []
-
-    def stop() -> None:
-        stops.append(None)
-
-    # Ray sets a SIGTERM handler of its own as it starts: ours goes over it again.
-    with on_signals(stop), joined(address), on_signals(stop):
-        pools = []
-        for count, group in by_processes(run_dirs):
-            if count > 1:
-                slots = divide_among_teams(nodes(), workers, count)
-            else:
-                slots = divide(nodes(), workers, trials_per_gpu)
-                check_memory(group, slots)
-            pools.append(Pool(group, watcher, slots, lambda: len(stops), grows=workers is None))
-        return {run_dir: ended for pool in pools for run_dir, ended in pool.run().items()}

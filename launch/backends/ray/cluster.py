@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from launch.backends.base import Limits
 from launch.errors import UsageError
-from launch.gpus import visible_gpus
+from launch.gpus import cores, visible_gpus
 from launch.paths import ROOT
 
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -55,9 +56,7 @@ class Slots(NamedTuple):
         return round(1 / self.gpus) if self.gpus else 0
 
 
-def divide(
-    nodes: Sequence[Mapping[str, float]], workers: int | None, trials_per_gpu: int
-) -> Slots:
+def divide(nodes: Sequence[Mapping[str, float]], limits: Limits) -> Slots:
     """The largest share of CPUs with which all workers fit; on one node, what the backend `local`
     gives.
 
@@ -68,8 +67,8 @@ def divide(
     cpus = sum(int(node.get("CPU", 0)) for node in nodes)
     if not cpus:
         raise UsageError("the Ray cluster has no CPUs to run trials on")
-    wanted = workers or gpus * trials_per_gpu or cpus
-    per_gpu = max(trials_per_gpu, math.ceil(wanted / gpus)) if gpus else 0
+    wanted = limits.workers or gpus * limits.trials_per_gpu or cpus
+    per_gpu = max(limits.trials_per_gpu, math.ceil(wanted / gpus)) if gpus else 0
     shares = [*range(cpus, 0, -1), *(_floor(1 / parts) for parts in range(2, wanted + 1))]
     for share in shares:
         if capacity(nodes, Slots(wanted, share, 1 / per_gpu if per_gpu else 0)) >= wanted:
@@ -77,7 +76,7 @@ def divide(
     return Slots(wanted, share, _floor(1 / per_gpu) if per_gpu else 0)
 
 
-def divide_among_teams(
+def divide_among_groups(
     nodes: Sequence[Mapping[str, float]], workers: int | None, processes: int
 ) -> Slots:
     """The same where so many processes train each trial, on one node, each on a GPU of its own
@@ -100,7 +99,7 @@ def divide_among_teams(
     wanted = min(workers or sum(fit), sum(fit)) if any(gpus) else workers or sum(fit)
     smallest = min(cpu for cpu, count in zip(cpus, fit, strict=True) if count)
     share = min(smallest, max(1, sum(cpus) // wanted))
-    if any(gpus):  # as many teams of a node as its GPUs allow must find their CPUs there
+    if any(gpus):  # as many groups of a node as its GPUs allow must find their CPUs there
         share = min(
             max(1, cpu // min(count, wanted))
             for cpu, count in zip(cpus, fit, strict=True)
@@ -179,7 +178,8 @@ def _start_or_say_why(folder: str, quiet: dict[str, Any]) -> None:
     for again in (True, False):
         try:
             return _start(folder, quiet)
-        except Exception as error:  # ray raises a bare Exception for a node that is not up in time, RuntimeError, ValueError
+        # Ray raises a bare Exception for a node that is not up in time, RuntimeError, ValueError.
+        except Exception as error:
             library().shutdown()
             if again and "timed out" in str(error):
                 continue
@@ -203,12 +203,9 @@ def _kept(folder: str) -> Path:
 def _start(folder: str, quiet: dict[str, Any]) -> None:
     ray = library()
 
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     ray.init(
         address="local",  # never a cluster that happens to run here
-        num_cpus=cores,
+        num_cpus=cores(),
         num_gpus=len(visible_gpus()),
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
@@ -227,7 +224,7 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
     try:
         ray.init(address=address, **quiet)
     except Exception as error:  # RuntimeError, ConnectionError, ValueError, and what gRPC adds
-        raise UsageError(_clear(address, str(error))) from None
+        raise UsageError(_explain(address, str(error))) from None
 
 
 def _answers(address: str) -> None:
@@ -238,18 +235,18 @@ def _answers(address: str) -> None:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=10) as connection:
             connection.sendall(_PREFACE)
-            heard = connection.recv(9)
+            reply = connection.recv(9)
     except OSError as error:
         raise UsageError(
             f"no Ray cluster answers at {address} ({error.strerror or error})"
         ) from None
-    if len(heard) < 4 or heard[3] != _SETTINGS:
+    if len(reply) < 4 or reply[3] != _SETTINGS:
         raise UsageError(f"what listens at {address} is not the head of a Ray cluster")
 
 
-def _clear(address: str, said: str) -> str:
+def _explain(address: str, text: str) -> str:
     """Ray's several lines as one sentence."""
-    versions = re.findall(r"Ray: (\S+)\s+Python: (\S+)", said)
+    versions = re.findall(r"Ray: (\S+)\s+Python: (\S+)", text)
     if len(versions) == 2:
         (ray, python), (our_ray, our_python) = versions
         return (
@@ -257,12 +254,12 @@ def _clear(address: str, said: str) -> str:
             f"{our_ray} on Python "
             f"{our_python}; both must be the same"
         )
-    if address == "auto" and "Could not find any running Ray" in said:
+    if address == "auto" and "Could not find any running Ray" in text:
         return (
             "--address auto finds no Ray cluster on this machine; name it as HOST:PORT, or "
             "leave --address out"
         )
-    first = said.strip().splitlines()[0] if said.strip() else "no reason given"
+    first = text.strip().splitlines()[0] if text.strip() else "no reason given"
     token = (
         ""
         if "RAY_AUTH_MODE" in os.environ
@@ -275,9 +272,9 @@ def environment(slots: Slots) -> dict[str, str]:
     """The environment variables of each worker."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     threads = str(slots.threads)
-    given = {name: value for name, value in os.environ.items() if name.startswith("RM_")}
-    given |= {"RM_THREADS": threads, "OMP_NUM_THREADS": threads, "PYTHONPATH": path}
-    return given if slots.gpus else {**given, "CUDA_VISIBLE_DEVICES": ""}
+    variables = {name: value for name, value in os.environ.items() if name.startswith("RM_")}
+    variables |= {"RM_THREADS": threads, "OMP_NUM_THREADS": threads, "PYTHONPATH": path}
+    return variables if slots.gpus else {**variables, "CUDA_VISIBLE_DEVICES": ""}
 
 
 def check_installed() -> None:

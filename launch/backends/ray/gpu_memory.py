@@ -1,12 +1,11 @@
 """Whether trials fit on the GPUs of a Ray cluster side by side; `launch/backends/gpu_memory.py`
-decides, actors look and try.
+decides, tasks on the nodes look.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from launch.backends import gpu_memory
-from launch.backends.ray.actor import Worker
 from launch.backends.ray.cluster import Slots, environment, library
 
 
@@ -14,12 +13,10 @@ def check_memory(run_dirs: Sequence[Path], slots: Slots) -> None:
     """UsageError where `slots.per_gpu` of these trials side by side would need more memory than a
     GPU has free.
     """
-    gpu_memory.check(
-        run_dirs, slots.per_gpu, _least_free, lambda run_dir: _run_alone(run_dir, slots)
-    )
+    gpu_memory.check(run_dirs, slots.per_gpu, _min_free)
 
 
-def _least_free() -> tuple[float, str]:
+def _min_free() -> tuple[float, str]:
     """(MiB, which GPU) of the GPU of the cluster that has the least memory free."""
     ray = library()
 
@@ -28,31 +25,11 @@ def _least_free() -> tuple[float, str]:
     with_gpus = [
         node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")
     ]
-    asked = [
+    answers = [
         ask.options(
             scheduling_strategy=On(node, soft=False),
             runtime_env={"env_vars": environment(Slots(1, 1, 1))},
         ).remote()
         for node in with_gpus
     ]
-    return gpu_memory.least(ray.get(asked))
-
-
-def _run_alone(run_dir: Path, slots: Slots) -> str | None:
-    """In an actor of its own; returns the error that it ended with."""
-    ray = library()
-
-    actor = (
-        ray.remote(Worker)
-        .options(
-            num_cpus=slots.cpus, num_gpus=slots.gpus, runtime_env={"env_vars": environment(slots)}
-        )
-        .remote()
-    )
-    try:
-        error: str | None = ray.get(actor.run_one.remote(str(run_dir)))["error"]
-        return error
-    except ray.exceptions.RayError as problem:
-        return str(problem).splitlines()[0]
-    finally:
-        ray.kill(actor)
+    return gpu_memory.min_free(ray.get(answers))

@@ -16,7 +16,6 @@ checkpoint, and then ends Ray.
 import json
 import os
 import secrets
-import shlex
 import shutil
 import signal
 import subprocess
@@ -26,17 +25,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.backends import Watcher
+from launch.backends import snapshot
+from launch.backends.base import Limits, Watcher
 from launch.backends.queue import by_processes
 from launch.backends.ray.cluster import OBJECT_STORE_BYTES, divide, joined, nodes
 from launch.backends.ray.gpu_memory import check_memory
 from launch.backends.ray.pool import Pool
-from launch.backends.slurm import backend, submissions
-from launch.backends.slurm.cli import Here, SlurmError
+from launch.backends.slurm import arrays, submissions
+from launch.backends.slurm.cli import SlurmError, SlurmJobContext
+from launch.backends.slurm.script import BatchScript, JobResources, python_command
 from launch.backends.slurm.site import Site
-from launch.backends.slurm.task import _SIGNALS, Task
+from launch.backends.slurm.task import SIGNALS, Task
 from launch.console import say
 from launch.errors import UsageError
+from launch.paths import ROOT, results_dir
 from launch.runs.job import Outcome
 
 NODES_SECONDS = 180.0
@@ -46,20 +48,13 @@ worker stays as it is then.
 
 
 def submit(
-    run_dirs: Sequence[Path],
-    watcher: Watcher,
-    *,
-    site: Site,
-    on_nodes: int,
-    workers: int | None,
-    trials_per_gpu: int,
+    run_dirs: Sequence[Path], watcher: Watcher, limits: Limits, *, site: Site, on_nodes: int
 ) -> dict[Path, Outcome]:
     """Submit one job of so many nodes for what has no job yet; returns at once."""
     if any(count > 1 for count, _ in by_processes(run_dirs)):
         raise UsageError(
             "there are trials that take several GPUs each, and --on-slurm gives each one; "
-            "--backend slurm gives them all, "
-            "--gpus 1 trains them on one"
+            "--backend slurm gives them all, --gpus 1 trains them on one"
         )
     if shutil.which("sbatch") is None:
         raise UsageError(
@@ -67,11 +62,11 @@ def submit(
         )
     try:
         with submissions.lock():
-            submissions.adopt_orphans()
-            homeless = backend._without_job(run_dirs)
-            if homeless:
-                job = _sbatch(homeless, site, on_nodes, workers, trials_per_gpu)
-                say(f"{len(homeless)} trials go to SLURM as job {job}")
+            submissions.recover_submissions()
+            unsubmitted = arrays.without_job(run_dirs)
+            if unsubmitted:
+                job = _sbatch(unsubmitted, site, on_nodes, limits)
+                say(f"{len(unsubmitted)} trials go to SLURM as job {job}")
     except SlurmError as error:
         raise UsageError(f"nothing was submitted: {error}") from error
     ended = {run_dir: Outcome("submitted", None) for run_dir in run_dirs}
@@ -80,34 +75,14 @@ def submit(
     return ended
 
 
-def _sbatch(
-    run_dirs: Sequence[Path], site: Site, on_nodes: int, workers: int | None, trials_per_gpu: int
-) -> str:
-    from launch.backends import snapshot
-    from launch.paths import ROOT, results_dir
-
-    tree = snapshot.take(ROOT, results_dir())
-    folder = submissions.intend([run_dirs])
-    script = _Script(
-        folder, site, tree, backend.Shape(on_nodes, site.gpus_per_trial, 1), trials_per_gpu
+def _sbatch(run_dirs: Sequence[Path], site: Site, on_nodes: int, limits: Limits) -> str:
+    folder = submissions.record_intent([run_dirs])
+    command = python_command(
+        "launch.backends.ray.on_slurm", folder, limits.trials_per_gpu, limits.workers or 0
     )
-    script.workers = workers or 0
-    return backend._sbatch(script.write(1, None, None), folder)
-
-
-class _Script(backend._Script):
-    workers = 0
-
-    def _command(self) -> str:
-        words = [
-            sys.executable,
-            "-u",
-            "-m",
-            "launch.backends.ray.on_slurm",
-            str(self.folder),
-            str(self.side_by_side),
-        ]
-        return shlex.join([*words, str(self.workers)])
+    resources = JobResources(on_nodes, site.gpus_per_trial, 1)
+    tree = snapshot.take(ROOT, results_dir())
+    return arrays.sbatch(BatchScript(folder, site, tree, resources, command).write(), folder)
 
 
 class _RayNode:
@@ -116,7 +91,7 @@ class _RayNode:
     def __init__(self, arguments: Sequence[str]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rm-ray-", dir="/tmp"))
         gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-        size = ["--num-cpus", str(Here.read().cpus), "--num-gpus", str(len(gpus))]
+        size = ["--num-cpus", str(SlurmJobContext.read().cpus), "--num-gpus", str(len(gpus))]
         size += ["--object-store-memory", str(OBJECT_STORE_BYTES), "--temp-dir", str(self.folder)]
         ray = [
             sys.executable,
@@ -128,7 +103,7 @@ class _RayNode:
         ]
         with (self.folder / "start.log").open("w") as log:
             before = signal.pthread_sigmask(
-                signal.SIG_BLOCK, _SIGNALS
+                signal.SIG_BLOCK, SIGNALS
             )  # what is started inherits it
             try:
                 self.process = subprocess.Popen(
@@ -137,7 +112,7 @@ class _RayNode:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def said(self) -> str:
+    def log_end(self) -> str:
         """The end of its log."""
         return (self.folder / "start.log").read_text(encoding="utf-8", errors="replace")[-2000:]
 
@@ -168,9 +143,9 @@ def _below(pid: int) -> list[int]:
         parents.setdefault(parent, []).append(int(entry.name))
     found, open_ = [], [pid]
     while open_:
-        mine = parents.get(open_.pop(), [])
-        found += mine
-        open_ += mine
+        children = parents.get(open_.pop(), [])
+        found += children
+        open_ += children
     return found
 
 
@@ -180,16 +155,16 @@ class _RayTask(Task):
     """
 
     def __init__(
-        self, folder: Path, side_by_side: int, here: Here, workers: int, address: str
+        self, folder: Path, side_by_side: int, job: SlurmJobContext, workers: int, address: str
     ) -> None:
-        super().__init__(folder, side_by_side, here)
+        super().__init__(folder, side_by_side, job)
         self.workers, self.address = workers or None, address
 
     def _work(self, todo: Sequence[Path]) -> None:
         with joined(self.address):
-            for number in _SIGNALS:  # Ray has put its own handler over SIGTERM's
+            for number in SIGNALS:  # Ray has put its own handler over SIGTERM's
                 signal.signal(number, self._on_signal)
-            slots = divide(self._await_nodes(), self.workers, self.side_by_side)
+            slots = divide(self._await_nodes(), Limits(self.workers, self.side_by_side))
             check_memory(todo, slots)
             pool = Pool(todo, self, slots, lambda: int(self.stopped), grows=self.workers is None)
             for run_dir, ended in pool.run().items():
@@ -204,7 +179,7 @@ class _RayTask(Task):
         return there
 
 
-def _head(folder: Path, side_by_side: int, workers: int, meeting: Path) -> int:
+def _head(folder: Path, side_by_side: int, workers: int, rendezvous: Path) -> int:
     """Start the head, tell the others where it is, run what is to run, end."""
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     node = _RayNode(["--head", "--port", "0", "--include-dashboard", "false"])
@@ -212,45 +187,45 @@ def _head(folder: Path, side_by_side: int, workers: int, meeting: Path) -> int:
         found = node.folder / "ray_current_cluster"
         while not found.exists():
             if node.process.poll() is not None:
-                print(f"Ray did not start: {node.said()}", flush=True)
+                print(f"Ray did not start: {node.log_end()}", flush=True)
                 return 1
             time.sleep(0.2)
         address = found.read_text(encoding="ascii").strip()
-        _write(meeting, {"address": address, "token": os.environ["RAY_AUTH_TOKEN"]})
-        return _RayTask(folder, side_by_side, Here.read(), workers, address).run()
+        _write(rendezvous, {"address": address, "token": os.environ["RAY_AUTH_TOKEN"]})
+        return _RayTask(folder, side_by_side, SlurmJobContext.read(), workers, address).run()
     except UsageError as error:
         print(error, flush=True)
         return 1
     finally:
-        meeting.with_suffix(".done").touch()
+        rendezvous.with_suffix(".done").touch()
         node.stop()
-        meeting.unlink(missing_ok=True)
+        rendezvous.unlink(missing_ok=True)
 
 
-def _write(meeting: Path, told: dict[str, str]) -> None:
+def _write(rendezvous: Path, contents: dict[str, str]) -> None:
     """Whole or not at all, and for nobody else's eyes: who has the token may run what they
     like.
     """
-    aside = meeting.with_suffix(".tmp")
+    aside = rendezvous.with_suffix(".tmp")
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(told, file)
-    aside.replace(meeting)
+        json.dump(contents, file)
+    aside.replace(rendezvous)
 
 
-def _member(meeting: Path) -> int:
+def _member(rendezvous: Path) -> int:
     """Join the head and stay until it says that all is done."""
-    done = meeting.with_suffix(".done")
-    while not meeting.exists():
+    done = rendezvous.with_suffix(".done")
+    while not rendezvous.exists():
         if done.exists():
             return 0
         time.sleep(0.5)
-    told = json.loads(meeting.read_text(encoding="utf-8"))
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": told["token"]}
-    node = _RayNode(["--address", told["address"]])
+    head = json.loads(rendezvous.read_text(encoding="utf-8"))
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head["token"]}
+    node = _RayNode(["--address", head["address"]])
     try:
         while not done.exists():
             if node.process.poll() is not None:
-                print(f"Ray ended on {Here.read().node}: {node.said()}", flush=True)
+                print(f"Ray ended on {SlurmJobContext.read().node}: {node.log_end()}", flush=True)
                 return 0  # the others go on without this node
             time.sleep(0.5)
     finally:
@@ -261,15 +236,15 @@ def _member(meeting: Path) -> int:
 def main() -> int:
     """The command."""
     folder, side_by_side, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    meeting = (
+    rendezvous = (
         folder
         / f"ray-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', 0)}.json"
     )
     if int(os.environ["SLURM_PROCID"]) == 0:
-        return _head(folder, side_by_side, workers, meeting)
-    for number in _SIGNALS:
+        return _head(folder, side_by_side, workers, rendezvous)
+    for number in SIGNALS:
         signal.signal(number, lambda number, frame: None)  # the first node decides
-    return _member(meeting)
+    return _member(rendezvous)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.backends import Watcher
+from launch.backends.base import Watcher
 from launch.backends.queue import Trials
 from launch.backends.ray.actor import Worker
 from launch.backends.ray.cluster import Slots, capacity, environment, library, nodes
@@ -27,7 +27,7 @@ _NODE_DEATH = "its node has died"
 """What Ray's report of an actor's death says where the node went with it."""
 
 
-class _Hand:
+class _ActorHandle:
     """One actor: on its way (no `place` yet), idle, or at work on `run_dir`."""
 
     def __init__(self, actor: Any, arriving: Any) -> None:
@@ -56,12 +56,12 @@ class Pool:
             stops,
             grows,
         )
-        self.hands: list[_Hand] = []
+        self.actors: list[_ActorHandle] = []
         self.example = str(run_dirs[0])
-        self.asked = 0
+        self.forwarded = 0
         self.failed_starts: list[str] = []
-        self.began = self.grown = self.looked = self.heard = time.monotonic()
-        self.told = False
+        self.began = self.grown = self.polled = self.answered = time.monotonic()
+        self.explained = False
         self.head = ray.get_runtime_context().gcs_address
         self.actor_class = ray.remote(Worker).options(
             num_cpus=slots.cpus,
@@ -81,21 +81,21 @@ class Pool:
                 if not self._head_answers():
                     self._abandon()
                     break
-                self._hire()
-                self._listen()
-                self._obey()
-                self._give()
+                self._spawn()
+                self._receive()
+                self._forward_stop()
+                self._assign()
                 self._look_around()
         finally:
-            for hand in self.hands:
-                ray.kill(hand.actor)
+            for handle in self.actors:
+                ray.kill(handle.actor)
         return self.trials.close()
 
     def _head_answers(self) -> bool:
         """Whether the cluster's head can be reached; asked before anything that would wait for it
         in vain.
         """
-        if time.monotonic() - self.heard < 1.0:
+        if time.monotonic() - self.answered < 1.0:
             return True
         host, _, port = self.head.rpartition(":")
         began = time.monotonic()
@@ -105,7 +105,7 @@ class Pool:
             except OSError:
                 time.sleep(1.0)
             else:
-                self.heard = time.monotonic()
+                self.answered = time.monotonic()
                 return True
         return False
 
@@ -116,27 +116,29 @@ class Pool:
         say(
             f"the head of the Ray cluster at {self.head} has not answered for {HEAD_SECONDS:.0f} "
             "s; its trials end with it, "
-            "at their last checkpoints. Once a cluster runs again, the same command goes on"
+            "at their last checkpoints. Once a cluster runs again, the same command resumes them"
         )
-        for hand in self.hands:
-            if hand.run_dir is not None:
+        for handle in self.actors:
+            if handle.run_dir is not None:
                 self.trials.died(
-                    hand.run_dir, "the head of the Ray cluster is gone", stopping=True
+                    handle.run_dir, "the head of the Ray cluster is gone", stopping=True
                 )
-        self.hands = []
+        self.actors = []
 
     def _unfinished(self) -> bool:
-        return any(hand.run_dir for hand in self.hands) or (not self.stops() and self.trials.left)
+        return any(handle.run_dir for handle in self.actors) or (
+            not self.stops() and self.trials.left
+        )
 
     def _look_around(self) -> None:
         """Once a second: on disk, and at the cluster."""
-        if time.monotonic() - self.looked >= 1.0:
-            self.looked = time.monotonic()
-            self.trials.look_elsewhere()
+        if time.monotonic() - self.polled >= 1.0:
+            self.polled = time.monotonic()
+            self.trials.poll_elsewhere()
             self.trials.watcher.tick()
             self._explain()
 
-    def _hire(self) -> None:
+    def _spawn(self) -> None:
         """As many actors as there are slots and trials; the share of each stays what it was."""
         if self.grows and time.monotonic() - self.grown >= GROW_SECONDS:
             self.grown = time.monotonic()
@@ -144,84 +146,90 @@ class Pool:
                 wanted=max(self.slots.wanted, capacity(nodes(), self.slots))
             )
         if len(self.failed_starts) >= MOST_FAILED_STARTS:
-            if not self.hands:
+            if not self.actors:
                 raise UsageError(
                     f"no worker can start on the Ray cluster: {self.failed_starts[-1]}"
                 )
             return
-        busy = sum(hand.run_dir is not None for hand in self.hands)
+        busy = sum(handle.run_dir is not None for handle in self.actors)
         needed = busy + len(self.trials.queue) + len(self.trials.elsewhere)
-        while not self.stops() and len(self.hands) < min(self.slots.wanted, needed):
+        while not self.stops() and len(self.actors) < min(self.slots.wanted, needed):
             actor = self.actor_class.remote()
-            self.hands.append(_Hand(actor, actor.arrive.remote(self.example)))
+            self.actors.append(_ActorHandle(actor, actor.arrive.remote(self.example)))
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         """Hear at most a second for answers."""
         ray = library()
 
-        calls = {hand.call: hand for hand in self.hands if hand.call is not None}
+        calls = {handle.call: handle for handle in self.actors if handle.call is not None}
         if not calls:
             time.sleep(1.0)
             return
         answered, _ = ray.wait(list(calls), timeout=1.0)
         for call in answered:
-            hand = calls[call]
+            handle = calls[call]
             try:
                 answer = ray.get(call)
             except ray.exceptions.RayError as error:
-                self._bury(hand, error)
+                self._on_death(handle, error)
                 continue
-            hand.call = None
-            if hand.run_dir is not None:
-                run_dir, hand.run_dir = hand.run_dir, None
+            handle.call = None
+            if handle.run_dir is not None:
+                run_dir, handle.run_dir = handle.run_dir, None
                 self.trials.answered(run_dir, answer)
             elif answer["problem"]:
-                self._refuse(hand, answer["problem"])
+                self._refuse(handle, answer["problem"])
             else:
-                hand.place, self.failed_starts = answer, []
+                handle.place, self.failed_starts = answer, []
 
-    def _give(self) -> None:
-        for hand in self.hands:
-            if hand.place and hand.run_dir is None and self.trials.queue and not self.stops():
-                hand.run_dir = self.trials.queue.popleft()
-                hand.call = hand.actor.run_one.remote(str(hand.run_dir))
-                self.trials.watcher.on_start(hand.run_dir)
+    def _assign(self) -> None:
+        for handle in self.actors:
+            if handle.place and handle.run_dir is None and self.trials.queue and not self.stops():
+                handle.run_dir = self.trials.queue.popleft()
+                handle.call = handle.actor.run_one.remote(str(handle.run_dir))
+                self.trials.watcher.on_start(handle.run_dir)
 
-    def _obey(self) -> None:
+    def _forward_stop(self) -> None:
         """Ctrl-C once: every actor checkpoints; twice: it is killed."""
         ray = library()
 
         stops = min(self.stops(), 2)
-        if stops == self.asked:
+        if stops == self.forwarded:
             return
-        self.asked = stops
-        for hand in self.hands:
+        self.forwarded = stops
+        for handle in self.actors:
             if stops == 1:
-                hand.actor.stop.remote()
+                handle.actor.stop.remote()
             else:
-                ray.kill(hand.actor)
+                ray.kill(handle.actor)
 
-    def _bury(self, hand: _Hand, error: Exception) -> None:
+    def _on_death(self, handle: _ActorHandle, error: Exception) -> None:
         ray = library()
 
-        how = _how(hand, error)
-        self.hands.remove(hand)
-        ray.kill(hand.actor)  # one that is only out of reach must not go on beside its replacement
-        if hand.run_dir is not None:
-            innocent = isinstance(
-                error, ray.exceptions.ActorUnavailableError
-            ) or _NODE_DEATH in str(error)
-            self.trials.died(hand.run_dir, how, stopping=bool(self.stops()), blame=not innocent)
-        elif hand.place is None and not self.stops():
+        how = _how(handle, error)
+        self.actors.remove(handle)
+        ray.kill(
+            handle.actor
+        )  # one that is only out of reach must not go on beside its replacement
+        if handle.run_dir is not None:
+            node_lost = _NODE_DEATH in str(error)
+            unreachable = isinstance(error, ray.exceptions.ActorUnavailableError)
+            self.trials.died(
+                handle.run_dir,
+                how,
+                stopping=bool(self.stops()),
+                count_death=not (node_lost or unreachable),
+            )
+        elif handle.place is None and not self.stops():
             self._refuse(None, how)
 
-    def _refuse(self, hand: _Hand | None, why: str) -> None:
+    def _refuse(self, handle: _ActorHandle | None, why: str) -> None:
         """A worker that did not get to work; after several in a row no more are tried."""
         ray = library()
 
-        if hand is not None:
-            self.hands.remove(hand)
-            ray.kill(hand.actor)
+        if handle is not None:
+            self.actors.remove(handle)
+            ray.kill(handle.actor)
         self.failed_starts.append(why)
 
     def _explain(self) -> None:
@@ -229,12 +237,12 @@ class Pool:
         ray = library()
 
         if (
-            any(hand.place for hand in self.hands)
-            or self.told
+            any(handle.place for handle in self.actors)
+            or self.explained
             or time.monotonic() - self.began < PATIENCE_SECONDS
         ):
             return
-        self.told = True
+        self.explained = True
         free = ray.available_resources()
         need = f"{self.slots.cpus:g} CPU" + (
             f" and {self.slots.gpus:g} GPU" if self.slots.gpus else ""
@@ -246,10 +254,10 @@ class Pool:
         )
 
 
-def _how(hand: _Hand, error: Exception) -> str:
+def _how(handle: _ActorHandle, error: Exception) -> str:
     """Ray's report of a death in one line."""
     said = str(error)
-    place = f" on {hand.place['host']} (process {hand.place['pid']})" if hand.place else ""
+    place = f" on {handle.place['host']} (process {handle.place['pid']})" if handle.place else ""
     if _NODE_DEATH in said:
         return f"its worker process{place} ended with its node"
     if "process has died" in said or "process is dead" in said:

@@ -188,7 +188,7 @@ def cancel(ids: Sequence[str]) -> None:
         ask("scancel", "--quiet", *ids[start : start + _MOST_WORDS])
 
 
-class Here(NamedTuple):
+class SlurmJobContext(NamedTuple):
     """The job that this process is part of, as its environment says."""
 
     id: str
@@ -198,7 +198,7 @@ class Here(NamedTuple):
     cpus: int
 
     @classmethod
-    def read(cls) -> "Here":
+    def read(cls) -> "SlurmJobContext":
         have = os.environ
         array, index = have.get("SLURM_ARRAY_JOB_ID"), have.get("SLURM_ARRAY_TASK_ID")
         identity = f"{array}_{index}" if array and index else have["SLURM_JOB_ID"]
@@ -209,20 +209,20 @@ class Here(NamedTuple):
         )
 
 
-def requeue(here: Here) -> str:
+def requeue(job: SlurmJobContext) -> str:
     """Put this job back into the queue if that is for us to do; returns what was done, in words.
 
     It is where the job still runs (SLURM warns before the time limit, or before it preempts) or
     ran into its limit. It is not where someone ended it (scancel), where SLURM requeues it itself
     (preemption, a lost node), or where it runs again already.
     """
-    job = fields(ask("scontrol", "--oneliner", "show", "job", here.id))
-    state, reason = job.get("JobState", "?"), job.get("Reason", "?")
-    if int(job.get("Restarts", here.restarts)) != here.restarts:
+    shown = fields(ask("scontrol", "--oneliner", "show", "job", job.id))
+    state, reason = shown.get("JobState", "?"), shown.get("Reason", "?")
+    if int(shown.get("Restarts", job.restarts)) != job.restarts:
         return "SLURM has requeued it already"
     if state not in ("RUNNING", "TIMEOUT", "PREEMPTED") and reason != "TimeLimit":
         return f"left as SLURM has it: {state}"
-    ask("scontrol", "requeue", here.id)
+    ask("scontrol", "requeue", job.id)
     return "requeued"
 
 

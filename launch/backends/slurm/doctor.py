@@ -33,7 +33,7 @@ Write = Callable[[Path, str, Site], Path]
 """(folder, command, site) -> an sbatch script that runs the command as a trial's job would."""
 
 
-def examine(site: Site, submit: bool, write: Write) -> Iterator[Check]:
+def diagnose(site: Site, submit: bool, write: Write) -> Iterator[Check]:
     """Every check, one after the other; those behind one that must hold are left out where it does
     not.
     """
@@ -114,7 +114,7 @@ def _preemption(config: Mapping[str, str]) -> Check:
     return Check(
         "note",
         "preemption",
-        f"{mode}: a preempted trial checkpoints and ends; `run` goes on with it. Ask for "
+        f"{mode}: a preempted trial checkpoints and ends; `run` resumes it. Ask for "
         "PreemptMode=REQUEUE",
     )
 

@@ -42,7 +42,7 @@ def lock() -> Iterator[None]:
         yield
 
 
-def intend(tasks: Sequence[Sequence[Path]]) -> Path:
+def record_intent(tasks: Sequence[Sequence[Path]]) -> Path:
     """Write down an array before it is submitted; returns its folder, whose name is the job's."""
     folder = results_dir() / "slurm" / f"rm-{uuid.uuid4().hex[:10]}"
     folder.mkdir(parents=True)
@@ -111,7 +111,7 @@ def note(run_dir: Path, identity: str, name: str, more: Mapping[str, Any]) -> No
         file.write(json.dumps(line) + "\n")
 
 
-def noted(run_dir: Path) -> list[dict[str, Any]]:
+def job_lines(run_dir: Path) -> list[dict[str, Any]]:
     """SLURM's lines of a run directory's jobs.jsonl; a torn last one is left out."""
     try:
         lines = (run_dir / "jobs.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
@@ -122,20 +122,20 @@ def noted(run_dir: Path) -> list[dict[str, Any]]:
     ]
 
 
-def adopt_orphans() -> int:
-    """Settle every intent that is left over from a launcher that died or was not answered; returns
-    how many were adopted.
+def recover_submissions() -> int:
+    """Reconcile every intent that a launcher left which died or was not answered; returns how many
+    SLURM had taken.
 
     Raises SlurmError where SLURM cannot be asked. Call it under `lock`.
     """
     adopted = 0
     for file in sorted((results_dir() / "slurm").glob("*/tasks.jsonl")):
         if not (file.parent / "submitted.json").exists():
-            adopted += settle(file.parent) is not None
+            adopted += reconcile(file.parent) is not None
     return adopted
 
 
-def settle(folder: Path) -> str | None:
+def reconcile(folder: Path) -> str | None:
     """Look an intent up by its name: the id under which SLURM has it, or None. Later doubles of it
     are withdrawn.
     """

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.backends import gpu_memory
-from launch.backends.local import Pool
+from launch.backends.local.pool import Pool
 from launch.backends.slurm import cli, submissions
-from launch.backends.slurm.cli import Here, SlurmError
+from launch.backends.slurm.cli import SlurmError, SlurmJobContext
 from launch.backends.slurm.submissions import Entry
 from launch.backends.slurm.wait import failure
 from launch.errors import UsageError
@@ -36,21 +36,21 @@ INTERRUPTED = 75
 REQUEUE_SECONDS = 600.0
 """How long a controller that does not answer is asked again for the requeueing."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 class Task:
     """The run directories of one array index, in one incarnation of its job."""
 
-    def __init__(self, folder: Path, side_by_side: int, here: Here) -> None:
-        self.folder, self.side_by_side, self.here = folder, side_by_side, here
-        self.entries = submissions.tasks(folder)[here.task]
+    def __init__(self, folder: Path, side_by_side: int, job: SlurmJobContext) -> None:
+        self.folder, self.side_by_side, self.job = folder, side_by_side, job
+        self.entries = submissions.tasks(folder)[job.task]
         self.failed = self.stopped = False
         self.pool: Pool | None = None
 
     def run(self) -> int:
         """Work until all has ended or a signal comes; returns the exit status."""
-        for number in _SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, self._on_signal)
         try:
             while (left := self._left()) and not self.stopped:
@@ -86,18 +86,13 @@ class Task:
         per_gpu = (
             min(self.side_by_side, len(todo)) if os.environ.get("CUDA_VISIBLE_DEVICES") else 1
         )
-        gpu_memory.check(todo, per_gpu, gpu_memory.least_of_this_job, self._run_alone)
+        gpu_memory.check(todo, per_gpu, gpu_memory.min_free_here)
         self.pool = Pool(todo, self, self._environments(len(todo)))
         if self.stopped:
             self.pool.stop()
         for run_dir, ended in self.pool.run().items():
             if ended.status == "failed":
                 self._fail(run_dir, ended.error or "no reason given")
-
-    def _run_alone(self, run_dir: Path) -> str | None:
-        """One that none of ours is, such as a probe; returns the error that it ended with."""
-        self.pool = Pool([run_dir], self, self._environments(1))
-        return self.pool.run()[run_dir].error
 
     def _on_signal(self, number: int, frame: object) -> None:
         """Once: the local backend takes a second call for impatience, but SLURM warns and
@@ -123,7 +118,7 @@ class Task:
         """Fail a trial whose last starts in this submission all began where it still is."""
         mine = [
             line
-            for line in submissions.noted(run_dir)
+            for line in submissions.job_lines(run_dir)
             if line["name"] == self.folder.name and "position" in line
         ]
         now = position(run_dir)
@@ -154,7 +149,7 @@ class Task:
         if (processes := wanted(self.entries[0].run_dir).processes) > 1:
             node_count = int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
             threads = os.environ.get("RM_THREADS") or str(
-                max(1, self.here.cpus * node_count // processes)
+                max(1, self.job.cpus * node_count // processes)
             )
             rendezvous = str(nodes.rendezvous_path(self.folder))
             shared = {
@@ -164,10 +159,10 @@ class Task:
                 process_group.RENDEZVOUS: rendezvous,
             }
             return [{**shared, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}]
-        wanted_here = self.side_by_side * max(1, len(gpus))
-        threads = os.environ.get("RM_THREADS") or str(max(1, self.here.cpus // wanted_here))
+        workers = self.side_by_side * max(1, len(gpus))
+        threads = os.environ.get("RM_THREADS") or str(max(1, self.job.cpus // workers))
         shared = {"RM_THREADS": threads, "OMP_NUM_THREADS": threads}
-        count = min(wanted_here, trials)
+        count = min(workers, trials)
         return [
             {**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)] if gpus else ""}
             for i in range(count)
@@ -178,7 +173,7 @@ class Task:
         while True:
             try:
                 print(
-                    f"{len(left)} of {len(self.entries)} left: {cli.requeue(self.here)}",
+                    f"{len(left)} of {len(self.entries)} left: {cli.requeue(self.job)}",
                     flush=True,
                 )
                 return
@@ -193,14 +188,14 @@ class Task:
     def on_start(self, run_dir: Path) -> None:
         """A start is noted with where it begins: three from the same place are too many."""
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        here = {
-            "restart": self.here.restarts,
-            "node": self.here.node,
+        start = {
+            "restart": self.job.restarts,
+            "node": self.job.node,
             "gpus": gpus,
             "position": position(run_dir),
         }
-        submissions.note(run_dir, self.here.id, self.folder.name, here)
-        print(f"{run_dir.name}: on {self.here.node}, start {self.here.restarts + 1}", flush=True)
+        submissions.note(run_dir, self.job.id, self.folder.name, start)
+        print(f"{run_dir.name}: on {self.job.node}, start {self.job.restarts + 1}", flush=True)
 
     def on_death(self, run_dir: Path, how: str) -> None:
         print(f"{run_dir.name}: {how}; retrying on another worker", flush=True)
@@ -249,7 +244,7 @@ def main() -> int:
     folder, side_by_side = sys.argv[1:3]
     if os.environ.get("SLURM_PROCID", "0") != "0":
         return nodes.serve(nodes.rendezvous_path(Path(folder)))
-    return Task(Path(folder), int(side_by_side), Here.read()).run()
+    return Task(Path(folder), int(side_by_side), SlurmJobContext.read()).run()
 
 
 if __name__ == "__main__":

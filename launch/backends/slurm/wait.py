@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launch.backends import Watcher
 from launch.runs import rundir
-from launch.runs.job import Outcome, Job
+from launch.runs.job import Job, Outcome
 
 TICK_SECONDS = 1.0
 ASK_SECONDS = 10.0

@@ -1,0 +1,87 @@
+"""What a backend is, and what it may tell whoever started it."""
+
+import argparse
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+
+from launch.runs.job import Job, Outcome
+
+if TYPE_CHECKING:
+    from launch.backends.checks import Check
+
+
+class Watcher(Protocol):
+    """What a backend tells while it runs; the calls come from one thread."""
+
+    def on_start(self, run_dir: Path) -> None: ...
+
+    def on_death(self, run_dir: Path, how: str) -> None:
+        """Its worker process ended without an answer; another one takes over."""
+
+    def on_end(self, run_dir: Path, outcome: Outcome) -> None: ...
+
+    def tick(self) -> None:
+        """Called about once a second."""
+
+
+class Limits(NamedTuple):
+    """How many trials run at a time."""
+
+    workers: int | None = None
+    """None: one a GPU slot, or one a CPU core."""
+    trials_per_gpu: int = 1
+
+
+class Backend(ABC):
+    """Runs run directories. It keeps no state of its own: what is finished, failed or running is
+    read from the run directories.
+
+    An instance holds the settings that the command line gave. Libraries are imported inside
+    functions, so that `--help` does not wait for them.
+    """
+
+    name: ClassVar[str]
+    has_scheduler: ClassVar[bool] = False
+    """Jobs live on in a queue after the command has ended. Such a backend writes `{"backend":
+    name, "id": ..., "time": ...}` as a line of jobs.jsonl in each run directory it submits.
+    """
+    can_search: bool = False
+    """It can carry out a search, on the Ray cluster at `address` (None: a private one)."""
+    address: str | None = None
+
+    @classmethod
+    def add_arguments(cls, group: argparse._ArgumentGroup) -> None:
+        """Its own options of the command line; most have none."""
+        return
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> Self:
+        """With the settings that its options say, checked; UsageError for what is wrong."""
+        return cls()
+
+    @abstractmethod
+    def run(
+        self, run_dirs: Sequence[Path], watcher: Watcher, limits: Limits
+    ) -> dict[Path, Outcome]:
+        """Run every directory; returns how each ended, or that it was submitted."""
+
+    @classmethod
+    def jobs(
+        cls, run_dirs: Iterable[Path], last: Mapping[Path, Mapping[str, Any]] | None = None
+    ) -> dict[Path, Job]:
+        """What its scheduler says of the newest job of each, in one question.
+
+        last   what jobs.jsonl ends with, where that was read already
+        """
+        return {}
+
+    @classmethod
+    def withdraw(cls, run_dirs: Sequence[Path]) -> None:
+        """Take jobs that have not started out of its scheduler's queue, where it has one."""
+        return
+
+    def diagnose(self, *, submit: bool) -> Iterator["Check"]:
+        """What `doctor` looks at; with `submit`, also by a job."""
+        yield from ()

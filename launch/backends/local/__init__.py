@@ -1,0 +1,1 @@
+"""This machine: a queue of run directories over warm worker processes."""

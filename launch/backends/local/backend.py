@@ -1,0 +1,91 @@
+"""This machine: a queue of run directories over warm worker processes, one a GPU slot, or a share
+of the CPU's threads each.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.backends import gpu_memory
+from launch.backends.base import Backend, Limits, Watcher
+from launch.backends.local.pool import Pool
+from launch.backends.queue import by_processes, on_signals
+from launch.errors import UsageError
+from launch.gpus import cores, visible_gpus
+from launch.runs.job import Outcome
+
+
+class LocalBackend(Backend):
+    """Ctrl-C or SIGTERM once: checkpoint all and stop; twice: kill."""
+
+    name = "local"
+    can_search = True
+
+    def run(
+        self, run_dirs: Sequence[Path], watcher: Watcher, limits: Limits
+    ) -> dict[Path, Outcome]:
+        """Trials that take several GPUs come first, and have them to themselves."""
+        self._check_memory(run_dirs, limits)
+        pools = [
+            Pool(
+                group,
+                watcher,
+                slots(limits, len(group))
+                if count == 1
+                else group_slots(count, limits.workers, len(group)),
+            )
+            for count, group in by_processes(run_dirs)
+        ]
+
+        def stop() -> None:
+            for pool in pools:
+                pool.stop()
+
+        with on_signals(stop):
+            return {run_dir: ended for pool in pools for run_dir, ended in pool.run().items()}
+
+    def _check_memory(self, run_dirs: Sequence[Path], limits: Limits) -> None:
+        """UsageError where recorded needs say that so many trials do not fit on one GPU."""
+        gpus, single = visible_gpus(), dict(by_processes(run_dirs)).get(1, [])
+        if gpus and single:
+            per_gpu = -(-(limits.workers or limits.trials_per_gpu * len(gpus)) // len(gpus))
+            gpu_memory.check(single, min(per_gpu, len(single)), gpu_memory.min_free_here)
+
+
+def slots(limits: Limits, trials: int) -> list[dict[str, str]]:
+    """The environment of each worker: its GPU, or its share of the CPU's threads.
+
+    The share does not depend on how many trials are left: sums on a CPU depend on the number of
+    threads, so a trial's bits would.
+    """
+    gpus = visible_gpus()
+    wanted = limits.workers or (len(gpus) * limits.trials_per_gpu or cores())
+    count = max(1, min(wanted, trials))
+    shared = _threads(cores() // wanted)
+    if not gpus:
+        return [{**shared, "CUDA_VISIBLE_DEVICES": ""} for _ in range(count)]
+    return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(count)]
+
+
+def group_slots(processes: int, workers: int | None, trials: int) -> list[dict[str, str]]:
+    """The same of trials that so many processes train together: each has so many GPUs, or its
+    share of the threads.
+
+    UsageError where this machine has fewer GPUs.
+    """
+    gpus = visible_gpus()
+    if 0 < len(gpus) < processes:
+        raise UsageError(
+            f"there are trials that take {processes} GPUs each, and this machine has {len(gpus)}; "
+            "--gpus N trains each on fewer, --backend slurm where there are more"
+        )
+    fit = len(gpus) // processes or max(1, cores() // processes)
+    wanted = min(workers or fit, fit) if gpus else workers or fit
+    shared = _threads(cores() // (wanted * processes))
+    return [
+        {**shared, "CUDA_VISIBLE_DEVICES": ",".join(gpus[i * processes : (i + 1) * processes])}
+        for i in range(max(1, min(wanted, trials)))
+    ]
+
+
+def _threads(count: int) -> dict[str, str]:
+    return dict.fromkeys(("RM_THREADS", "OMP_NUM_THREADS"), str(max(1, count)))

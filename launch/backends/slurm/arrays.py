@@ -1,0 +1,187 @@
+"""Submits run directories as job arrays: what has no job yet, in groups of equal resources, as
+large as the cluster takes.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from launch.backends import snapshot
+from launch.backends.base import Limits
+from launch.backends.scheduling import balance
+from launch.backends.slurm import cli, submissions
+from launch.backends.slurm.cli import SlurmError
+from launch.backends.slurm.script import BatchScript, JobResources, python_command
+from launch.backends.slurm.site import Site
+from launch.backends.slurm.wait import failure
+from launch.console import say
+from launch.errors import UsageError
+from launch.paths import ROOT, results_dir
+from launch.runs import rundir
+from launch.runs.job import Job, Outcome
+
+SUBMIT_SECONDS = 120.0
+ATTEMPTS = 3
+
+_MAY_HAVE_WORKED = re.compile(
+    r"time[d -]*out|did not answer|unable to contact|socket|connect|temporarily", re.IGNORECASE
+)
+"""Errors after which SLURM may have the job all the same, or have it soon; any other is a
+refusal.
+"""
+
+
+class _Array(NamedTuple):
+    resources: JobResources
+    tasks: list[list[Path]]
+
+
+def newest_jobs(
+    run_dirs: Iterable[Path], last: Mapping[Path, Mapping[str, Any]] | None = None
+) -> dict[Path, Job]:
+    """What SLURM says of the newest job of each run directory that ever had one."""
+    if last is None:
+        last = {
+            run_dir: lines[-1] for run_dir in run_dirs if (lines := submissions.job_lines(run_dir))
+        }
+    newest = {run_dir: last[run_dir]["id"] for run_dir in run_dirs if run_dir in last}
+    found = cli.states(newest.values())
+    return {run_dir: found[identity] for run_dir, identity in newest.items()}
+
+
+def without_job(run_dirs: Sequence[Path]) -> list[Path]:
+    """Those that no job waits for or works on; SlurmError where SLURM does not say."""
+    known = newest_jobs(run_dirs)
+    for job in known.values():
+        if job.state == "unknown":
+            raise SlurmError(job.where)
+    alive = {
+        run_dir
+        for run_dir, job in known.items()
+        if job.state in ("pending", "running") and not _is_done_with(run_dir)
+    }
+    return [
+        run_dir
+        for run_dir in run_dirs
+        if run_dir not in alive and rundir.state(run_dir) not in ("running", "finished")
+    ]
+
+
+def _is_done_with(run_dir: Path) -> bool:
+    """Whether its job, which may have other trials to run, has failed with this one."""
+    if rundir.state(run_dir) != "failed":
+        return False
+    newest = submissions.job_lines(run_dir)[-1]
+    entries = (
+        entry
+        for task in submissions.tasks(results_dir() / "slurm" / newest["name"])
+        for entry in task
+    )
+    return any(
+        failure(run_dir, entry.journal) is not None
+        for entry in entries
+        if entry.run_dir == run_dir
+    )
+
+
+def submit_all(run_dirs: Sequence[Path], site: Site, limits: Limits) -> dict[Path, Outcome]:
+    """Submit in arrays, each of equal resources, as large as the cluster takes; returns those that
+    it refused once others were in.
+    """
+    arrays = _arrays(run_dirs, site)
+    at_a_time = _tasks_at_a_time(site, limits)
+    # Arrays side by side: %N bounds each array, not their sum.
+    lanes = min(len(arrays), at_a_time or len(arrays))
+    tree = snapshot.take(ROOT, results_dir()) if arrays else ROOT
+    ids: list[str] = []
+    for number, array in enumerate(arrays):
+        throttle = at_a_time and at_a_time // lanes + (number % lanes < at_a_time % lanes)
+        after = [f"afterany:{ids[number - lanes]}"] if at_a_time and number >= lanes else []
+        try:
+            folder = submissions.record_intent(array.tasks)
+            command = python_command("launch.backends.slurm.task", folder, limits.trials_per_gpu)
+            script = BatchScript(folder, site, tree, array.resources, command)
+            ids.append(_submit(array, script, throttle, after))
+        except SlurmError as error:
+            if not ids:
+                raise
+            say(f"SLURM took {len(ids)} of {len(arrays)} arrays and refused the next: {error}")
+            left = (path for rest in arrays[number:] for task in rest.tasks for path in task)
+            return dict.fromkeys(left, Outcome("interrupted", "not submitted"))
+    return {}
+
+
+def _arrays(run_dirs: Sequence[Path], site: Site) -> list[_Array]:
+    groups: dict[JobResources, list[Path]] = {}
+    for run_dir in run_dirs:
+        groups.setdefault(JobResources.of(run_dir, site), []).append(run_dir)
+    if site.trials_per_job > 1 and any(resources.is_distributed for resources in groups):
+        raise UsageError(
+            "trials_per_job packs trials of one GPU each, and there are some that take more; "
+            "leave it out, or choose with --where"
+        )
+    arrays: list[_Array] = []
+    most = cli.most_tasks() if groups else 1
+    for resources, group in groups.items():
+        packed = balance(group, -(-len(group) // site.trials_per_job))
+        arrays += [
+            _Array(resources, packed[start : start + most])
+            for start in range(0, len(packed), most)
+        ]
+    return arrays
+
+
+def _tasks_at_a_time(site: Site, limits: Limits) -> int | None:
+    if limits.workers is None:
+        return site.max_parallel
+    return -(-limits.workers // min(limits.trials_per_gpu, site.trials_per_job))
+
+
+def _submit(
+    array: _Array, script: BatchScript, throttle: int | None, dependencies: Sequence[str]
+) -> str:
+    """Returns its id; SlurmError, with what it asked for, where SLURM refuses it."""
+    for task in array.tasks:
+        for run_dir in task:
+            rundir.clear_cancel(run_dir)
+    try:
+        return sbatch(script.write(len(array.tasks), throttle, dependencies), script.folder)
+    except SlurmError as error:
+        if not array.resources.is_distributed:
+            raise
+        has = (
+            f"{array.resources.gpus} GPUs"
+            if array.resources.gpus
+            else f"{array.resources.cpus(script.site)} CPUs"
+        )
+        asked = (
+            f"{array.resources.nodes} nodes with {has} each for a trial; --gpus N or NODESxN "
+            "trains on fewer"
+        )
+        raise SlurmError(f"{error} (asked for {asked})") from error
+
+
+def sbatch(script: Path, folder: Path) -> str:
+    """Submit once, whatever sbatch says; returns the id. After an error that may have come too
+    late, the job is looked up by its name.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            answer = cli.ask("sbatch", "--parsable", str(script), seconds=SUBMIT_SECONDS)
+        except SlurmError as error:
+            if not _MAY_HAVE_WORKED.search(str(error)):
+                submissions.submitted(folder, None)
+                raise
+            time.sleep(2.0 * (attempt + 1))  # SLURM may still be at it
+            if identity := submissions.reconcile(folder):
+                return identity
+            failure = error
+            continue
+        identity = answer.strip().partition(";")[0]
+        if attempt:  # an earlier attempt may have gone through since it was looked up
+            return submissions.reconcile(folder) or identity
+        submissions.submitted(folder, identity)
+        return identity
+    raise failure
