@@ -64,7 +64,7 @@ class SyncCursor:
         self.known = known
 
     @classmethod
-    def read(cls) -> "Marks":
+    def read(cls) -> "SyncCursor":
         try:
             data = json.loads(_file().read_text(encoding="utf-8"))
             return cls(data["fingerprints"] if data["store"] == _store() else {})
