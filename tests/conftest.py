@@ -1,27 +1,17 @@
-"""Small real trainings that the tests share: handwritten digits at 16 px, a ResNet of a few
-thousand parameters.
-"""
+"""Fixtures that tests of several rooms share; helpers lie in support/."""
 
 import copy
-import json
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-
-TINY: dict[str, Any] = {
-    "seed": 0,
-    "dataset": {"name": "digits", "size": 16, "limit": 70, "test_limit": 60},
-    "backbone": {"name": "resnet8", "width": 8},
-    "method": {"name": "recursive_mix", "alpha": 0.5, "omega": 0.5},
-    "train": {"epochs": 3, "batch_size": 16},
-    "optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 5e-4},
-    "schedule": {"name": "cosine", "warmup_epochs": 1},
-}
-"""A trial of 15 steps in well under a second."""
+from tests.support import specs
+from tests.support.backends import Backend
+from tests.support.trials import TINY
 
 LONGEST = ("tracking", "slurm", "ray", "backends")
 """Folders of tests that start clusters and servers."""
@@ -60,23 +50,24 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def write_trial(folder: Path, trial: dict[str, Any]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "trial.json"
-    path.write_text(json.dumps(trial), encoding="utf-8")
-    return path
-
-
-def deterministic(run_dir: Path) -> list[dict[str, Any]]:
-    """What must be equal, bit for bit, between two runs of a trial: every epoch's numbers but the
-    timings.
+@pytest.fixture
+def write_spec(tmp_path: Path) -> Callable[..., Path]:
+    """Write a spec file (by default tests.support.specs.SPEC) with replacements made; returns its
+    path.
     """
-    events = [
-        json.loads(line)
-        for line in (run_dir / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    epochs = {event["epoch"]: event for event in events if event["event"] == "epoch"}
-    timings = {"event", "time", "epoch_seconds", "images_per_second", "peak_memory_mib"}
-    return [
-        {k: v for k, v in epochs[epoch].items() if k not in timings} for epoch in sorted(epochs)
-    ]
+    return functools.partial(specs.write_spec, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """One node with two CPUs, whatever this machine has."""
+    from tests.support.ray_cluster import Cluster  # sets a token for all of Ray in this process
+
+    with Cluster(cpus=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> Backend:
+    """The local backend in another results folder: what the numbers should be."""
+    return Backend("local", tmp_path / "undisturbed", [])

@@ -15,9 +15,9 @@ from launch.backends import Backend
 from launch.spec.load import load_spec
 from rm import registry
 from rm.backbones import Backbone
-from rm.datasets import DataError, Dataset, InMemorySplit, data_dir, load
-from rm.input.stream import open_images
+from rm.datasets import DataError, data_dir, load
 from rm.methods import Method
+from tests.support.rm.training import assert_is_a_data_set
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))
@@ -63,36 +63,6 @@ def test_a_data_set_is_uint8_images_and_labels(name):
     except DataError as error:
         pytest.skip(f"{name} is not on this machine and cannot be downloaded: {error}")
     assert_is_a_data_set(data, 20, 10)
-
-
-def assert_is_a_data_set(data, train_images, test_images):
-    """uint8 images of one shape with labels, however they are kept, and the same again as a run is
-    shown them.
-    """
-    assert isinstance(data, Dataset)
-    for split, count in ((data.train, train_images), (data.test, test_images)):
-        images = (
-            split.images
-            if isinstance(split, InMemorySplit)
-            else torch.stack([split.reader(int(i), 0) for i in split.index])
-        )
-        assert images.dtype == torch.uint8
-        assert images.shape[0] == count == len(split)
-        assert images.shape[-1] == data.channels == len(data.mean) == len(data.std)
-        assert split.labels.shape == (count,)
-        assert 0 <= int(split.labels.min()) <= int(split.labels.max()) < data.classes
-    train, test = open_images(data, torch.device("cpu"), 1)
-    views = train.sample_epoch(np.random.default_rng(0))
-    shown = [
-        *train.batches(views, [slice(0, 3), slice(3, train_images)]),
-        *test.eval_batches(slice(0, test_images), 4),
-    ]
-    for shown_images, labels in shown:
-        assert shown_images.shape == (len(labels), data.channels, *images.shape[1:3])
-        assert shown_images.dtype == torch.float32
-    assert sum(len(labels) for _, labels in shown) == train_images + test_images
-    train.close()
-    test.close()
 
 
 @pytest.mark.parametrize("name", backends.NAMES)

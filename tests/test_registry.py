@@ -12,7 +12,7 @@ from launch.spec.load import SpecError, load_spec
 from rm import registry
 from rm._source import read_choices
 from rm.trial import Train, TrialError, parse_trial
-from tests.conftest import ROOT, TINY
+from tests.support.trials import ROOT, TINY
 
 CHOICES = [(section, name) for section in registry.SECTIONS for name in registry.entries(section)]
 

@@ -14,7 +14,7 @@ from statistics import mean
 import pytest
 
 from analysis.records.load import load_curves, load_records
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 SPEC = "experiments/cifar10_small.yaml"
 COMMITTED = [

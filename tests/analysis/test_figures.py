@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from analysis import figures
-from tests.conftest import ROOT
 from tests.support.analysis.samples import fake_curves, fake_records, grid_spec, rows_spec
+from tests.support.trials import ROOT
 
 ALPHA = {"x": "method.alpha", "where": {"method.name": "recursive_mix"}, "baseline": "Baseline"}
 

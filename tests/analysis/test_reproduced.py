@@ -7,7 +7,7 @@ import pytest
 from analysis.reproduced import main, page
 from launch.spec.load import load_spec
 from launch.spec.trial import trial_id
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 REPRODUCED = ROOT / "results" / "reproduced"
 SPEC = """\

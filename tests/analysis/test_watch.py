@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.launch.conftest import write_spec  # noqa: F401  the fixture
 from tests.support.tracking.journals import environment
-from tests.tracking.test_kills import Server
+from tests.support.tracking.mirrors import Server
+from tests.support.trials import ROOT
 
 PATIENCE = 300.0
 
@@ -124,7 +123,7 @@ def run(spec, env, *words):
     return subprocess.Popen(command, env=env, stdout=null, stderr=null, preexec_fn=interruptible)
 
 
-def test_the_page_follows_a_training(write_spec, env):  # noqa: F811
+def test_the_page_follows_a_training(write_spec, env):
     replacements = {
         "epochs: 2": "epochs: 100000",
         "seeds: [0, 1]": "seeds: [0]",
@@ -146,7 +145,7 @@ def test_the_page_follows_a_training(write_spec, env):  # noqa: F811
         assert watch.complained.read_text() == ""
 
 
-def test_the_watch_ends_when_everything_has_finished(write_spec, env):  # noqa: F811
+def test_the_watch_ends_when_everything_has_finished(write_spec, env):
     spec = write_spec()
     with watching(spec, env, "--profile", "smoke") as watch:
         watch.until(lambda page: states(page) == ["missing", "missing"])
@@ -160,7 +159,7 @@ def test_the_watch_ends_when_everything_has_finished(write_spec, env):  # noqa: 
         assert "2 of 2 finished" in lines[-1]
 
 
-def test_an_absent_server_is_waited_for_and_ctrl_c_ends_the_watch(write_spec, env, tmp_path):  # noqa: F811
+def test_an_absent_server_is_waited_for_and_ctrl_c_ends_the_watch(write_spec, env, tmp_path):
     spec = write_spec()
     with Server(env) as server:
         served = {**env, "MLFLOW_TRACKING_URI": server.uri}

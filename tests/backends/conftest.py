@@ -2,114 +2,11 @@
 nothing else.
 """
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from launch.runs import rundir
-from tests.conftest import ROOT, deterministic
-from tests.launch.conftest import write_spec  # noqa: F401 the same fixture
-from tests.support.ray_cluster import Cluster
-
-DEADLINE = 300.0
-"""Seconds; generous, since other work may have the machine."""
-
-
-class Backend:
-    """`launch/run.py` with one backend, for the results folder of one test."""
-
-    def __init__(self, name: str, results: Path, arguments: list[str]) -> None:
-        self.name, self.results, self.arguments = name, results, arguments
-
-    def start(
-        self, *words: object, environment: dict[str, str] | None = None
-    ) -> subprocess.Popen[str]:
-        """The command, not waited for."""
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / "launch" / "run.py"), *map(str, words), *self.arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                "CUDA_VISIBLE_DEVICES": "",
-                "RM_RESULTS_DIR": str(self.results),
-                **(environment or {}),
-            },
-        )
-
-    def run(
-        self, *words: object, environment: dict[str, str] | None = None
-    ) -> tuple[int, str, str]:
-        """Exit status, output, errors, once every trial has ended. A backend that submits waits
-        for its jobs here.
-        """
-        process = self.start(*words, environment=environment)
-        out, err = process.communicate(timeout=DEADLINE)
-        return process.returncode, out, err
-
-    def interrupt(self, process: subprocess.Popen[str]) -> tuple[int, str]:
-        """Ask for a checkpoint and a stop, as a person would; returns exit status and errors once
-        all have stopped.
-        """
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=DEADLINE)
-        return process.returncode, err
-
-    def cores(self) -> int:
-        """What one worker alone may use."""
-        return 2 if self.name == "ray" else len(os.sched_getaffinity(0))
-
-    def events(self, trial: str) -> list[str]:
-        return [event["event"] for event in rundir.read_events(self.results / "runs" / trial)[0]]
-
-    def leased(self) -> dict[str, int]:
-        """Trial -> process of its worker, for each that is at work."""
-        found = {}
-        for lease in (self.results / "runs").glob("*/lease.json"):
-            try:
-                found[lease.parent.name] = json.loads(lease.read_text())["pid"]
-            except (OSError, ValueError):
-                continue
-        return found
-
-    def wait(self, condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + DEADLINE
-        while not condition():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-    def wait_for_epochs(
-        self, process: subprocess.Popen[str], trials: int, epochs: int = 2
-    ) -> None:
-        """Until so many trials are at work, each with so many epochs behind it."""
-        self.wait(
-            lambda: (
-                sum(self.events(trial).count("epoch") >= epochs for trial in self.leased())
-                >= trials
-            ),
-            process,
-        )
-
-    def numbers(self) -> dict[str, list[dict[str, object]]]:
-        """Trial -> what must be equal bit for bit, whatever ran it."""
-        return {folder.name: deterministic(folder) for folder in (self.results / "runs").iterdir()}
-
-
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[Cluster]:
-    """One node with two CPUs, whatever this machine has."""
-    with Cluster(cpus=2) as cluster:
-        yield cluster
-
+from tests.support.backends import Backend
 
 BACKENDS = {
     "local": lambda request, results: Backend("local", results, []),
@@ -124,9 +21,3 @@ BACKENDS = {
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest, results: Path) -> Backend:
     return BACKENDS[request.param](request, results)
-
-
-@pytest.fixture
-def undisturbed(tmp_path: Path) -> Backend:
-    """The local backend in another results folder: what the numbers should be."""
-    return Backend("local", tmp_path / "undisturbed", [])

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from launch.runs import rundir
 from launch.spec.load import load_spec
-from tests.launch.test_run import mlflow_records
+from tests.support.commands import mlflow_records
 from tests.support.rm.imagenet_tree import make_tree
 
 WORKERS = ("--workers", 2)

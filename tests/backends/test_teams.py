@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, deterministic
 from tests.support import processes
 from tests.support.rm.imagenet_tree import make_tree
+from tests.support.trials import ROOT, deterministic
 
 TEAM = {
     "trial:\n": "resources: {gpus: 2}\ntrial:\n",

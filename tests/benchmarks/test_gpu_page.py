@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from benchmarks.side_by_side import epochs_between, window
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 PAGE = (ROOT / "benchmarks" / "GPU.md").read_text(encoding="utf-8")
 THERE = {"torch", "torchvision", "timm", "numpy", "rm", "benchmarks", *sys.stdlib_module_names}

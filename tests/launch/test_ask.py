@@ -14,7 +14,7 @@ from launch.plan import make_plan
 from launch.runs import parallel
 from launch.runs.create import prepare
 from launch.spec.load import load_spec
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 
 def test_questions_that_wait_are_asked_side_by_side():

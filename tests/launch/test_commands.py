@@ -16,8 +16,8 @@ from launch.runs import rundir
 from launch.runs.job import Job
 from launch.runs.status import RunDirSnapshot, resolve_status
 from launch.spec.load import load_spec
-from tests.conftest import ROOT
-from tests.launch.test_run import command, journal, run, running_pids, trials, wait_for
+from tests.support.commands import command, journal, run, running_pids, trials, wait_for
+from tests.support.trials import ROOT
 
 pytestmark = pytest.mark.usefixtures("results")
 

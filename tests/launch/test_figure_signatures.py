@@ -6,7 +6,7 @@ import pytest
 
 from analysis import figures as drawn
 from launch.spec import figures, load
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 
 @pytest.mark.parametrize("name", figures.names())

@@ -20,7 +20,7 @@ from launch.plan import make_plan
 from launch.runs import archive, import_archive, rundir
 from launch.spec.load import load_spec
 from rm.gpu_queue import main as train_queue
-from tests.conftest import ROOT, deterministic
+from tests.support.trials import ROOT, deterministic
 
 LONG = {"epochs: 2": "epochs: 40"}
 

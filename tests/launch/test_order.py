@@ -5,7 +5,7 @@ import itertools
 import json
 
 from launch.backends.scheduling import balance, longest_first
-from tests.conftest import TINY, write_trial
+from tests.support.trials import TINY, write_trial
 
 
 def trial(runs, name, *, epochs, limit=70, seed=0, seconds=None):

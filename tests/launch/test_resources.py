@@ -12,7 +12,7 @@ from launch.backends.ray.cluster import Slots, divide_among_groups
 from launch.errors import UsageError
 from launch.runs.resources import ONE, Resources, keep, wanted
 from launch.spec.load import SpecError, load_spec
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 
 def lines(error: SpecError) -> list[str]:

@@ -2,51 +2,26 @@
 what is left on disk.
 """
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from launch.runs import rundir
 from launch.spec.load import load_spec
-from tests.conftest import ROOT, deterministic
+from tests.support.commands import (
+    command,
+    journal,
+    mlflow_records,
+    run,
+    running_pids,
+    trials,
+    wait_for,
+)
+from tests.support.trials import deterministic
 
 pytestmark = pytest.mark.usefixtures("results")
-
-
-def command(*words, **options):
-    """`python launch/run.py ...` with two workers and no tracking server in the way of what is
-    tested.
-    """
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **options.pop("environment", {})}
-    words = [sys.executable, str(ROOT / "launch" / "run.py"), *map(str, words)]
-    options = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-        "env": environment,
-        **options,
-    }
-    return subprocess.Popen(words, **options)
-
-
-def run(*words, **options):
-    process = command(*words, **options)
-    out, err = process.communicate(timeout=180)
-    return process.returncode, out, err
-
-
-def trials(out):
-    return json.loads(out)["trials"]
-
-
-def journal(results, trial):
-    return [event["event"] for event in rundir.read_events(results / "runs" / trial)[0]]
 
 
 def test_the_whole_way_and_back_again(write_spec, results, tmp_path):
@@ -112,36 +87,6 @@ def test_the_whole_way_and_back_again(write_spec, results, tmp_path):
     assert mlflow_records(results) == records, "every record is back"
     code, _, err = run("sync")
     assert "0 of 4 runs had something new" in err
-
-
-def mlflow_records(results):
-    """Trial id -> what MLflow knows of it, points included."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("recursivemix")
-    records = {}
-    for found in client.search_runs([experiment.experiment_id]):
-        tags = {k: v for k, v in found.data.tags.items() if not k.startswith("mlflow.")}
-        assert tags["trial_id"] not in records, "one MLflow run a trial"
-        points = {
-            name: [
-                (m.step, m.value, m.timestamp)
-                for m in client.get_metric_history(found.info.run_id, name)
-            ]
-            for name in found.data.metrics
-        }
-        info = found.info
-        records[tags["trial_id"]] = (
-            tags,
-            found.data.params,
-            points,
-            info.status,
-            info.run_name,
-            info.start_time,
-            info.end_time,
-        )
-    return records
 
 
 def test_mlflow_holds_what_the_journals_say(write_spec, results):
@@ -236,25 +181,6 @@ def test_a_diverging_trial_is_failed_and_named(write_spec, results):
     assert trials(out)[0]["state"] == "failed"
     assert "the loss is not finite at step" in err
     assert "Traceback" in (results / "runs" / trials(out)[0]["id"] / "log.txt").read_text()
-
-
-def wait_for(condition, process, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def running_pids(results):
-    """The worker of each run directory that is leased."""
-    found = {}
-    for lease in (results / "runs").glob("*/lease.json"):
-        try:
-            found[lease.parent.name] = json.loads(lease.read_text())["pid"]
-        except (OSError, ValueError):
-            continue
-    return found
 
 
 LONG = {"epochs: 2": "epochs: 40", "[0, 1]": "[0]"}

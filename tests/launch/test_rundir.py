@@ -9,7 +9,7 @@ import time
 import pytest
 
 from launch.runs import rundir
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 HOLD = (
     "import sys, time; from pathlib import Path; from launch.runs import rundir\nwith "

@@ -17,8 +17,8 @@ import pytest
 from launch.runs import rundir
 from launch.search.state import SearchState
 from launch.spec.load import load_spec
-from tests.conftest import ROOT, deterministic
-from tests.launch.conftest import SPEC
+from tests.support.specs import SPEC
+from tests.support.trials import ROOT, deterministic
 
 PATIENCE = 300
 

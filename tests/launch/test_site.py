@@ -6,7 +6,7 @@ import pytest
 
 from launch.backends.slurm.site import load_site
 from launch.spec.load import SpecError
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 
 @pytest.fixture

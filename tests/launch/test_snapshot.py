@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from launch.backends import snapshot
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 IDENTITY = {
     "GIT_AUTHOR_NAME": "a",

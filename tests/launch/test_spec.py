@@ -5,7 +5,7 @@ valid.
 import pytest
 
 from launch.spec.load import SpecError, load_spec
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 
 def mistakes(path):

@@ -10,7 +10,7 @@ from launch.runs import rundir
 from launch.runs.resources import Resources, keep
 from launch.worker import process_group, worker
 from launch.worker.process_group import WorkerLost, combine
-from tests.conftest import write_trial
+from tests.support.trials import write_trial
 
 FINISHED = {"outcome": "finished", "error": None}
 STOPPED = {"outcome": "interrupted", "error": "stopped in epoch 2"}

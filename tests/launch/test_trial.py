@@ -4,7 +4,7 @@ import json
 
 from launch.spec.load import load_spec
 from launch.spec.trial import Trial, trial_id
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 
 def test_the_short_way_to_an_id_is_the_long_one():

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from launch.runs import rundir
-from tests.conftest import ROOT, deterministic, write_trial
+from tests.support.trials import ROOT, deterministic, write_trial
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from launch.spec.load import load_spec
-from tests.backends.conftest import DEADLINE, Backend
-from tests.conftest import ROOT
-from tests.launch.test_run import mlflow_records
+from tests.support.backends import DEADLINE, Backend
+from tests.support.commands import mlflow_records
 from tests.support.ray_cluster import Cluster, children
+from tests.support.trials import ROOT
 
 LONG = {"epochs: 2": "epochs: 240", "[0, 1]": "[0]"}
 EVERY_STEP = {"RM_CHECKPOINT_SECONDS": "0"}

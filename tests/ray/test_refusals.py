@@ -15,8 +15,8 @@ import pytest
 from launch.backends import Limits
 from launch.backends.ray.backend import RayBackend
 from launch.errors import UsageError
-from tests.backends.conftest import Backend
-from tests.conftest import ROOT
+from tests.support.backends import Backend
+from tests.support.trials import ROOT
 
 pytestmark = pytest.mark.usefixtures("results")
 

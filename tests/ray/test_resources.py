@@ -13,9 +13,9 @@ from launch.backends.ray.cluster import Slots, capacity, divide, joined
 from launch.errors import UsageError
 from launch.spec import trial
 from launch.spec.load import load_spec
-from tests.backends.conftest import Backend
-from tests.conftest import TINY
+from tests.support.backends import Backend
 from tests.support.ray_cluster import Cluster
+from tests.support.trials import TINY
 
 
 @pytest.mark.parametrize("workers", [None, 1, 2, 3, 5, 200])

@@ -11,7 +11,7 @@ import torch
 
 from rm.rundir import checkpoint
 from rm.rundir.journal import Journal, read
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 CPU = torch.device("cpu")
 

@@ -18,7 +18,7 @@ from rm.rundir.journal import read
 from rm.train import fit
 from rm.trainer import Run
 from rm.trial import TrialError, parse_trial
-from tests.conftest import ROOT, deterministic, write_trial
+from tests.support.trials import ROOT, deterministic, write_trial
 
 CPU = torch.device("cpu")
 ENVIRONMENT = {

@@ -10,7 +10,7 @@ from rm.export import exported
 from rm.rundir import checkpoint
 from rm.train import fit
 from rm.trial import parse_trial
-from tests.conftest import ROOT, write_trial
+from tests.support.trials import ROOT, write_trial
 
 
 def test_the_second_head_is_left_behind(tiny, tmp_path):

@@ -23,10 +23,9 @@ from rm.input.shards import main as pack
 from rm.rundir.journal import read
 from rm.trainer import Run
 from rm.trial import parse_trial
-from tests.conftest import ROOT, write_trial
-from tests.rm.test_train import assert_equal_runs, train
 from tests.support.rm.imagenet_tree import CLASSES, make_tree
-from tests.test_contracts import assert_is_a_data_set
+from tests.support.rm.training import assert_equal_runs, assert_is_a_data_set, train
+from tests.support.trials import ROOT, write_trial
 
 CPU = torch.device("cpu")
 pytestmark = [

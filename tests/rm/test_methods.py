@@ -12,6 +12,7 @@ from rm.methods.cutmix import CutMix
 from rm.methods.mixup import Mixup
 from rm.methods.recursive_mix import RecursiveMix
 from rm.ops import soft_cross_entropy
+from tests.support.rm.networks import targets_used
 
 
 class Recorder(nn.Module):
@@ -34,19 +35,11 @@ def batch(size=6, value=None):
     return images, torch.eye(4)[torch.arange(size) % 4]
 
 
-def targets_used(model, loss, logits):
-    """The mean target that explains a loss: for soft cross-entropy the gradient of sum(loss) says
-    softmax - target.
-    """
-    (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
-    return logits.softmax(1) - gradient * len(logits)
-
-
 def test_mixup_mixes_pixels_and_labels_with_one_weight():
     model, method = Recorder(), Mixup(alpha=1.0)
     images, targets = batch()
     loss, logits = method.loss(model, images, targets, np.random.default_rng(4))
-    used, area = targets_used(model, loss, logits), method.observed["area"]
+    used, area = targets_used(loss, logits), method.observed["area"]
     assert torch.allclose(used.sum(1), torch.ones(6), atol=1e-5)
     generator = np.random.default_rng(4)
     assert area == 1 - generator.beta(1.0, 1.0)
@@ -65,7 +58,7 @@ def test_cutmix_labels_follow_the_pixels_that_were_replaced():
         pixels = torch.stack(
             [(model.shown[-1] == i).float().mean((1, 2, 3)) for i in range(6)], dim=1
         )
-        assert torch.allclose(targets_used(model, loss, logits), pixels, atol=1e-4), (
+        assert torch.allclose(targets_used(loss, logits), pixels, atol=1e-4), (
             "a label's weight is its share of pixels"
         )
         assert torch.allclose(
@@ -183,7 +176,7 @@ def test_without_history_the_partner_is_the_batch_itself():
         pixels = torch.stack(
             [(model.shown[-1] == i).float().mean((1, 2, 3)) for i in range(6)], dim=1
         )
-        assert torch.allclose(targets_used(model, loss, logits), pixels, atol=1e-4)
+        assert torch.allclose(targets_used(loss, logits), pixels, atol=1e-4)
         mixed += method.observed["area"] > 0
     assert mixed >= 8
     assert method.history.last is None

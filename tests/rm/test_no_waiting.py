@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rm.trainer import Run
 from rm.trial import parse_trial
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))
 METHODS.remove("stylecutmix")  # needs files

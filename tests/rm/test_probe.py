@@ -19,7 +19,7 @@ from rm.probes.overhead import _memory, overhead
 from rm.probes.samples import samples
 from rm.train import Interrupted, fit
 from rm.trial import TrialError, load_trial, parse_trial
-from tests.conftest import TINY, write_trial
+from tests.support.trials import TINY, write_trial
 
 CPU = torch.device("cpu")
 RM = {"name": "recursive_mix", "alpha": 0.5, "omega": 0.5}

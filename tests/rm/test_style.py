@@ -10,9 +10,8 @@ from rm.datasets import DataError
 from rm.methods._style import adain, decoder, encoder, load_style_transfer
 from rm.methods.stylecutmix import StyleCutMix, load_distances
 from rm.ops import mixed_area, sample_box
-from tests.rm.test_image_methods import Recorder
-from tests.rm.test_methods import targets_used
-from tests.rm.test_train import assert_equal_runs, train
+from tests.support.rm.networks import Recorder, targets_used
+from tests.support.rm.training import assert_equal_runs, train
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +82,7 @@ def test_stylecutmix_pixels_and_labels(weights):
         kept = torch.tanh(distances[targets.argmax(1), targets[partner].argmax(1)])
         share = 0.7 * area + 0.3 * (kept * area + (1 - kept) * own_style)
         wanted = share[:, None] * targets + (1 - share[:, None]) * targets[partner]
-        assert torch.allclose(targets_used(model, loss, logits), wanted, atol=1e-4)
+        assert torch.allclose(targets_used(loss, logits), wanted, atol=1e-4)
         assert torch.allclose(wanted.sum(1), torch.ones(6))
         assert method.observed["area"] == pytest.approx(1 - area)
         one, two, g = images, images[partner], kept[:, None, None, None]

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from rm import registry
-from rm.rundir import checkpoint
 from rm.rundir.journal import read
 from rm.schedules import constant, cosine, step
 from rm.train import Diverged, Interrupted, fit
 from rm.trainer import Run
 from rm.trial import TrialError, load_trial, parse_trial
-from tests.conftest import ROOT, deterministic, write_trial
+from tests.support.rm.training import assert_equal_runs, train
+from tests.support.trials import ROOT, deterministic, write_trial
 
 OPTIONS = {"recursive_mix": {"alpha": 0.9, "omega": 0.5}}
 METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))
@@ -27,36 +27,6 @@ METHODS.remove(
     "stylecutmix"
 )  # needs files; tests/rm/test_style.py interrupts it, with files it makes
 STEPS_PER_EPOCH = 5
-
-
-def train(trial, folder, stop_before=(), **options):
-    """Train, being stopped before each of these steps (counted over the whole training) and
-    resumed.
-    """
-    write_trial(folder, trial)
-    for step_number in stop_before:
-        remaining = iter(range(step_number))
-        with pytest.raises(Interrupted):
-            fit(
-                parse_trial(trial),
-                folder,
-                stop=lambda left=remaining: next(left, None) is None,
-                **options,
-            )
-    return fit(parse_trial(trial), folder, **options)
-
-
-def weights(folder):
-    return checkpoint.load(folder, torch.device("cpu"))["model"]
-
-
-def assert_equal_runs(one, other):
-    assert deterministic(one) == deterministic(other)
-    ours, theirs = weights(one), weights(other)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    results = [json.loads((folder / "result.json").read_text()) for folder in (one, other)]
-    assert results[0]["metrics"] == results[1]["metrics"]
 
 
 @pytest.mark.parametrize("name", METHODS)

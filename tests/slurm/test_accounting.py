@@ -6,8 +6,8 @@ import pytest
 
 from launch.backends.slurm import cli, submissions
 from launch.backends.slurm.backend import SlurmBackend
-from tests.slurm.conftest import Launcher
 from tests.support.slurm.cluster import INSTALL, missing, running
+from tests.support.slurm.launcher import Launcher
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ import json
 import os
 
 from launch.runs.status import SETTLED_SECONDS
-from tests.slurm.conftest import journal
+from tests.support.slurm.launcher import journal
 
 
 def look(launcher, spec, **environment):

@@ -15,8 +15,8 @@ import pytest
 from launch.backends.slurm import cli
 from launch.backends.slurm.backend import SlurmBackend
 from launch.runs import rundir
-from tests.conftest import deterministic
-from tests.slurm.conftest import Launcher, journal, starts, thaw, worker_pid
+from tests.support.slurm.launcher import Launcher, journal, starts, thaw, worker_pid
+from tests.support.trials import deterministic
 
 pytestmark = pytest.mark.slow
 EPOCHS = 60

@@ -11,8 +11,8 @@ import pytest
 
 from launch.backends.slurm import cli
 from launch.runs import rundir
-from tests.conftest import deterministic
-from tests.slurm.conftest import Launcher, journal, thaw, worker_pid
+from tests.support.slurm.launcher import Launcher, journal, thaw, worker_pid
+from tests.support.trials import deterministic
 
 WORDS = (
     "--backend",

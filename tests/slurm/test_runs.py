@@ -10,9 +10,9 @@ import pytest
 
 from launch.spec.load import load_spec
 from launch.spec.trial import Trial
-from tests.conftest import ROOT, deterministic
-from tests.slurm.conftest import Launcher, journal, starts
 from tests.support.slurm.cluster import GPUS_PER_NODE, NODES
+from tests.support.slurm.launcher import Launcher, journal, starts
+from tests.support.trials import ROOT, deterministic
 
 pytestmark = pytest.mark.slow
 NOWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}

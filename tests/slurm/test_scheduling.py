@@ -11,7 +11,7 @@ import pytest
 
 from launch.backends.slurm import cli
 from launch.backends.slurm.backend import SlurmBackend
-from tests.slurm.conftest import journal
+from tests.support.slurm.launcher import journal
 
 HELD = ("--slurm", "sbatch.hold=true")
 

@@ -12,9 +12,9 @@ import pytest
 
 from launch.backends.slurm import cli
 from launch.backends.slurm.backend import SlurmBackend
-from tests.conftest import ROOT, deterministic
-from tests.slurm.conftest import Launcher, journal, starts, thaw
 from tests.support import processes
+from tests.support.slurm.launcher import Launcher, journal, starts, thaw
+from tests.support.trials import ROOT, deterministic
 
 PROCESSES = 4
 TEAM = {

@@ -13,9 +13,8 @@ from launch.spec.load import load_spec
 from launch.worker import system_metrics
 from rm import registry
 from rm.rundir import checkpoint
-from tests.conftest import ROOT
-from tests.launch.conftest import write_spec  # noqa: F401  the fixture
 from tests.support.tracking.journals import environment
+from tests.support.trials import ROOT
 
 SEEDS_ONE = {"seeds: [0, 1]": "seeds: [0]"}
 
@@ -40,7 +39,7 @@ def mirrored(tmp_path):
     return client, {run.data.tags["trial_id"]: run for run in client.search_runs([experiment])}
 
 
-def test_system_metrics_of_a_real_trial_stand_in_mlflow_once(write_spec, call, tmp_path):  # noqa: F811
+def test_system_metrics_of_a_real_trial_stand_in_mlflow_once(write_spec, call, tmp_path):
     spec = write_spec(**SEEDS_ONE, **{"epochs: 2": "epochs: 60"})
     done = call(spec, "--workers", "1", "--system-metrics", "0.2")
     assert done.returncode == 0, done.stderr
@@ -85,7 +84,7 @@ def test_system_metrics_of_a_real_trial_stand_in_mlflow_once(write_spec, call, t
         assert steps == list(range(1, int(run.data.tags["system_samples"]) + 1))
 
 
-def test_nothing_is_sampled_unless_it_is_asked_for(write_spec, call, tmp_path):  # noqa: F811
+def test_nothing_is_sampled_unless_it_is_asked_for(write_spec, call, tmp_path):
     spec = write_spec(**SEEDS_ONE)
     wrong = call(spec, "--system-metrics", "never")
     assert wrong.returncode == 2
@@ -117,7 +116,7 @@ def test_gpus_are_read_as_nvidia_smi_prints_them(tmp_path, monkeypatch):
 
 def test_weights_arrive_as_artifacts_once_and_load_without_this_project(
     write_spec, call, tmp_path
-):  # noqa: F811
+):
     spec = write_spec()
     assert call(spec).returncode == 0
     trials = [trial for cell in load_spec(spec).cells for trial in cell.trials]

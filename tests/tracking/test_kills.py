@@ -2,18 +2,11 @@
 once and every status true.
 """
 
-import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.support.tracking.journals import (
     FakeRun,
     assert_store_is_true,
@@ -21,6 +14,7 @@ from tests.support.tracking.journals import (
     grow,
     sqlite_rows,
 )
+from tests.support.tracking.mirrors import Mirrors, Server
 
 pytestmark = pytest.mark.slow
 
@@ -28,88 +22,6 @@ MIRROR_KILLS = 160
 SERVED_MIRROR_KILLS = 30
 SERVER_KILLS = 10
 """Half of them take the mirror along."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Mirrors:
-    """The process that forks mirrors."""
-
-    def __init__(self, env: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "tests.support.tracking.forked_mirror"]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True
-        )
-
-    def begin(self, kill_after: float | None = None) -> None:
-        print(
-            "mirror", "" if kill_after is None else kill_after, file=self.process.stdin, flush=True
-        )
-
-    def end(self) -> str:
-        return self.process.stdout.readline().strip()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.wait(timeout=120)
-
-
-class Server:
-    """`launch/run.py serve` on a free port, killed with everything it started."""
-
-    def __init__(self, env: dict[str, str]) -> None:
-        self.port, self.env, self.process = free_port(), env, None
-
-    @property
-    def uri(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [
-            sys.executable,
-            "launch/run.py",
-            "serve",
-            "--port",
-            str(self.port),
-            "--",
-            "--workers",
-            "1",
-        ]
-        null = subprocess.DEVNULL
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=self.env, stdout=null, stderr=null, start_new_session=True
-        )
-        deadline = time.monotonic() + 240
-        while not self.answers():
-            assert time.monotonic() < deadline
-            assert self.process.poll() is None
-            time.sleep(0.1)
-
-    def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
 
 
 def test_a_mirror_killed_at_any_moment_doubles_and_loses_nothing(tmp_path):

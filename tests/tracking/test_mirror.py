@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from launch.runs import rundir
 from launch.tracking import client, mirror, record
 from launch.tracking.cursor import SyncCursor
-from tests.conftest import ROOT
 from tests.support.tracking.journals import FakeRun, assert_store_is_true, sqlite_rows
+from tests.support.trials import ROOT
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.support.tracking.journals import (
     FakeRun,
     Rows,
@@ -20,7 +19,8 @@ from tests.support.tracking.journals import (
     environment,
     sqlite_rows,
 )
-from tests.tracking.test_kills import Mirrors, Server, free_port
+from tests.support.tracking.mirrors import Mirrors, Server, free_port
+from tests.support.trials import ROOT
 
 
 def sync(env):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torchvision.io import write_jpeg
 
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 SAMPLE = ROOT.parent / "shared" / "data" / "imagenet-sample-256"
 CLASSES = 12

@@ -2,6 +2,20 @@
 
 import numpy as np
 import torch
+from torch import nn
+
+
+class Recorder(nn.Module):
+    """A linear classifier of images of any size that keeps those it was shown."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.head = nn.LazyLinear(classes)
+        self.shown = []
+
+    def forward(self, images):
+        self.shown.append(images.detach())
+        return self.head(images.flatten(1))
 
 
 def batch(size=6, side=16):

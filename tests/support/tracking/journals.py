@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT
+from tests.support.trials import ROOT
 
 METRICS = ("lr", "train_loss", "train_top1_error", "test_loss", "test_top1_error", "epoch_seconds")
 FINALS = ("best_top1_error", "last_top1_error", "median_last_10_top1_error", "best_epoch")

@@ -1,9 +1,7 @@
-"""Small specs for the launcher's tests."""
+"""A small spec for tests of the launcher."""
 
 import textwrap
 from pathlib import Path
-
-import pytest
 
 SPEC = """
     # two methods, two seeds
@@ -25,17 +23,14 @@ SPEC = """
 """
 
 
-@pytest.fixture
-def write_spec(tmp_path: Path):
-    """Write a spec file (by default SPEC) with replacements made; returns its path."""
-
-    def write(text: str = SPEC, name: str = "small.yaml", **replacements: str) -> Path:
-        text = textwrap.dedent(text).lstrip("\n")
-        for old, new in replacements.items():
-            assert old in text, old
-            text = text.replace(old, new)
-        path = tmp_path / name
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
+def write_spec(
+    folder: Path, text: str = SPEC, name: str = "small.yaml", **replacements: str
+) -> Path:
+    """Write a spec file (by default SPEC), with replacements made; returns its path."""
+    text = textwrap.dedent(text).lstrip("\n")
+    for old, new in replacements.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
