@@ -28,9 +28,10 @@ from launch.console import say
 from launch.errors import FilterError, UsageError
 from launch.paths import EXPERIMENTS, ROOT, results_dir, runs_dir
 from launch.plan import Planned, make_plan
-from launch.runs import archive, rundir
+from launch.runs import archive
 from launch.runs.archive import Record, RecordError, committed, make_record, read, read_run
 from launch.runs.import_archive import ArchiveError, Files, read_archive, source_digest
+from launch.runs.rundir import RunDir
 from launch.spec.load import SpecError, load_spec
 from rm import registry
 
@@ -65,7 +66,7 @@ def plan(given: argparse.Namespace) -> int:
     begun = [
         i
         for i in waiting
-        if (runs / i / "checkpoint.pt").exists() or rundir.state(runs_dir() / i) == "interrupted"
+        if (runs / i / "checkpoint.pt").exists() or RunDir(runs_dir() / i).state() == "interrupted"
     ]
     chosen = [*begun, *(i for i in waiting if i not in begun)][: given.most]
     for identity in chosen:
@@ -118,7 +119,7 @@ def _write_run(run_dir: Path, uses: Sequence[Planned], with_checkpoints: bool) -
     journal and checkpoint along.
     """
     here = runs_dir() / run_dir.name
-    if with_checkpoints and rundir.state(here) == "interrupted" and not run_dir.exists():
+    if with_checkpoints and RunDir(here).state() == "interrupted" and not run_dir.exists():
         shutil.copytree(
             here,
             run_dir,
@@ -240,7 +241,7 @@ def _put_in_progress(files: Files) -> str:
     """
     identity = json.loads(files["trial.json"])["id"]
     run_dir = runs_dir() / identity
-    if "checkpoint.pt" not in files or rundir.state(run_dir) not in ("waiting", "failed"):
+    if "checkpoint.pt" not in files or RunDir(run_dir).state() not in ("waiting", "failed"):
         return ""
     run_dir.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():

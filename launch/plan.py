@@ -3,7 +3,6 @@ once.
 """
 
 import json
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Literal
 
 from launch.errors import FilterError
 from launch.paths import data_dir
-from launch.runs import archive, parallel, rundir
+from launch.runs import archive, journal, parallel, rundir
 from launch.spec.load import Cell, Spec
 from launch.spec.trial import Trial
 from rm import registry
 
-State = rundir.State | Literal["refused", "stopped"]
+State = journal.State | Literal["refused", "stopped"]
 """refused: not finished, and a file that its method needs is not on this machine. stopped: by its
 search, for good.
 """
@@ -103,7 +102,7 @@ def make_plan(
     specs: Iterable[Spec],
     runs: Path,
     where: Sequence[str] = (),
-    look: Callable[[Path], rundir.State] = rundir.state,
+    look: Callable[[Path], journal.State] = rundir.state_of,
 ) -> Plan:
     """Look up the state of every trial of the specs, of those alone that match every `key=value`
     of `where`.
@@ -147,14 +146,14 @@ def _states(
     runs: Path,
     committed: Collection[str],
     wanted: Iterable[str],
-    look: Callable[[Path], rundir.State],
-) -> Mapping[str, rundir.State]:
+    look: Callable[[Path], journal.State],
+) -> Mapping[str, journal.State]:
     """The state of each trial: committed records and finished ones by one question each, the
     others by a look.
     """
-    states: dict[str, rundir.State] = dict.fromkeys(wanted, "waiting")
+    states: dict[str, journal.State] = dict.fromkeys(wanted, "waiting")
     states |= dict.fromkeys((identity for identity in committed if identity in states), "finished")
-    there = names(runs)
+    there = rundir.names(runs)
     made = [
         identity for identity, state in states.items() if state == "waiting" and identity in there
     ]
@@ -165,17 +164,6 @@ def _states(
         others, parallel.map_io(lambda identity: look(runs / identity), others), strict=True
     )
     return states
-
-
-def names(folder: Path) -> set[str]:
-    """What is in the folder of all runs, by one listing: what is not there need not be asked
-    for.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
-    except FileNotFoundError:
-        return set()
 
 
 def _condition(text: str) -> tuple[str, str]:

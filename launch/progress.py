@@ -17,8 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from launch.runs import rundir
 from launch.runs.job import Outcome
+from launch.runs.rundir import RunDir
 
 PLAIN_SECONDS = 60.0
 
@@ -83,9 +83,7 @@ class ProgressWatcher:
 
     def tick(self) -> None:
         for run_dir, task in self.running.items():
-            events, self.offsets[run_dir] = rundir.read_events(
-                run_dir, self.offsets.get(run_dir, 0)
-            )
+            events, self.offsets[run_dir] = RunDir(run_dir).events(self.offsets.get(run_dir, 0))
             for event in events:
                 if event["event"] == "epoch":
                     self.bars.update(task, completed=event["epoch"])

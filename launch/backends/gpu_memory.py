@@ -12,7 +12,7 @@ from typing import Any
 
 from launch.errors import UsageError
 from launch.gpus import query
-from launch.runs import rundir
+from launch.runs.rundir import RunDir
 
 PROCESS_MIB = 600
 """What CUDA itself takes in each process, beside the tensors."""
@@ -122,7 +122,7 @@ def _known_peaks(runs: Path) -> Iterator[tuple[str, float]]:
 
 def _peaks(run_dir: Path) -> list[float]:
     """Of its epochs; none where several processes shared each batch."""
-    events, _ = rundir.read_events(run_dir)
+    events, _ = RunDir(run_dir).events()
     if any(event.get("processes", 1) > 1 for event in events):
         return []
     return [

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from launch.backends.base import Watcher
-from launch.runs import rundir
 from launch.runs.job import Outcome
 from launch.runs.resources import wanted
+from launch.runs.rundir import RunDir
 
 MOST_DEATHS = 3
 """A trial whose worker dies this often without an answer is failed instead of being given to
@@ -64,7 +64,7 @@ class Trials:
     def poll_elsewhere(self) -> None:
         """See what became of the run directories that another launcher works on."""
         for run_dir in list(self.elsewhere):
-            state = rundir.state(run_dir)
+            state = RunDir(run_dir).state()
             if state == "running":
                 continue
             self.elsewhere.remove(run_dir)

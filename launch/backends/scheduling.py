@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
-from launch.runs import rundir
+from launch.runs.rundir import RunDir
 from launch.spec.trial import canonical
 
 Item = TypeVar("Item")
@@ -51,7 +51,7 @@ def balance(run_dirs: Sequence[Item], tasks: int) -> list[list[Item]]:
 def _seconds_of_an_epoch(runs: Path) -> dict[tuple[str, int], list[float]]:
     known: dict[tuple[str, int], list[float]] = defaultdict(list)
     for trial in runs.glob("*/trial.json"):
-        events, _ = rundir.read_events(trial.parent)
+        events, _ = RunDir(trial.parent).events()
         seconds = [
             event["epoch_seconds"]
             for event in events

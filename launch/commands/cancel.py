@@ -12,7 +12,7 @@ from launch.commands._targets import find_run, is_spec
 from launch.console import say
 from launch.paths import runs_dir
 from launch.plan import make_plan
-from launch.runs import rundir
+from launch.runs.rundir import RunDir
 from launch.runs.status import RunDirSnapshot, StatusReader, ask_schedulers
 
 HELP = "stop trials: checkpoint those that run, take those that wait out of the queue"
@@ -86,7 +86,7 @@ def cancel(run_dirs: Iterable[Path]) -> dict[str, str]:
         run_dir for run_dir, snapshot in snapshots.items() if snapshot.state != "finished"
     ]
     for run_dir in unfinished:
-        rundir.request_cancel(run_dir)
+        RunDir(run_dir).request_cancel()
     withdrawn = _withdraw({run_dir: snapshots[run_dir] for run_dir in unfinished})
     done = {}
     for run_dir, state in states.items():
@@ -127,7 +127,7 @@ def _await(stopping: set[Path], done: dict[Path, str]) -> None:
     while stopping and time.monotonic() < deadline:
         time.sleep(0.2)
         for run_dir in list(stopping):
-            state = rundir.state(run_dir)
+            state = RunDir(run_dir).state()
             if state != "running":
                 done[run_dir] = "ended" if state == "finished" else "stopped"
                 stopping.discard(run_dir)

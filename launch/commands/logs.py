@@ -14,7 +14,8 @@ from launch.console import say
 from launch.errors import UsageError
 from launch.paths import results_dir
 from launch.runs import rundir
-from launch.runs.status import StatusReader, TrialStatus, read_snapshot, trial_of
+from launch.runs.rundir import RunDir
+from launch.runs.status import StatusReader, TrialStatus, read_snapshot
 
 HELP = "print a trial's log and journal, with the tracebacks of its failures"
 POLL_SECONDS = 0.5
@@ -77,7 +78,7 @@ class _Printer:
         text = self._new_text(whole_lines)
         self.log += text
         sys.stdout.write(text if text.endswith("\n") or not text else text + "\n")
-        events, self.journal_bytes = rundir.read_events(self.run_dir, self.journal_bytes)
+        events, self.journal_bytes = RunDir(self.run_dir).events(self.journal_bytes)
         for event in events:
             if event["event"] != "checkpoint":
                 print(self._line(event))
@@ -85,7 +86,7 @@ class _Printer:
 
     def _new_text(self, whole_lines: bool) -> str:
         try:
-            with (self.run_dir / "log.txt").open("rb") as file:
+            with RunDir(self.run_dir).file(rundir.LOG).open("rb") as file:
                 file.seek(self.log_bytes)
                 data = file.read()
         except FileNotFoundError:
@@ -126,7 +127,7 @@ def status(run_dir: Path) -> TrialStatus:
 
 def _epochs(run_dir: Path) -> int:
     try:
-        return int(trial_of(run_dir)["train"]["epochs"])
+        return RunDir(run_dir).epochs
     except (OSError, ValueError, KeyError):
         return 0
 
@@ -152,10 +153,10 @@ def job_logs(run_dir: Path) -> list[Path]:
 
 def _to_json(run_dir: Path) -> str:
     try:
-        log = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace")
+        log = RunDir(run_dir).file(rundir.LOG).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         log = ""
-    events, _ = rundir.read_events(run_dir)
+    events, _ = RunDir(run_dir).events()
     found = {
         "id": run_dir.name,
         **status(run_dir)._asdict(),

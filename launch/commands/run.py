@@ -20,6 +20,7 @@ from launch.runs import parallel, rundir
 from launch.runs.create import prepare
 from launch.runs.job import Outcome
 from launch.runs.resources import differs, misfit, parse
+from launch.runs.rundir import RunDir
 from launch.search.run import Searched, announce, carry_out, check
 from launch.search.state import set_aside
 from launch.worker import system_metrics
@@ -195,7 +196,7 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
     """
     began, runs = time.monotonic(), runs_dir()
     to_run = {runs / use.trial.id: use for use in plan.to_run()}
-    parallel.map_io(rundir.clear_cancel, list(to_run))
+    parallel.map_io(lambda run_dir: RunDir(run_dir).clear_cancel(), list(to_run))
     everything = [
         runs / identity for identity, use in plan.unique.items() if use.state != "refused"
     ]
@@ -275,7 +276,7 @@ def _mirror(run_dirs: list[Path]) -> int | None:
     """Those that have begun: submitting many trials need not load MLflow to learn that there is
     nothing yet.
     """
-    begun = parallel.map_io(lambda run_dir: (run_dir / "journal.jsonl").exists(), run_dirs)
+    begun = parallel.map_io(lambda run_dir: RunDir(run_dir).has(rundir.JOURNAL), run_dirs)
     return mirror_quietly(
         [run_dir for run_dir, there in zip(run_dirs, begun, strict=True) if there]
     )

@@ -17,7 +17,8 @@ from pathlib import Path
 from launch.commands import load_specs, mirror_quietly
 from launch.console import say
 from launch.paths import results_dir, runs_dir
-from launch.runs import archive, rundir
+from launch.runs import archive
+from launch.runs.rundir import RunDir
 from launch.tracking.mirror import Progress
 
 HELP = "mirror run directories into MLflow"
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         count = mirror_quietly(run_dirs, full=args.full, progress=progress)
     if count is None:
         return 1
-    states = Counter(rundir.state(run_dir) for run_dir in run_dirs)
+    states = Counter(RunDir(run_dir).state() for run_dir in run_dirs)
     found = ", ".join(f"{n} {state}" for state, n in states.items()) or "no runs"
     say(f"{count} of {len(run_dirs)} runs had something new ({found})")
     return _attach_weights(run_dirs) if args.weights else 0

@@ -8,7 +8,6 @@ is mirrored like any other run. `origin.json` in such a run directory says where
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,10 +17,9 @@ from statistics import median
 from typing import Any
 
 from launch.runs import rundir
+from launch.runs.rundir import RunDir
 from launch.spec.trial import trial_id
-
-FILES = ("trial.json", "uses.jsonl", "provenance.json", "journal.jsonl", "result.json")
-"""What is read of a run directory: small files, no weights."""
+from rm.files import write_atomically
 
 _ID = re.compile(rb'^\{"id": ?"([0-9a-f]{12})"')
 Record = dict[str, Any]
@@ -33,22 +31,26 @@ class RecordError(ValueError):
 
 def read_run(run_dir: Path) -> dict[str, bytes]:
     """The small files of a run directory, by name; those that are not there are left out."""
-    return {name: (run_dir / name).read_bytes() for name in FILES if (run_dir / name).is_file()}
+    return {
+        name: (run_dir / name).read_bytes()
+        for name in rundir.RECORD_FILES
+        if (run_dir / name).is_file()
+    }
 
 
 def make_record(files: Mapping[str, bytes], where: str) -> Record:
     """The record of a finished run from its files, after all checks; RecordError names `where` it
     came from.
     """
-    for name in ("trial.json", "provenance.json", "journal.jsonl", "result.json"):
-        if name not in files:
+    for name in rundir.RECORD_FILES:
+        if name not in files and name != rundir.USES:
             raise RecordError(f"{where}: has no {name}")
     try:
         trial, attempts, result = (
-            json.loads(files[f"{name}.json"]) for name in ("trial", "provenance", "result")
+            json.loads(files[name]) for name in (rundir.TRIAL, rundir.PROVENANCE, rundir.RESULT)
         )
-        events = [json.loads(line) for line in files["journal.jsonl"].splitlines() if line]
-        uses = [json.loads(line) for line in files.get("uses.jsonl", b"").splitlines() if line]
+        events = [json.loads(line) for line in files[rundir.JOURNAL].splitlines() if line]
+        uses = [json.loads(line) for line in files.get(rundir.USES, b"").splitlines() if line]
         _check_trial(trial, where)
         _check_events(trial, events, where)
         _check_result(trial, events, result, where)
@@ -175,7 +177,7 @@ def add(path: Path, records: Iterable[Record]) -> int:
         lines = (
             json.dumps(record, ensure_ascii=False, separators=(",", ":")) for record in merged
         )
-        _write(path, "".join(f"{line}\n" for line in lines))
+        write_atomically(path, "".join(f"{line}\n" for line in lines))
     return len(new)
 
 
@@ -205,11 +207,11 @@ def restore(folder: Path, runs: Path, wanted: Iterable[str] | None = None) -> li
     """
     index, made = committed(folder), []
     limit = set(index) if wanted is None else set(wanted) & set(index)
-    missing = {identity for identity in limit if not (runs / identity / "result.json").exists()}
+    missing = {identity for identity in limit if not RunDir(runs / identity).has(rundir.RESULT)}
     for path in sorted({index[identity] for identity in missing}):
         for record in read(path):
             run_dir = runs / record["id"]
-            if record["id"] not in missing or rundir.state(run_dir) == "running":
+            if record["id"] not in missing or RunDir(run_dir).state() == "running":
                 continue
             _set_aside(run_dir)
             _write_run(run_dir, record, path)
@@ -219,7 +221,7 @@ def restore(folder: Path, runs: Path, wanted: Iterable[str] | None = None) -> li
 
 def _set_aside(run_dir: Path) -> None:
     """A run directory in which something happened is kept; one that only waits is filled."""
-    if (run_dir / "journal.jsonl").exists():
+    if RunDir(run_dir).has(rundir.JOURNAL):
         target = (
             run_dir.parents[1] / "replaced" / f"{run_dir.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         )
@@ -230,12 +232,16 @@ def _set_aside(run_dir: Path) -> None:
 def _write_run(run_dir: Path, record: Record, source: Path) -> None:
     """result.json last: until it is there, the run directory is not finished."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    _write(run_dir / "trial.json", json.dumps(record["trial"], indent=1, ensure_ascii=False))
-    _write(run_dir / "uses.jsonl", _lines(record["uses"]))
-    _write(run_dir / "provenance.json", json.dumps(record["attempts"], indent=1))
-    _write(run_dir / "origin.json", json.dumps({"origin": "reproduced", "file": source.name}))
-    _write(run_dir / "journal.jsonl", _lines(_events(record)))
-    _write(run_dir / "result.json", json.dumps(record["result"], indent=1))
+    write_atomically(
+        run_dir / rundir.TRIAL, json.dumps(record["trial"], indent=1, ensure_ascii=False)
+    )
+    write_atomically(run_dir / rundir.USES, _lines(record["uses"]))
+    write_atomically(run_dir / rundir.PROVENANCE, json.dumps(record["attempts"], indent=1))
+    write_atomically(
+        run_dir / rundir.ORIGIN, json.dumps({"origin": "reproduced", "file": source.name})
+    )
+    write_atomically(run_dir / rundir.JOURNAL, _lines(_events(record)))
+    write_atomically(run_dir / rundir.RESULT, json.dumps(record["result"], indent=1))
 
 
 def _events(record: Record) -> Iterator[Record]:
@@ -255,10 +261,3 @@ def _events(record: Record) -> Iterator[Record]:
 
 def _lines(items: Iterable[Any]) -> str:
     return "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-
-
-def _write(path: Path, text: str) -> None:
-    """Aside, then renamed: readers see the old one or the new one, whole."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)

@@ -1,5 +1,8 @@
 """Makes the run directories of a plan, on local and on network file systems, however many and
 however many launchers.
+
+What is made is on the disk when `prepare` returns: three syncs a trial, which `map_io` has under
+way sixteen at a time, so that a disk joins them (benchmarks.scale prepare).
 """
 
 import json
@@ -7,13 +10,38 @@ import os
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
-from launch.plan import Planned, names
-from launch.runs import archive, parallel
+from launch.runs import archive, parallel, rundir
 from launch.runs.resources import ONE, Resources, keep
+from launch.spec.load import Cell, Spec
+from launch.spec.trial import Trial
+from rm.files import append_line, sync_folder, write_atomically
 
 
-def prepare(uses: Sequence[Planned], runs: Path, resources: Resources | None = None) -> None:
+class Use(Protocol):
+    """One trial as one spec uses it, and the state it was found in; `launch.plan` makes them."""
+
+    @property
+    def spec(self) -> Spec: ...
+
+    @property
+    def cell(self) -> Cell: ...
+
+    @property
+    def trial(self) -> Trial: ...
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def row(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+
+def prepare(uses: Sequence[Use], runs: Path, resources: Resources | None = None) -> None:
     """Make the run directories: trial.json, and a line in uses.jsonl for each spec and row that
     the trial appears in.
 
@@ -21,55 +49,52 @@ def prepare(uses: Sequence[Planned], runs: Path, resources: Resources | None = N
     """
     archive.restore(runs.parent / "reproduced", runs, {use.trial.id for use in uses})
     runs.mkdir(parents=True, exist_ok=True)
-    by_trial: dict[str, list[Planned]] = {}
+    by_trial: dict[str, list[Use]] = {}
     for use in uses:
         by_trial.setdefault(use.trial.id, []).append(use)
-    there = names(runs)
+    there = rundir.names(runs)
     parallel.map_io(
         lambda found: _prepare(f"{runs}/{found[0].trial.id}", found, there, resources),
         list(by_trial.values()),
     )
+    if not by_trial.keys() <= there:
+        sync_folder(runs)
 
 
 def _prepare(
-    run_dir: str, uses: Sequence[Planned], there: Collection[str], resources: Resources | None
+    run_dir: str, uses: Sequence[Use], there: Collection[str], resources: Resources | None
 ) -> None:
     """Where nothing is new, as in a finished run directory that was launched before, one file is
     read and nothing else.
     """
-    trial = uses[0].trial
-    if trial.id not in there:
+    trial, is_new = uses[0].trial, uses[0].trial.id not in there
+    if is_new:
         with suppress(FileExistsError):  # another launcher's
-            os.mkdir(run_dir)  # noqa: PTH102  tens of thousands of them: Paths would take as long as the disk
-    known = _read(f"{run_dir}/uses.jsonl") if trial.id in there else ""
-    if uses[0].state != "finished" and not os.path.exists(f"{run_dir}/trial.json"):  # noqa: PTH110
-        aside = f"{run_dir}/trial.json.{os.getpid()}.tmp"  # two launchers may both write it; either's is the same
-        _write(aside, trial.to_json())
-        os.replace(aside, f"{run_dir}/trial.json")  # noqa: PTH105
+            os.mkdir(run_dir)  # noqa: PTH102  a Path costs as much as the disk, ten thousand times
+    lines = dict.fromkeys(map(_line, uses))
+    known = [] if is_new else _read(f"{run_dir}/{rundir.USES}").split("\n")
+    if new := [line for line in lines if line not in known]:
+        append_line(Path(run_dir, rundir.USES), "\n".join(new))
+    if uses[0].state == "finished":
+        return
+    text = trial.to_json()
+    if is_new or _read(f"{run_dir}/{rundir.TRIAL}") != text:
+        # Two launchers may both write it; either's is the same. It comes last, as writing it puts
+        # the folder's other names on the disk as well.
+        write_atomically(Path(run_dir, rundir.TRIAL), text)
     asked = resources or uses[-1].cell.resources
-    if uses[0].state != "finished" and (trial.id in there or asked != ONE):
+    if not is_new or asked != ONE:
         keep(Path(run_dir), asked)
-    lines = [
-        json.dumps(
-            {
-                "spec": use.spec.name,
-                "profile": use.spec.profile,
-                "row": use.row,
-                "label": use.label,
-                **use.cell.sample,
-            }
-        )
-        + "\n"
-        for use in uses
-    ]
-    known_lines = known.splitlines(keepends=True)
-    new = [line for line in dict.fromkeys(lines) if line not in known_lines]
-    if new:
-        _write(f"{run_dir}/uses.jsonl", "".join(new), os.O_APPEND)
+
+
+def _line(use: Use) -> str:
+    """What uses.jsonl holds of one use."""
+    spec = {"spec": use.spec.name, "profile": use.spec.profile}
+    return json.dumps({**spec, "row": use.row, "label": use.label, **use.cell.sample})
 
 
 def _read(path: str) -> str:
-    """A small file; empty where there is none."""
+    """A small file; empty where there is none. By os alone: pathlib would take as long again."""
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -81,13 +106,3 @@ def _read(path: str) -> str:
     finally:
         os.close(file)
     return b"".join(parts).decode()
-
-
-def _write(path: str, text: str, how: int = os.O_TRUNC) -> None:
-    """In one call, so that what two launchers append does not mingle."""
-    file, data = os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o644), text.encode()
-    try:
-        while data:  # more than once only where the disk is full, and then the second one says so
-            data = data[os.write(file, data) :]
-    finally:
-        os.close(file)

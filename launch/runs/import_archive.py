@@ -9,21 +9,14 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from launch.runs import rundir
 from rm import registry
 
 Files = dict[str, bytes]
 """The files of one run directory, by name."""
 
 _NAME = re.compile(r"[0-9a-f]{12}")
-_PACKED = {
-    "trial.json",
-    "uses.jsonl",
-    "provenance.json",
-    "journal.jsonl",
-    "log.txt",
-    "result.json",
-    "checkpoint.pt",
-}
+_PACKED = set(rundir.EXPORTED_FILES)
 
 
 class ArchiveError(ValueError):
@@ -81,10 +74,10 @@ def _add_commit(files: Files, manifest: dict[str, Any]) -> None:
     plan, it is the plan's.
     """
     queue = manifest["queue"]
-    if "provenance.json" not in files or manifest["source"] != queue["source"]:
+    if rundir.PROVENANCE not in files or manifest["source"] != queue["source"]:
         return
-    attempts = json.loads(files["provenance.json"])
+    attempts = json.loads(files[rundir.PROVENANCE])
     for attempt in attempts:
         if attempt.get("git_commit") is None and queue["git_commit"]:
             attempt |= {"git_commit": queue["git_commit"], "git_diff": ""}
-    files["provenance.json"] = json.dumps(attempts).encode()
+    files[rundir.PROVENANCE] = json.dumps(attempts).encode()

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launch.runs import rundir
-
-FILE = "resources.json"
+from launch.runs.rundir import RunDir
+from rm.files import write_atomically
 
 
 class Resources(NamedTuple):
@@ -71,22 +71,21 @@ def misfit(values: Mapping[str, Any], resources: Resources) -> str | None:
 
 def keep(run_dir: Path, resources: Resources) -> None:
     """Write down what a trial is to be trained on, for whatever starts it."""
-    path = run_dir / FILE
+    path = run_dir / rundir.RESOURCES
     if resources == ONE:
         path.unlink(missing_ok=True)
-    elif not path.exists() or _read(path) != resources:
-        aside = run_dir / f"{FILE}.tmp"
-        aside.write_text(json.dumps(resources._asdict()), encoding="utf-8")
-        aside.replace(path)
+    elif _read(run_dir) != resources:
+        write_atomically(path, json.dumps(resources._asdict()))
 
 
 def wanted(run_dir: Path) -> Resources:
     """What a run directory is to be trained on; one that has begun, by as many processes as it
     began with.
     """
-    asked = _read(run_dir / FILE)
-    begun = processes_of(run_dir) if (run_dir / "checkpoint.pt").exists() else asked.processes
-    return asked if begun == asked.processes else Resources(1, begun)
+    asked = _read(run_dir)
+    begun = RunDir(run_dir).has(rundir.CHECKPOINT)
+    processes = processes_of(run_dir) if begun else asked.processes
+    return asked if processes == asked.processes else Resources(1, processes)
 
 
 def differs(run_dir: Path, resources: Resources) -> bool:
@@ -96,14 +95,12 @@ def differs(run_dir: Path, resources: Resources) -> bool:
 
 def processes_of(run_dir: Path) -> int:
     """How many processes train, or trained, the run that its journal tells of."""
-    events, _ = rundir.read_events(run_dir)
+    events, _ = RunDir(run_dir).events()
     return next(
         (int(event.get("processes", 1)) for event in events if event["event"] == "started"), 1
     )
 
 
-def _read(path: Path) -> Resources:
-    try:
-        return Resources(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return ONE
+def _read(run_dir: Path) -> Resources:
+    found = RunDir(run_dir).resources
+    return ONE if found is None else Resources(**found)

@@ -4,18 +4,18 @@ Each run directory is looked at once, by a single listing where nothing has happ
 schedulers are asked once for all.
 """
 
-import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from launch import backends
-from launch.runs import rundir
+from launch.runs import journal, rundir
 from launch.runs.job import Job
+from launch.runs.rundir import RunDir
 
-State = rundir.State | Literal["lost"]
+State = journal.State | Literal["lost"]
 """lost: a scheduler had it, knows it no more, and nothing has been heard of it since; `retry`
 takes it.
 """
@@ -25,14 +25,11 @@ SETTLED_SECONDS = 30.0
 gone is not missed.
 """
 
-RECENT_EPOCHS = 5
-"""The time left is reckoned from this many of the last epochs."""
-
 
 class RunDirSnapshot(NamedTuple):
     """What one look into a run directory found. A finished one is looked at no further."""
 
-    state: rundir.State
+    state: journal.State
     holder: Mapping[str, Any] | None = None
     heartbeat_age: float | None = None
     """Seconds since the lease's last heartbeat."""
@@ -70,8 +67,8 @@ class StatusReader:
         except OSError:
             self.known = set()
 
-    def state(self, run_dir: Path) -> rundir.State:
-        """As `rundir.state`, and remembered."""
+    def state(self, run_dir: Path) -> journal.State:
+        """As `RunDir.state`, and remembered."""
         if run_dir.name not in self.known:
             return "waiting"
         if run_dir not in self.seen:
@@ -102,20 +99,19 @@ def read_snapshot(run_dir: Path) -> RunDirSnapshot:
         names = set(os.listdir(run_dir))  # noqa: PTH208
     except OSError:
         return RunDirSnapshot("waiting")
-    if "result.json" in names:
+    if rundir.RESULT in names:
         return RunDirSnapshot("finished")
-    holder = rundir.read_lease(run_dir) if "lease.json" in names else None
-    events = (
-        tuple(rundir.last_events(run_dir, RECENT_EPOCHS + 1)) if "journal.jsonl" in names else ()
-    )
-    alive = holder is not None and rundir.is_alive(holder, run_dir)
+    here = RunDir(run_dir)
+    holder = here.holder() if rundir.LEASE in names else None
+    events = tuple(here.last_events(journal.RECENT_EPOCHS + 1)) if rundir.JOURNAL in names else ()
+    alive = holder is not None and here.is_held_by(holder)
     return RunDirSnapshot(
-        "running" if alive else rundir.state_left_by(events[-1] if events else None),
+        "running" if alive else journal.state_left_by(events[-1] if events else None),
         holder,
-        _age(run_dir / "lease.json") if holder else None,
+        _age(here.file(rundir.LEASE)) if holder else None,
         events,
-        _last_job(run_dir) if "jobs.jsonl" in names else None,
-        "cancel" in names,
+        _last_job(here) if rundir.JOBS in names else None,
+        rundir.CANCEL in names,
     )
 
 
@@ -126,13 +122,12 @@ def _age(path: Path) -> float | None:
         return None
 
 
-def _last_job(run_dir: Path) -> dict[str, Any] | None:
+def _last_job(run_dir: RunDir) -> dict[str, Any] | None:
     try:
-        lines = (run_dir / "jobs.jsonl").read_bytes().split(b"\n")[:-1]
-        job: dict[str, Any] = json.loads(lines[-1])
-    except (OSError, IndexError, ValueError):
+        jobs = run_dir.jobs
+    except (OSError, ValueError):
         return None
-    return job
+    return jobs[-1] if jobs else None
 
 
 def ask_schedulers(snapshots: Mapping[Path, RunDirSnapshot]) -> dict[Path, Job]:
@@ -154,13 +149,13 @@ def resolve_status(snapshot: RunDirSnapshot, job: Job | None, epochs: int) -> Tr
     state, where, note = _merge_scheduler_state(snapshot, job)
     if state == "finished":
         return TrialStatus("finished", epoch=epochs)
-    left = seconds_left(snapshot.events, epochs) if state == "running" else None
+    left = journal.seconds_left(snapshot.events, epochs) if state == "running" else None
     return TrialStatus(
         state,
         where,
         note,
         job.id if job else None,
-        epochs_behind(snapshot.events),
+        journal.reached(snapshot.events),
         left,
         snapshot.heartbeat_age,
     )
@@ -236,35 +231,9 @@ def _error(snapshot: RunDirSnapshot) -> str:
     return lines[-1] if lines else ""
 
 
-def epochs_behind(events: Iterable[Mapping[str, Any]]) -> int:
-    """How many epochs the last event that tells of one leaves behind."""
-    for event in reversed(list(events)):
-        if "epoch" in event:
-            return int(event["epoch"]) - int(event["event"] != "epoch")
-    return 0
-
-
-def seconds_left(events: Iterable[Mapping[str, Any]], epochs: int) -> float | None:
-    """From the last epochs' times, less what the present epoch has had already; None before the
-    first epoch's end.
-    """
-    done = [event for event in events if event["event"] == "epoch"][-RECENT_EPOCHS:]
-    if not done:
-        return None
-    each = sum(float(event["epoch_seconds"]) for event in done) / len(done)
-    since = max(0.0, time.time() - float(done[-1]["time"]))
-    return max(0.0, (epochs - int(done[-1]["epoch"])) * each - min(since, each))
-
-
 def describe(counts: Mapping[str, int]) -> str:
     """`3 finished, 1 running`, in the order in which a trial passes through them."""
     order = dict.fromkeys(
         ("finished", "running", "waiting", "interrupted", "failed", "lost", *counts)
     )
     return ", ".join(f"{counts[state]} {state}" for state in order if counts.get(state)) or "none"
-
-
-def trial_of(run_dir: Path) -> Mapping[str, Any]:
-    """What trial.json says; OSError or ValueError where it cannot be read."""
-    found: dict[str, Any] = json.loads((run_dir / "trial.json").read_text(encoding="utf-8"))
-    return found

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launch.runs import rundir
+from launch.runs.rundir import RunDir
 
 WORST = 1e9
 """The value of a sample that failed; a finite number, as a scheduler's percentiles need one."""
@@ -98,7 +98,7 @@ class SampleTraining:
         """Evaluated epochs that the journal has got since, each once: a resumed training may
         journal some again.
         """
-        events, self.offset = rundir.read_events(self.run_dir, self.offset)
+        events, self.offset = RunDir(self.run_dir).events(self.offset)
         key, known, new = f"test_{self.metric}", int(self.last["epoch"]), []
         for event in events:
             if event["event"] == "epoch" and key in event and event["epoch"] > known:

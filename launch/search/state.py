@@ -22,8 +22,8 @@ from typing import Any
 
 from launch.paths import results_dir, runs_dir
 from launch.plan import Planned
-from launch.runs import rundir
 from launch.runs.create import prepare
+from launch.runs.rundir import RunDir
 from launch.spec.load import WINNER, Cell, Spec, with_winner
 from launch.spec.search import Sample, SampleResult, winner
 
@@ -107,7 +107,7 @@ class SearchState:
             )
         sample = self.samples[number]
         prepare([self._planned(number)], runs_dir())
-        rundir.clear_cancel(self.run_dir(number))
+        RunDir(self.run_dir(number)).clear_cancel()
         return sample
 
     def finished(self, number: int, epoch: int, value: float, loss: float | None) -> None:
@@ -140,7 +140,7 @@ class SearchState:
         """(epoch, metric) of a sample as far as its journal goes, without what came after the
         scheduler's word.
         """
-        events, _ = rundir.read_events(self.run_dir(number))
+        events, _ = RunDir(self.run_dir(number)).events()
         key = f"test_{self.search.metric}"
         values = {
             event["epoch"]: event[key]
@@ -193,7 +193,7 @@ class SearchState:
 
     def _planned(self, number: int) -> Planned:
         cell = self._cell(number)
-        return Planned(self.spec, cell, cell.trials[0], rundir.state(self.run_dir(number)))
+        return Planned(self.spec, cell, cell.trials[0], RunDir(self.run_dir(number)).state())
 
     def label(self, number: int) -> str:
         """Its name for people, as progress shows it."""

@@ -23,8 +23,8 @@ from ray.tune.search import Searcher
 from launch.backends.base import Watcher
 from launch.backends.queue import MOST_DEATHS
 from launch.backends.ray.cluster import Slots, environment
-from launch.runs import rundir
 from launch.runs.job import Outcome
+from launch.runs.rundir import RunDir
 from launch.search.sample import SampleTraining
 from launch.search.state import SearchState
 from launch.spec.search import Asha, Dimension, Median
@@ -324,5 +324,5 @@ def _wait_for_goodbyes(state: SearchState) -> None:
     """
     deadline = time.monotonic() + _GOODBYE_SECONDS
     for number in state.begun:
-        while rundir.state(state.run_dir(number)) == "running" and time.monotonic() < deadline:
+        while RunDir(state.run_dir(number)).state() == "running" and time.monotonic() < deadline:
             time.sleep(0.1)

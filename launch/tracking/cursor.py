@@ -13,7 +13,8 @@ from typing import Any
 
 from launch.paths import results_dir, tracking_uri
 from launch.runs import parallel, rundir
-from launch.worker import system_metrics
+from launch.runs.rundir import RunDir
+from rm.files import write_atomically
 
 Fingerprint = list[Any]
 """What changes whenever there is something to mirror."""
@@ -23,16 +24,17 @@ def fingerprint(run_dir: Path) -> Fingerprint:
     """State, and the sizes of journal, uses and system metrics; of a finished run only what
     another use or --force would change.
     """
-    state = rundir.state(run_dir)
+    here = RunDir(run_dir)
+    state = here.state()
     if state == "finished":
-        last = rundir.last_event(run_dir)
+        last = here.last_event()
         if last is not None and last["event"] == "finished":  # else its last line is still to come
             return _finished(str(run_dir))
-    sampled = _size(run_dir / system_metrics.FILE)
+    sampled = _size(here.file(rundir.SYSTEM))
     return [
         state,
-        _size(run_dir / "journal.jsonl"),
-        _size(run_dir / "uses.jsonl"),
+        _size(here.file(rundir.JOURNAL)),
+        _size(here.file(rundir.USES)),
         *([sampled] if sampled > 0 else []),
     ]
 
@@ -41,7 +43,7 @@ def _finished(run_dir: str) -> Fingerprint:
     """One look at one file: thousands of finished runs are passed by in a moment, on network file
     systems too.
     """
-    for name in ("uses.jsonl", "journal.jsonl"):
+    for name in (rundir.USES, rundir.JOURNAL):
         try:
             found = os.stat(f"{run_dir}/{name}")  # noqa: PTH116  a tenth of Path.stat's time
         except OSError:
@@ -96,11 +98,8 @@ class SyncCursor:
     def add(self, cursor: Mapping[Path, Fingerprint]) -> None:
         """Remember these too; whole or not at all."""
         self.known |= {run_dir.name: found for run_dir, found in cursor.items()}
-        aside = _file().with_suffix(f".{os.getpid()}.tmp")
-        aside.write_text(
-            json.dumps({"store": _store(), "fingerprints": self.known}), encoding="utf-8"
-        )
-        aside.replace(_file())
+        kept = json.dumps({"store": _store(), "fingerprints": self.known})
+        write_atomically(_file(), kept)
 
 
 def _file() -> Path:

@@ -203,18 +203,32 @@ class _Mirror:
         return None
 
     def _upsert(self, found: Record, runs: "list[Run]") -> None:
+        current = []
         for run in runs:
-            if self._is_former(run, found):
-                self.client.delete_run(
-                    run.info.run_id
-                )  # run again with --force: it stays in MLflow's trash
-        kept = self._one_of(runs, {found.journal}) or self._create(found)
+            if self._is_former(run, found) or self._is_superseded(run, found):
+                self.client.delete_run(run.info.run_id)  # it stays in MLflow's trash
+            else:
+                current.append(run)
+        kept = self._one_of(current, {found.journal}) or self._create(found)
         self._send(kept, found)
         self._finalise(kept, found)
 
+    def _is_superseded(self, run: "Run", found: Record) -> bool:
+        """Whether epochs that it holds were journalled again after a kill.
+
+        MLflow takes no point back, and two at one step would be read as two epochs: such a run is
+        made anew. The time of its newest epoch tells, as all later ones were journalled later.
+        """
+        mirrored = int(run.data.metrics.get(record.CURSOR_METRIC, 0))
+        if not mirrored or not found.was_resumed or run.data.tags.get("journal") != found.journal:
+            return False
+        history = self.client.get_metric_history(run.info.run_id, record.CURSOR_METRIC)
+        newest = max(history, key=lambda point: point.step)
+        return bool(newest.timestamp != found.time_of(mirrored))
+
     def _is_former(self, run: "Run", found: Record) -> bool:
-        """Of the same trial in the same results folder, but of another journal; other people's
-        runs are left alone.
+        """Of the same trial in the same results folder, but of another journal, as after --force;
+        other people's runs are left alone.
         """
         tags = run.data.tags
         ours = (

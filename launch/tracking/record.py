@@ -1,9 +1,9 @@
 """What the tracking store is to hold of one run directory: a pure function of its files, so it can
 be written again at any time.
 
-Of an epoch that was journalled twice, as after a kill and a resumption, the first account counts:
-what has been mirrored once never changes, and a store that is filled again from the run
-directories ends like one that was filled while they ran.
+Of an epoch that was journalled twice, as after a kill and a resumption, the last account counts, as
+everywhere (`launch.runs.journal.curve`); a store that is filled again from the run directories ends
+like one that was filled while they ran.
 """
 
 import csv
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launch.runs import rundir
+from launch.runs.journal import curve
+from launch.runs.rundir import RunDir
 from launch.spec.trial import flatten
-from launch.worker import system_metrics
 
 CURSOR_METRIC = "epoch"
 """The metric whose latest value says how far a run is mirrored; it travels in one transaction with
@@ -78,7 +79,7 @@ class Record:
     @property
     def is_committed(self) -> bool:
         """Whether `launch/runs/archive.py` made the run directory of committed records."""
-        return (self.run_dir / "origin.json").exists()
+        return RunDir(self.run_dir).has(rundir.ORIGIN)
 
     @property
     def start(self) -> int:
@@ -136,29 +137,36 @@ class Record:
         return {key: value[:_MOST_TEXT] for key, value in tags.items()}
 
     @cached_property
-    def epochs(self) -> dict[int, dict[str, Any]]:
-        """The first account of each epoch, in order."""
-        found: dict[int, dict[str, Any]] = {}
-        for event in self.events:
-            if event["event"] == "epoch":
-                found.setdefault(event["epoch"], event)
-        return dict(sorted(found.items()))
+    def curve(self) -> dict[int, dict[str, Any]]:
+        """The last account of each epoch, or of each point of a probe, in order."""
+        return curve(self.events)
+
+    @property
+    def was_resumed(self) -> bool:
+        """Whether some of the curve may have been journalled more than once."""
+        return sum(event["event"] in ("started", "resumed") for event in self.events) > 1
+
+    def time_of(self, number: int) -> int | None:
+        """When the last account of an epoch was journalled, as its points say; None without."""
+        return _ms(self.curve[number]) if number in self.curve else None
 
     def points(self, after: int) -> Iterator[list[Point]]:
-        """The points of each epoch later than `after`, epoch by epoch, the mark among them."""
-        for epoch, event in self.epochs.items():
-            if epoch > after:
+        """The points of each epoch later than `after`, epoch by epoch, the cursor among them.
+
+        Every number that an epoch holds is mirrored under its own name, whatever the task.
+        """
+        for number, event in self.curve.items():
+            if number > after:
                 time = _ms(event)
-                yield [
-                    Point(k, float(event[k]), time, epoch) for k in event if k not in _NOT_METRICS
-                ]
+                numbers = {CURSOR_METRIC: number, **_numbers(event)}
+                yield [Point(key, float(numbers[key]), time, number) for key in numbers]
 
     def samples(self, after: int) -> Iterator[list[Point]]:
         """The system metrics of each line later than `after`, under the names that MLflow's page
         of them expects.
         """
         try:
-            text = (self.run_dir / system_metrics.FILE).read_text(encoding="utf-8")
+            text = (self.run_dir / rundir.SYSTEM).read_text(encoding="utf-8")
         except OSError:
             return
         for number, line in enumerate(text.split("\n")[after:-1], after + 1):
@@ -177,8 +185,8 @@ class Record:
         """Best, last and median, from result.json, which is what finished means; none before."""
         if self.result is None:
             return []
-        last = max(self.epochs, default=0)
-        time = _ms(self.epochs[last]) if last else self.start
+        last = max(self.curve, default=0)
+        time = _ms(self.curve[last]) if last else self.start
         named = {**self.result["metrics"], FINAL_METRIC: self.result["train_seconds"]}
         if "parameters" in self.result:  # a measurement has trained no network
             named["parameters"] = self.result["parameters"]
@@ -190,33 +198,39 @@ class Record:
 
         And the files that a measurement kept.
         """
-        for name in ("trial.json", "provenance.json"):
+        for name in (rundir.TRIAL, rundir.PROVENANCE):
             if (self.run_dir / name).exists():
                 shutil.copyfile(self.run_dir / name, folder / name)
-        for kept in sorted((self.run_dir / "artifacts").glob("*")):  # pictures of a measurement
+        for kept in sorted(
+            (self.run_dir / rundir.ARTIFACTS).glob("*")
+        ):  # pictures of a measurement
             shutil.copyfile(kept, folder / kept.name)
         columns = list(
             dict.fromkeys(
-                key for event in self.epochs.values() for key in event if key not in _NOT_METRICS
+                key for event in self.curve.values() for key in event if key not in _NOT_METRICS
             )
         )
         with (folder / "curve.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
             table.writeheader()
-            table.writerows(self.epochs.values())
+            table.writerows(self.curve.values())
 
 
 def read(run_dir: Path) -> Record | None:
     """The record of a run directory; None where nothing has happened yet, or its trial.json cannot
     be read.
     """
-    state = rundir.state(run_dir)  # before the journal: what the state speaks of is then in it
-    events, _ = rundir.read_events(run_dir)
-    trial = _json(run_dir / "trial.json")
-    if not events or not isinstance(trial, dict) or "id" not in trial:
+    here = RunDir(run_dir)
+    state = here.state()  # before the journal: what the state speaks of is then in it
+    events, _ = here.events()
+    try:
+        trial = here.trial
+    except (OSError, ValueError):
         return None
-    result = _json(run_dir / "result.json") if state == "finished" else None
-    return Record(run_dir, trial, _uses(run_dir), events, result, state)
+    if not events or "id" not in trial:
+        return None
+    result = here.result if state == "finished" else None
+    return Record(run_dir, trial, here.uses, events, result, state)
 
 
 def batches(
@@ -239,27 +253,19 @@ def _ms(event: dict[str, Any]) -> int:
     return int(event["time"] * 1000)
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _uses(run_dir: Path) -> list[dict[str, Any]]:
-    """The whole lines of uses.jsonl: the specs and rows that the trial appears in."""
-    try:
-        lines = (run_dir / "uses.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-    except OSError:
-        return []
-    return [json.loads(line) for line in lines if line]
+def _numbers(event: dict[str, Any]) -> dict[str, float]:
+    return {
+        key: value
+        for key, value in event.items()
+        if key not in _NOT_METRICS and isinstance(value, (int, float))
+    }
 
 
 def _provenance(run_dir: Path) -> dict[str, str]:
     """Of the last attempt: host, device, versions, commit (marked where the working tree differed
     from it).
     """
-    attempts = _json(run_dir / "provenance.json")
+    attempts = RunDir(run_dir).provenance
     if not attempts:
         return {}
     attempt = attempts[-1]

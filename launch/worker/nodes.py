@@ -28,6 +28,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from launch.backends.slurm import cli
+from launch.runs import rundir
+from launch.runs.rundir import RunDir
 from launch.worker import process_group
 
 MEET_SECONDS = 300.0
@@ -183,7 +185,9 @@ def _join(told: dict[str, Any]) -> None:
         if order is None:
             return  # called off
         run_dir, address = Path(order["run_dir"]), told["address"]
-        log = os.open(run_dir / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        log = os.open(
+            RunDir(run_dir).file(rundir.LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666
+        )
         kept = os.dup(2)
         os.dup2(log, 2)
         try:

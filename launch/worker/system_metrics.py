@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from launch.runs import rundir
+from launch.runs.rundir import RunDir
+
 VARIABLE = "RM_SYSTEM_METRICS"
-FILE = "system.jsonl"
 DEFAULT_SECONDS = 10.0
 LEAST_SECONDS = 0.1
 
@@ -77,10 +79,10 @@ def _sample(run_dir: Path, seconds: float, done: threading.Event) -> None:
         now = _Clock()
         values = {**now.since(before), **_memory(), **gpus()}
         before = now
-        if done.is_set() or (run_dir / "result.json").exists():
+        if done.is_set() or RunDir(run_dir).has(rundir.RESULT):
             return  # a finished run's record is not touched again
         try:
-            with (run_dir / FILE).open("a", encoding="utf-8") as file:
+            with RunDir(run_dir).file(rundir.SYSTEM).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"time": round(time.time(), 3), **values}) + "\n")
         except OSError:
             continue  # a file system that is away for a while must not end a training

@@ -21,8 +21,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from launch.runs import rundir
+from launch.runs import lease, rundir
 from launch.runs.resources import wanted
+from launch.runs.rundir import RunDir
 from launch.worker import process_group
 from launch.worker.system_metrics import sampled
 
@@ -34,24 +35,27 @@ def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
     """Run one run directory under its lease; returns {"outcome": finished|interrupted|failed|busy,
     "error": text or null}.
 
-    Where it was asked to cancel this one (`rundir.request_cancel`) the outcome is interrupted and
+    Where it was asked to cancel this one (`RunDir.request_cancel`) the outcome is interrupted and
     the error "cancelled".
     """
+    here = RunDir(run_dir)
     try:
-        with rundir.lease(run_dir) as cancelled, _log_to(run_dir / "log.txt"):
-            if cancelled() and not (run_dir / "result.json").exists():
+        with here.lease() as held, _log_to(here.file(rundir.LOG)):
+            if held.cancelled() and not here.has(rundir.RESULT):
                 return {
                     "outcome": "interrupted",
                     "error": rundir.CANCELLED,
                 }  # while it was queued: not even started
             with sampled(run_dir):
-                answer = _train(run_dir, lambda: stop() or cancelled(), wanted(run_dir).processes)
+                answer = _train(
+                    run_dir, lambda: stop() or held.cancelled(), wanted(run_dir).processes
+                )
             return (
                 {**answer, "error": rundir.CANCELLED}
-                if answer["outcome"] == "interrupted" and cancelled()
+                if answer["outcome"] == "interrupted" and held.cancelled()
                 else answer
             )
-    except rundir.Busy as error:
+    except lease.Busy as error:
         return {"outcome": "busy", "error": str(error)}
     except OSError as error:
         return {"outcome": "failed", "error": f"{run_dir}: {error}"}
@@ -59,12 +63,12 @@ def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
 
 def _train(run_dir: Path, stop: Callable[[], bool], processes: int) -> dict[str, Any]:
     """Here, or by several processes of which this one is none."""
-    if processes == 1 or (run_dir / "result.json").exists():
+    if processes == 1 or RunDir(run_dir).has(rundir.RESULT):
         warm_up()
         return _fit(run_dir, stop)
-    _, before = rundir.read_events(run_dir)
+    _, before = RunDir(run_dir).events()
     answer = process_group.train(run_dir, processes, stop)
-    new, _ = rundir.read_events(run_dir, before)
+    new, _ = RunDir(run_dir).events(before)
     if answer["outcome"] == "failed" and not any(event["event"] == "failed" for event in new):
         _note_failure(
             run_dir, answer["error"], answer.get("traceback")
@@ -102,7 +106,7 @@ def _load(run_dir: Path) -> "Trial":
     from rm.trial import load_trial
 
     try:
-        return load_trial(run_dir / "trial.json")
+        return load_trial(RunDir(run_dir).file(rundir.TRIAL))
     except Exception as error:
         if os.environ.get("RANK", "0") == "0":
             _note_failure(run_dir, f"{type(error).__name__}: {error}", None)
@@ -112,7 +116,7 @@ def _load(run_dir: Path) -> "Trial":
 def _note_failure(run_dir: Path, error: str, traceback: str | None) -> None:
     from rm.rundir.journal import Journal
 
-    with Journal(run_dir / "journal.jsonl") as journal:
+    with Journal(RunDir(run_dir).file(rundir.JOURNAL)) as journal:
         journal.append("failed", error=error, traceback=traceback)
 
 
@@ -122,7 +126,7 @@ def _log_to(path: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

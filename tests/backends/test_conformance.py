@@ -5,7 +5,7 @@ threads; equal records.
 import json
 from itertools import pairwise
 
-from launch.runs import rundir
+from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
 from tests.support.commands import mlflow_records
 from tests.support.rm.imagenet_tree import make_tree
@@ -152,7 +152,7 @@ def test_no_more_trials_at_a_time_than_workers_and_no_more_threads_than_cores(ba
     for cell in load_spec(path).cells:
         workers = 1 if cell.labels == ("Baseline",) else 2
         for trial in cell.trials:
-            events, _ = rundir.read_events(backend.results / "runs" / trial.id)
+            events, _ = RunDir(backend.results / "runs" / trial.id).events()
             spans[workers].append((events[0]["time"], events[-1]["time"]))
             threads[workers] |= {(events[0]["threads"], events[0]["device"])}
     assert all(ended <= began for (_, ended), (began, _) in pairwise(sorted(spans[1])))

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from launch.commands.status import duration
-from launch.runs import rundir
 from launch.runs.job import Job
+from launch.runs.rundir import RunDir
 from launch.runs.status import RunDirSnapshot, resolve_status
 from launch.spec.load import load_spec
 from tests.support.commands import command, journal, run, running_pids, trials, wait_for
@@ -319,7 +319,7 @@ def test_cancelling_what_is_finished_changes_nothing(write_spec, results):
     _, out, _ = run("cancel", path)
     assert out.count("finished already") == 2
     assert not list((results / "runs").glob("*/cancel"))
-    assert {rundir.state(run_dir) for run_dir in (results / "runs").iterdir()} == {"finished"}
+    assert {RunDir(run_dir).state() for run_dir in (results / "runs").iterdir()} == {"finished"}
 
 
 def test_doctor_on_a_machine_without_a_cluster(write_spec, results, tmp_path):

@@ -17,7 +17,8 @@ import rm.parcel
 from launch import gpu_queue
 from launch.cli import main as launch
 from launch.plan import make_plan
-from launch.runs import archive, import_archive, rundir
+from launch.runs import archive, import_archive
+from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
 from rm.gpu_queue import main as train_queue
 from tests.support.trials import ROOT, deterministic
@@ -47,7 +48,7 @@ def test_there_and_back(write_spec, results, tmp_path, capsys):
     records = archive.read(results / "reproduced" / "small.jsonl")
     assert sorted(record["id"] for record in records) == sorted(chosen)
     for identity in chosen:
-        assert rundir.state(results / "runs" / identity) == "finished"
+        assert RunDir(results / "runs" / identity).state() == "finished"
         assert deterministic(results / "runs" / identity) == deterministic(
             queue / "runs" / identity
         )
@@ -114,7 +115,7 @@ def wait_for(condition, process) -> None:
 
 
 def epochs(run_dir: Path) -> int:
-    return sum(event["event"] == "epoch" for event in rundir.read_events(run_dir)[0])
+    return sum(event["event"] == "epoch" for event in RunDir(run_dir).events()[0])
 
 
 def test_a_stopped_queue_goes_on_and_ends_with_the_same_numbers(write_spec, results, tmp_path):
@@ -141,7 +142,7 @@ def test_a_stopped_queue_goes_on_and_ends_with_the_same_numbers(write_spec, resu
         == 0
     )
     assert not list((results / "reproduced").glob("*.jsonl"))  # unfinished ones are not recorded
-    assert rundir.state(results / "runs" / chosen[0]) == "interrupted"
+    assert RunDir(results / "runs" / chosen[0]).state() == "interrupted"
     second = tmp_path / "second"
     assert (
         plan(spec, second, "--with-checkpoints", "--most", "1") == chosen
@@ -151,7 +152,7 @@ def test_a_stopped_queue_goes_on_and_ends_with_the_same_numbers(write_spec, resu
     assert deterministic(second / "runs" / chosen[0]) == deterministic(
         straight / "runs" / chosen[0]
     )
-    events = [event["event"] for event in rundir.read_events(second / "runs" / chosen[0])[0]]
+    events = [event["event"] for event in RunDir(second / "runs" / chosen[0]).events()[0]]
     assert events.count("resumed") == 1
 
 

@@ -154,24 +154,26 @@ def test_one_failing_trial_never_stops_the_others(write_spec, results):
     """A learning rate of 1e30 diverges; its row fails with step and reason, the others finish;
     exit status 1.
     """
-    axes = "Baseline: baseline\n    Wild: {name: mixup}"
     path = write_spec(
-        **{
-            "Baseline: baseline": axes,
-            "optimizer: {name: sgd, lr: 0.05}": "optimizer: {name: sgd, lr: 0.05}",
-        }
+        **{"Baseline: baseline": "Wild: {method: mixup, optimizer.lr: 1.0e+30}"},
+        **{'claims: ["RM < Baseline"]\n': ""},
     )
-    wild = next(c for c in load_spec(path).cells if c.labels == ("Wild",)).trials[0].id
-    broken = results / "runs" / wild
-    broken.mkdir(parents=True)
-    (broken / "trial.json").write_text("{ not json", encoding="utf-8")
     code, out, err = run(path, "--json")
     assert code == 1
     states = {(t["row"], t["seed"]): t["state"] for t in trials(out)}
-    assert states.pop(("Wild", 0)) != "finished"
+    assert {states.pop(("Wild", seed)) for seed in (0, 1)} == {"failed"}
     assert set(states.values()) == {"finished"}
-    assert "not a readable trial" in err
-    assert "1 failed" in err
+    assert "the loss is not finite at step" in err
+    assert "2 failed" in err
+
+
+def test_a_damaged_trial_is_written_again(write_spec, results):
+    path = write_spec(**{"[0, 1]": "[0]"})
+    for trial in load_spec(path).trials:
+        (results / "runs" / trial.id).mkdir(parents=True)
+        (results / "runs" / trial.id / "trial.json").write_text("{ not js", encoding="utf-8")
+    code, out, _ = run(path, "--json")
+    assert (code, {t["state"] for t in trials(out)}) == (0, {"finished"})
 
 
 def test_a_diverging_trial_is_failed_and_named(write_spec, results):

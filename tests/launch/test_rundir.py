@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from launch.runs import rundir
+from launch.runs import journal, lease, rundir
+from launch.runs.rundir import RunDir
 from tests.support.trials import ROOT
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from launch.runs import rundir\nwith "
-    "rundir.lease(Path(sys.argv[1])):\n"
+    "import sys, time; from launch.runs.rundir import RunDir\nwith RunDir(sys.argv[1]).lease():\n"
 )
 HOLD += "    print('held', flush=True); time.sleep(60)\n"
 
@@ -28,38 +28,38 @@ def holder(run_dir):
 
 def test_a_live_process_keeps_others_out_and_a_dead_one_does_not(tmp_path):
     with holder(tmp_path) as process:
-        assert rundir.state(tmp_path) == "running"
+        assert RunDir(tmp_path).state() == "running"
         with (
-            pytest.raises(rundir.Busy, match=f"process {process.pid} on "),
-            rundir.lease(tmp_path),
+            pytest.raises(lease.Busy, match=f"process {process.pid} on "),
+            RunDir(tmp_path).lease(),
         ):
             pass
         process.kill()
-    assert rundir.state(tmp_path) == "waiting"
-    with rundir.lease(tmp_path):
-        assert rundir.state(tmp_path) == "running"
+    assert RunDir(tmp_path).state() == "waiting"
+    with RunDir(tmp_path).lease():
+        assert RunDir(tmp_path).state() == "running"
     assert not (tmp_path / "lease.json").exists()
 
 
 def test_another_machines_lease_lives_as_long_as_its_heartbeat(tmp_path):
-    with rundir.lease(tmp_path):
-        lease = json.loads((tmp_path / "lease.json").read_text())
-    lease |= {"machine": "elsewhere", "host": "elsewhere", "pid": 1}
-    (tmp_path / "lease.json").write_text(json.dumps(lease))
-    with pytest.raises(rundir.Busy), rundir.lease(tmp_path):
+    with RunDir(tmp_path).lease():
+        holder = json.loads((tmp_path / "lease.json").read_text())
+    holder |= {"machine": "elsewhere", "host": "elsewhere", "pid": 1}
+    (tmp_path / "lease.json").write_text(json.dumps(holder))
+    with pytest.raises(lease.Busy), RunDir(tmp_path).lease():
         pass
-    old = time.time() - rundir.STALE_SECONDS - 1
+    old = time.time() - lease.STALE_SECONDS - 1
     os.utime(tmp_path / "lease.json", (old, old))
-    assert rundir.state(tmp_path) == "waiting"
-    with rundir.lease(tmp_path):
+    assert RunDir(tmp_path).state() == "waiting"
+    with RunDir(tmp_path).lease():
         pass
 
 
 def test_a_reused_process_number_is_not_the_holder(tmp_path):
-    with rundir.lease(tmp_path):
-        lease = json.loads((tmp_path / "lease.json").read_text())
-    (tmp_path / "lease.json").write_text(json.dumps(lease | {"born": "1"}))
-    assert rundir.state(tmp_path) == "waiting"
+    with RunDir(tmp_path).lease():
+        holder = json.loads((tmp_path / "lease.json").read_text())
+    (tmp_path / "lease.json").write_text(json.dumps(holder | {"born": "1"}))
+    assert RunDir(tmp_path).state() == "waiting"
 
 
 def test_only_one_of_many_takes_an_abandoned_lease(tmp_path):
@@ -81,7 +81,7 @@ def test_only_one_of_many_takes_an_abandoned_lease(tmp_path):
 
 
 def test_the_last_events_of_a_long_journal(tmp_path):
-    assert rundir.last_events(tmp_path, 3) == []
+    assert RunDir(tmp_path).last_events(3) == []
     with (tmp_path / "journal.jsonl").open("w") as file:
         for n in range(2000):
             file.write(json.dumps({"event": "epoch", "epoch": n, "note": "é" * (n % 50)}) + "\n")
@@ -89,30 +89,30 @@ def test_the_last_events_of_a_long_journal(tmp_path):
             json.dumps({"event": "failed", "traceback": "x" * 3 * rundir.TAIL_BYTES}) + "\n"
         )
         file.write('{"event": "to')
-    everything, _ = rundir.read_events(tmp_path)
+    everything, _ = RunDir(tmp_path).events()
     for least in (1, 2, 50, 5000):
-        some = rundir.last_events(tmp_path, least)
+        some = RunDir(tmp_path).last_events(least)
         assert len(some) >= min(least, 2001)
         assert some == everything[-len(some) :]
-    assert len(rundir.last_events(tmp_path, 1)) < 200
-    assert rundir.last_event(tmp_path)["event"] == "failed"
+    assert len(RunDir(tmp_path).last_events(1)) < 200
+    assert RunDir(tmp_path).last_event()["event"] == "failed"
 
 
 def test_a_request_to_cancel_reaches_the_holder_and_can_be_taken_back(tmp_path):
-    assert not rundir.cancelled(tmp_path)
-    with rundir.lease(tmp_path) as cancelled:
-        assert not cancelled()
-        rundir.request_cancel(tmp_path)
+    assert not RunDir(tmp_path).cancelled()
+    with RunDir(tmp_path).lease() as held:
+        assert not held.cancelled()
+        RunDir(tmp_path).request_cancel()
         deadline = time.monotonic() + 60
-        while not cancelled():
+        while not held.cancelled():
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    with rundir.lease(tmp_path) as cancelled:
-        assert cancelled(), "at once: it was asked for while the run waited"
-    rundir.clear_cancel(tmp_path)
-    rundir.clear_cancel(tmp_path)
-    with rundir.lease(tmp_path) as cancelled:
-        assert not cancelled()
+    with RunDir(tmp_path).lease() as held:
+        assert held.cancelled(), "at once: it was asked for while the run waited"
+    RunDir(tmp_path).clear_cancel()
+    RunDir(tmp_path).clear_cancel()
+    with RunDir(tmp_path).lease() as held:
+        assert not held.cancelled()
 
 
 def test_states_follow_the_journal(tmp_path):
@@ -125,11 +125,42 @@ def test_states_follow_the_journal(tmp_path):
     ):
         with journal.open("a") as file:
             file.write(line)
-        assert rundir.state(tmp_path) == state
-    events, offset = rundir.read_events(tmp_path)
+        assert RunDir(tmp_path).state() == state
+    events, offset = RunDir(tmp_path).events()
     assert [event["event"] for event in events] == ["started", "failed", "resumed"]
     with journal.open("a") as file:
         file.write('led"}\n')
-    assert rundir.read_events(tmp_path, offset)[0] == [{"event": "failed"}]
+    assert RunDir(tmp_path).events(offset)[0] == [{"event": "failed"}]
     (tmp_path / "result.json").write_text("{}")
-    assert rundir.state(tmp_path) == "finished"
+    assert RunDir(tmp_path).state() == "finished"
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    (tmp_path / "journal.jsonl").write_text('{"event": "started"}\n{"event": spoilt\n')
+    for read in (lambda: RunDir(tmp_path).events(), lambda: RunDir(tmp_path).last_events(1)):
+        with pytest.raises(rundir.Damaged, match=r"journal\.jsonl:2: not JSON"):
+            read()
+    offset = len('{"event": "started"}\n')
+    with pytest.raises(rundir.Damaged, match=r"journal\.jsonl:2: not JSON"):
+        RunDir(tmp_path).events(offset)
+    (tmp_path / "trial.json").write_text("")
+    with pytest.raises(rundir.Damaged, match=r"trial\.json: not JSON"):
+        RunDir(tmp_path).trial  # noqa: B018
+
+
+def test_of_an_epoch_journalled_twice_the_last_account_counts():
+    def event(kind, **fields):
+        return {"event": kind, "time": 1.0, **fields}
+
+    twice = [event("started"), *(event("epoch", epoch=n, loss=n) for n in (1, 2, 3))]
+    twice += [event("resumed", epoch=2, step=5), event("epoch", epoch=2, loss=20)]
+    assert {n: e["loss"] for n, e in journal.curve(twice).items()} == {1: 1, 2: 20}, (
+        "what came after the checkpoint is void"
+    )
+    anew = [*twice, event("started"), event("epoch", epoch=1, loss=100)]
+    assert {n: e["loss"] for n, e in journal.curve(anew).items()} == {1: 100}
+    points = [event("started"), event("point", point=1, at=0.1), event("interrupted")]
+    points += [event("resumed"), event("point", point=1, at=0.2), event("point", point=2, at=0.3)]
+    assert [e["at"] for e in journal.curve(points).values()] == [0.2, 0.3]
+    former = [event("started"), event("epoch", epoch=1, at=0.1), event("finished")]
+    assert list(journal.curve(former)) == [1], "a probe's points were epochs once"

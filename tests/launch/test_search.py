@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.runs import rundir
+from launch.runs.rundir import RunDir
 from launch.search.state import SearchState
 from launch.spec.load import load_spec
 from tests.support.specs import SPEC
@@ -138,7 +138,7 @@ def decisions(results):
 
 
 def events(results, trial):
-    return [event["event"] for event in rundir.read_events(results / "runs" / trial)[0]]
+    return [event["event"] for event in RunDir(results / "runs" / trial).events()[0]]
 
 
 def wait_for(condition, process):

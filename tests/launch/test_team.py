@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from launch.runs import rundir
 from launch.runs.resources import Resources, keep
+from launch.runs.rundir import RunDir
 from launch.worker import process_group, worker
 from launch.worker.process_group import WorkerLost, combine
 from tests.support.trials import write_trial
@@ -64,7 +64,7 @@ def test_a_trial_that_raises_is_written_down_once(by_two):
     answer = worker.run_one(by_two, lambda: False)
     assert answer["outcome"] == "failed"
     assert "the loss is not finite" in answer["error"]
-    events, _ = rundir.read_events(by_two)
+    events, _ = RunDir(by_two).events()
     assert [event["event"] for event in events] == ["started", "failed"]
     assert "Diverged" in events[-1]["traceback"]
     assert not (by_two / "lease.json").exists()

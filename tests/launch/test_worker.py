@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from launch.runs import rundir
+from launch.runs.rundir import RunDir
 from tests.support.trials import ROOT, deterministic, write_trial
 
 
@@ -42,7 +42,7 @@ def answer(worker):
 
 
 def events(run_dir):
-    return [event["event"] for event in rundir.read_events(run_dir)[0]]
+    return [event["event"] for event in RunDir(run_dir).events()[0]]
 
 
 def test_cancelling_one_trial_stops_it_alone(worker, tmp_path, tiny):
@@ -53,16 +53,16 @@ def test_cancelling_one_trial_stops_it_alone(worker, tmp_path, tiny):
     for run_dir, trial in ((first, long), (queued, long), (last, tiny), (undisturbed, long)):
         write_trial(run_dir, trial)
     ask(worker, first, queued, last)
-    rundir.request_cancel(queued)
+    RunDir(queued).request_cancel()
     deadline = time.monotonic() + 120
     while events(first).count("epoch") < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    rundir.request_cancel(first)
+    RunDir(first).request_cancel()
     assert answer(worker) == ("interrupted", "cancelled")
     assert answer(worker) == ("interrupted", "cancelled")
     assert answer(worker) == ("finished", None)
-    assert rundir.state(first) == "interrupted"
+    assert RunDir(first).state() == "interrupted"
     assert events(first)[-2:] == ["checkpoint", "interrupted"]
     assert events(queued) == [], "it was not even started"
     assert not (first / "lease.json").exists()
@@ -71,7 +71,7 @@ def test_cancelling_one_trial_stops_it_alone(worker, tmp_path, tiny):
     assert answer(worker) == ("interrupted", "cancelled"), (
         "a requeue of the scheduler does not revive it"
     )
-    rundir.clear_cancel(first)
+    RunDir(first).clear_cancel()
     ask(worker, first, undisturbed)
     assert [answer(worker) for _ in range(2)] == [("finished", None)] * 2
     assert "resumed" in events(first)
@@ -82,6 +82,6 @@ def test_a_finished_trial_stays_finished_whatever_is_asked(worker, tmp_path, tin
     write_trial(tmp_path / "run", tiny)
     ask(worker, tmp_path / "run")
     assert answer(worker) == ("finished", None)
-    rundir.request_cancel(tmp_path / "run")
+    RunDir(tmp_path / "run").request_cancel()
     ask(worker, tmp_path / "run")
     assert answer(worker) == ("finished", None)

@@ -14,7 +14,8 @@ import pytest
 
 from launch.backends.slurm import cli
 from launch.backends.slurm.backend import SlurmBackend
-from launch.runs import rundir
+from launch.runs import lease
+from launch.runs.rundir import RunDir
 from tests.support.slurm.launcher import Launcher, journal, starts, thaw, worker_pid
 from tests.support.trials import deterministic
 
@@ -169,9 +170,9 @@ def test_a_cancelled_trial_checkpoints_is_not_requeued_and_leaves_its_job_to_the
     launcher.submit(spec, "--slurm", "trials_per_job=2")
     cancelled, other = launcher.run_dirs
     pid = freeze(launcher, cancelled)
-    rundir.request_cancel(cancelled)
+    RunDir(cancelled).request_cancel()
     time.sleep(
-        rundir.CANCEL_SECONDS + 0.5
+        lease.CANCEL_SECONDS + 0.5
     )  # it looks at once when it goes on, as its clock went on
     thaw(pid)
     launcher.wait_finished([other])

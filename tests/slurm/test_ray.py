@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch.backends.slurm import cli
-from launch.runs import rundir
+from launch.runs.rundir import RunDir
 from tests.support.slurm.launcher import Launcher, journal, thaw, worker_pid
 from tests.support.trials import deterministic
 
@@ -82,7 +82,7 @@ def test_a_plan_on_two_nodes_is_preempted_requeued_and_ends_as_an_undisturbed_on
     launcher.wait_finished(launcher.run_dirs, 900)
     for run_dir in launcher.run_dirs:
         assert journal(run_dir).count("started") == journal(run_dir).count("finished") == 1
-        assert rundir.state(run_dir) == "finished"
+        assert RunDir(run_dir).state() == "finished"
     for run_dir in first:
         assert "interrupted" in journal(run_dir), "it was given the time to checkpoint"
         assert "resumed" in journal(run_dir)

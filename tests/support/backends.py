@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from launch.runs import rundir
+from launch.runs.rundir import RunDir
 from tests.support.trials import ROOT, deterministic
 
 DEADLINE = 300.0
@@ -62,7 +62,7 @@ class Backend:
         return 2 if self.name == "ray" else len(os.sched_getaffinity(0))
 
     def events(self, trial: str) -> list[str]:
-        return [event["event"] for event in rundir.read_events(self.results / "runs" / trial)[0]]
+        return [event["event"] for event in RunDir(self.results / "runs" / trial).events()[0]]
 
     def leased(self) -> dict[str, int]:
         """Trial -> process of its worker, for each that is at work."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from launch.runs import rundir
+from launch.runs.rundir import RunDir
 from tests.support.trials import ROOT
 
 
@@ -37,7 +37,7 @@ def trials(out):
 
 
 def journal(results, trial):
-    return [event["event"] for event in rundir.read_events(results / "runs" / trial)[0]]
+    return [event["event"] for event in RunDir(results / "runs" / trial).events()[0]]
 
 
 def wait_for(condition, process, seconds=60):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from launch.runs import rundir
+from launch.runs.rundir import RunDir
 from launch.tracking import client, mirror, record
 from launch.tracking.cursor import SyncCursor
 from tests.support.tracking.journals import FakeRun, assert_store_is_true, sqlite_rows
@@ -52,7 +52,6 @@ def test_only_what_is_new_is_sent_and_the_store_stays_true(runs, results, monkey
     assert mirror.mirror(folders(runs)) == 0
     assert mirror.mirror(folders(runs), full=True) == 4
     assert sent == []
-    runs[1].resume(2)  # two epochs are journalled again, with other times and values
     runs[1].train(1)
     runs[3].train(250)
     assert mirror.mirror(folders(runs)) == 2
@@ -61,6 +60,15 @@ def test_only_what_is_new_is_sent_and_the_store_stays_true(runs, results, monkey
     )
     assert_store_is_true(sqlite_rows(results / "mlflow.db"), runs)
     monkeypatch.setattr(MlflowClient, "create_run", create)
+    runs[1].resume(2)  # two epochs are journalled again, with other times and values
+    assert mirror.mirror(folders(runs)) == 1
+    assert_store_is_true(sqlite_rows(results / "mlflow.db"), runs)
+    runs[3].resume(0)  # from its last epoch's end: nothing comes again
+    runs[3].train(1)
+    sent.clear()
+    assert mirror.mirror(folders(runs)) == 1
+    assert [len(call["metrics"]) for call in sent] == [7]
+    assert_store_is_true(sqlite_rows(results / "mlflow.db"), runs)
 
     (results / "mlflow.db").unlink()  # while this process has it open
     (results / "mirrored.json").unlink()
@@ -77,7 +85,7 @@ def test_states_are_shown_as_they_are(runs, results):
     """Killed, running again, failed with its reason, finished in the end."""
     run = runs[0]
     run.train(2)
-    with rundir.lease(run.folder):
+    with RunDir(run.folder).lease():
         mirror.mirror(folders(runs))
         client, found = client_and_runs(results)
         assert found[run.trial_id].info.status == "RUNNING"
@@ -94,8 +102,8 @@ def test_states_are_shown_as_they_are(runs, results):
         "FAILED",
         "Diverged: the loss is not finite",
     )
-    with rundir.lease(run.folder):
-        run.resume(1)
+    with RunDir(run.folder).lease():
+        run.resume(0)
         mirror.mirror(folders(runs))
         assert client.get_run(killed.info.run_id).info.status == "RUNNING"
     run.finish()
@@ -131,7 +139,7 @@ def test_a_run_is_readable_and_has_its_artifacts(runs, results):
     assert json.loads((folder / "trial.json").read_text())["id"] == run.trial_id
     with (folder / "curve.csv").open() as file:
         curve = list(csv.DictReader(file))
-    epochs = record.read(run.folder).epochs
+    epochs = record.read(run.folder).curve
     assert [(int(line["epoch"]), float(line["test_top1_error"])) for line in curve] == [
         (epoch, event["test_top1_error"]) for epoch, event in epochs.items()
     ]
@@ -195,7 +203,8 @@ def test_a_spoilt_journal_is_named_and_the_others_are_mirrored(runs, results):
     with (runs[0].folder / "journal.jsonl").open("a") as file:
         file.write("{spoilt\n")
     with pytest.raises(
-        mirror.TrackingError, match=f"{runs[0].folder} could not be mirrored: JSONDecodeError"
+        mirror.TrackingError,
+        match=rf"{runs[0].folder} could not be mirrored: Damaged: .*journal.jsonl:4: not JSON",
     ):
         mirror.mirror(folders(runs))
     assert_store_is_true(sqlite_rows(results / "mlflow.db"), runs[1:])
@@ -236,7 +245,7 @@ def test_marks_of_finished_runs_cost_one_look_each(runs, results, monkeypatch):
         os, "stat", lambda path, *a, **k: looks.append(path) or stat(path, *a, **k)
     )
     monkeypatch.setattr(
-        rundir, "state", lambda run_dir: pytest.fail("a finished run's journal is not read again")
+        RunDir, "state", lambda run_dir: pytest.fail("a finished run's journal is not read again")
     )
     assert SyncCursor.read().behind(folders(runs)) == []
     assert len([look for look in looks if str(look).startswith(str(results / "runs"))]) == len(

@@ -19,8 +19,8 @@ from launch.backends.slurm.wait import failure
 from launch.console import say
 from launch.errors import UsageError
 from launch.paths import ROOT, results_dir
-from launch.runs import rundir
 from launch.runs.job import Job, Outcome
+from launch.runs.rundir import RunDir
 
 SUBMIT_SECONDS = 120.0
 ATTEMPTS = 3
@@ -65,13 +65,13 @@ def without_job(run_dirs: Sequence[Path]) -> list[Path]:
     return [
         run_dir
         for run_dir in run_dirs
-        if run_dir not in alive and rundir.state(run_dir) not in ("running", "finished")
+        if run_dir not in alive and RunDir(run_dir).state() not in ("running", "finished")
     ]
 
 
 def _is_done_with(run_dir: Path) -> bool:
     """Whether its job, which may have other trials to run, has failed with this one."""
-    if rundir.state(run_dir) != "failed":
+    if RunDir(run_dir).state() != "failed":
         return False
     newest = submissions.job_lines(run_dir)[-1]
     entries = (
@@ -145,7 +145,7 @@ def _submit(
     """Returns its id; SlurmError, with what it asked for, where SLURM refuses it."""
     for task in array.tasks:
         for run_dir in task:
-            rundir.clear_cancel(run_dir)
+            RunDir(run_dir).clear_cancel()
     try:
         return sbatch(script.write(len(array.tasks), throttle, dependencies), script.folder)
     except SlurmError as error:

@@ -21,8 +21,8 @@ from launch.backends.slurm.wait import wait_for
 from launch.console import say
 from launch.errors import UsageError
 from launch.paths import ROOT, results_dir
-from launch.runs import rundir
 from launch.runs.job import Job, Outcome
+from launch.runs.rundir import RunDir
 
 if TYPE_CHECKING:
     from launch.backends.checks import Check
@@ -113,7 +113,9 @@ class SlurmBackend(Backend):
             folder = results_dir() / "slurm" / name
             for index, task in enumerate(submissions.tasks(folder)):
                 members = {entry.run_dir for entry in task}
-                if members & chosen and members <= chosen | set(filter(rundir.cancelled, members)):
+                if members & chosen and members <= chosen | {
+                    each for each in members if RunDir(each).cancelled()
+                }:
                     ids.append(f"{submissions.identity(folder)}_{index}")
         cli.cancel([id for id, job in cli.states(ids).items() if job.state == "pending"])
 

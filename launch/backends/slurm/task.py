@@ -25,9 +25,10 @@ from launch.backends.slurm.cli import SlurmError, SlurmJobContext
 from launch.backends.slurm.submissions import Entry
 from launch.backends.slurm.wait import failure
 from launch.errors import UsageError
-from launch.runs import rundir
+from launch.runs import lease
 from launch.runs.job import Outcome
 from launch.runs.resources import wanted
+from launch.runs.rundir import RunDir
 from launch.worker import nodes, process_group
 
 MOST_STARTS = 3
@@ -108,7 +109,7 @@ class Task:
         """Still to be run by this submission: neither finished, nor cancelled, nor failed since it
         was submitted.
         """
-        if (entry.run_dir / "result.json").exists() or rundir.cancelled(entry.run_dir):
+        if (entry.run_dir / "result.json").exists() or RunDir(entry.run_dir).cancelled():
             return False
         failed = failure(entry.run_dir, entry.journal) is not None
         self.failed |= failed
@@ -137,10 +138,10 @@ class Task:
         self.failed = True
         offset = next(entry.journal for entry in self.entries if entry.run_dir == run_dir)
         try:
-            with rundir.lease(run_dir):
+            with RunDir(run_dir).lease():
                 if failure(run_dir, offset) is None:
                     append_event(run_dir, "failed", error=error, traceback=None)
-        except (rundir.Busy, OSError) as problem:
+        except (lease.Busy, OSError) as problem:
             print(f"{run_dir.name}: cannot be marked as failed: {problem}", flush=True)
 
     def _environments(self, trials: int) -> list[dict[str, str]]:
@@ -212,7 +213,7 @@ class Task:
 
 def position(run_dir: Path) -> list[int]:
     """[epoch, step] from which a start of this run directory would go on, as its journal says."""
-    events, _ = rundir.read_events(run_dir)
+    events, _ = RunDir(run_dir).events()
     return max(
         [
             [event["epoch"], event["step"]]

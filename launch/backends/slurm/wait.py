@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from launch.backends import Watcher
-from launch.runs import rundir
 from launch.runs.job import Job, Outcome
+from launch.runs.rundir import RunDir
 
 TICK_SECONDS = 1.0
 ASK_SECONDS = 10.0
@@ -58,7 +58,7 @@ class _Waiting:
 
     def look_at_disk(self) -> None:
         for run_dir in list(self.open):
-            state = rundir.state(run_dir)
+            state = RunDir(run_dir).state()
             if state == "finished":
                 self._end(run_dir, Outcome("finished", None))
             elif state == "running" and run_dir not in self.started:
@@ -83,9 +83,9 @@ class _Waiting:
                 self.gone.pop(run_dir, None)
                 continue
             since = self.gone.setdefault(run_dir, time.monotonic())
-            if time.monotonic() - since >= GONE_SECONDS and rundir.state(run_dir) != "running":
+            if time.monotonic() - since >= GONE_SECONDS and RunDir(run_dir).state() != "running":
                 how = f" ({job.where})" if job and job.where else ""
-                what = "cancelled" if rundir.cancelled(run_dir) else f"its job is gone{how}"
+                what = "cancelled" if RunDir(run_dir).cancelled() else f"its job is gone{how}"
                 self._end(run_dir, Outcome("interrupted", what))
 
     def _end(self, run_dir: Path, ended: Outcome) -> None:
@@ -96,5 +96,5 @@ class _Waiting:
 
 def failure(run_dir: Path, offset: int) -> str | None:
     """The error that a journal ends with, if it was written after `offset`."""
-    events, _ = rundir.read_events(run_dir, offset)
+    events, _ = RunDir(run_dir).events(offset)
     return str(events[-1]["error"]) if events and events[-1]["event"] == "failed" else None

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from launch.runs import rundir
+from launch.runs.rundir import RunDir
 from tests.support.slurm.cluster import Cluster, wait_until
 from tests.support.trials import ROOT
 
@@ -120,7 +120,7 @@ class Launcher:
 
 def journal(run_dir: Path) -> list[str]:
     """The names of a run's events."""
-    return [event["event"] for event in rundir.read_events(run_dir)[0]]
+    return [event["event"] for event in RunDir(run_dir).events()[0]]
 
 
 def starts(run_dir: Path) -> list[dict]:

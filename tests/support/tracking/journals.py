@@ -119,14 +119,14 @@ class FakeRun:
 
     def points(self) -> set[tuple[str, int, float]]:
         """(metric, step, value) of every point the store must hold, each once: of each epoch its
-        first account.
+        last account.
         """
         wanted: dict[tuple[str, int], float] = {}
         for line in (self.folder / "journal.jsonl").read_text(encoding="utf-8").splitlines():
             event = json.loads(line)
             if event["event"] == "epoch":
                 for key in (*METRICS, "epoch"):
-                    wanted.setdefault((key, event["epoch"]), float(event[key]))
+                    wanted[key, event["epoch"]] = float(event[key])
         if self.state == "finished":
             result = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
             finals = {**result["metrics"], "train_seconds": 12.5, "parameters": 11_220_132}

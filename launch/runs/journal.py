@@ -1,0 +1,72 @@
+"""What the events of a journal say: the state they leave, the curve, how far it came, how long it
+takes still.
+
+Events are `started`, `epoch`, `point` (of a probe), `checkpoint`, `interrupted`, `resumed`,
+`finished`, `failed`.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+State = Literal["waiting", "running", "interrupted", "failed", "finished"]
+Event = dict[str, Any]
+
+RECENT_EPOCHS = 5
+"""The time left is reckoned from this many of the last epochs."""
+
+
+def state_left_by(last: Mapping[str, Any] | None) -> State:
+    """The state of a run that nobody works on, by the journal's last event."""
+    if last is None:
+        return "waiting"
+    return "failed" if last["event"] == "failed" else "interrupted"
+
+
+def number_of(event: Mapping[str, Any]) -> int | None:
+    """Which epoch, or which point of a probe, an event gives the numbers of; None for others."""
+    # Probes of earlier records wrote their points as epochs.
+    if event["event"] in ("epoch", "point"):
+        return int(event.get("point", event.get("epoch", 0)))
+    return None
+
+
+def curve(events: Iterable[Event]) -> dict[int, Event]:
+    """The epochs of a training, or the points of a probe, by number: of each its last account.
+
+    What was journalled after the checkpoint that a run resumes from is void until it comes again;
+    a run that starts anew, as every probe does, begins an empty curve.
+    """
+    found: dict[int, Event] = {}
+    for event in events:
+        number = number_of(event)
+        if number is not None:
+            found[number] = event
+        elif event["event"] in ("started", "resumed"):
+            left = int(event.get("epoch", 1))
+            found = {known: account for known, account in found.items() if known < left}
+    return dict(sorted(found.items()))
+
+
+def reached(events: Sequence[Mapping[str, Any]]) -> int:
+    """How many epochs, or points of a probe, the last event that tells of one leaves behind."""
+    for event in reversed(events):
+        number = number_of(event)
+        if number is not None:
+            return number
+        if event["event"] in ("started", "resumed") or event.get("epoch"):
+            return int(event.get("epoch", 1)) - 1  # in the midst of this one
+    return 0
+
+
+def seconds_left(events: Sequence[Mapping[str, Any]], epochs: int) -> float | None:
+    """From the last epochs' times, less what the present epoch has had already; None before the
+    first epoch's end, and for a probe, whose points take no time of their own.
+    """
+    done = [event for event in events if event["event"] == "epoch" and "epoch_seconds" in event]
+    done = done[-RECENT_EPOCHS:]
+    if not done or not epochs:
+        return None
+    mean = sum(float(event["epoch_seconds"]) for event in done) / len(done)
+    since = max(0.0, time.time() - float(done[-1]["time"]))
+    return max(0.0, (epochs - int(done[-1]["epoch"])) * mean - min(since, mean))
