@@ -155,8 +155,12 @@ def test_one_failing_trial_never_stops_the_others(write_spec, results):
     exit status 1.
     """
     path = write_spec(
-        **{"Baseline: baseline": "Wild: {method: mixup, optimizer.lr: 1.0e+30}"},
-        **{'claims: ["RM < Baseline"]\n': ""},
+        **{
+            "  method:\n    Baseline: baseline\n": "  how:\n    Wild: {method: mixup, "
+            "optimizer.lr: 1.0e+30}\n    Tame: {method: mixup}\n",
+            "    RM: {name: recursive_mix, alpha: 0.5, omega: 0.5}\n": "",
+            'claims: ["RM < Baseline"]\n': "",
+        }
     )
     code, out, err = run(path, "--json")
     assert code == 1
