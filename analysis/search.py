@@ -33,7 +33,7 @@ def settled(spec: Spec, tracking_uri: str | None = None) -> Spec:
         if one is not None:
             found[one.sample.number] = one
     tried = tuple(found[number] for number in sorted(found))
-    best = winner(tried, spec.search.samples)
+    best = winner(tried, spec.search.samples, spec.search.objective)
     spec = replace(spec, search=replace(spec.search, tried=tried))
     return spec if best is None else with_winner(spec, best)
 

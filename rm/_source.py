@@ -4,10 +4,10 @@ import ast
 import math
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rm.metrics import Metric
 
@@ -20,7 +20,13 @@ _ANNOTATIONS = {
     "Literal": Literal,
     "Annotated": Annotated,
 }
-_PHRASES = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+_PHRASES = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "text",
+    dict: "a mapping",
+}
 _CONDITION_NAMES = {"__builtins__": {"len": len, "all": all}}
 
 
@@ -114,6 +120,25 @@ def read_shape(file: Path, section: str, symbol: str) -> Entry:
             }
             return Entry(section, "", file, symbol, options)
     raise RegistryError(f"{file}: the class {symbol} is not defined")
+
+
+def fields_of(shape: type) -> dict[str, Option]:
+    """The fields of a dataclass as options, so that what is no trial can be checked alike."""
+    hints = get_type_hints(shape, include_extras=True)
+    found = {}
+    for one in fields(shape):
+        kind, condition = _split(hints[one.name])
+        required = one.default is MISSING and one.default_factory is MISSING
+        found[one.name] = Option(one.name, kind, condition, required)
+    return found
+
+
+def _split(annotation: Any) -> tuple[Any, str | None]:
+    """Annotated[float, "lr > 0"] -> float and its condition."""
+    if get_origin(annotation) is Annotated:
+        kind, condition = get_args(annotation)
+        return kind, condition
+    return annotation, None
 
 
 def _entry(
@@ -213,9 +238,7 @@ def _option(
             f"{file}:{annotation.lineno}: option '{name}': {error}; valid: "
             f"{', '.join(_ANNOTATIONS)}"
         ) from None
-    condition = None
-    if get_origin(kind) is Annotated:
-        kind, condition = get_args(kind)
+    kind, condition = _split(kind)
     value = None if default is None else ast.literal_eval(default)
     return Option(name, kind, condition, default is None, value)
 
@@ -244,10 +267,14 @@ def _typed(value: Any, kind: Any) -> Any:
         return value
     if get_origin(kind) in (types.UnionType, Union):
         return _one_of(value, get_args(kind))
-    if get_origin(kind) is list:
+    if kind is Any:
+        return value
+    if (get_origin(kind) or kind) is list:
         if not isinstance(value, list | tuple):
             raise ValueError("must be a list")
-        return [_typed(item, get_args(kind)[0]) for item in value]
+        item_kind = (*get_args(kind), Any)[0]
+        return [_typed(item, item_kind) for item in value]
+    kind = get_origin(kind) or kind  # what is in a mapping is read by whoever knows its keys
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
@@ -268,7 +295,8 @@ def _one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
                 return _typed(value, kind)
             except ValueError as error:
                 reasons.append(str(error))
-    raise ValueError(" or ".join(dict.fromkeys(reasons)))
+    first, *others = dict.fromkeys(reasons)
+    raise ValueError(" or ".join([first, *(other.removeprefix("must be ") for other in others)]))
 
 
 def _alternatives(words: Iterable[str]) -> str:

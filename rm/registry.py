@@ -31,6 +31,7 @@ from typing import Any, Literal, NamedTuple
 import rm
 from rm._source import Entry as Entry
 from rm._source import RegistryError as RegistryError
+from rm._source import fields_of as fields_of
 from rm._source import read_choices, read_shape
 from rm.metrics import METRICS, Metric
 

@@ -37,7 +37,7 @@ def data(
     """
     search = _search(spec)
     across, up = _axes(search, x, y)
-    best = winner(search.tried, search.samples)
+    best = winner(search.tried, search.samples, search.objective)
     points = curves(f"test_{search.metric}")
     rows: list[dict[str, Any]] = []
     for one in search.tried:

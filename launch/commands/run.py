@@ -19,10 +19,11 @@ from launch.plan import Plan, Planned, make_plan
 from launch.runs import parallel, rundir
 from launch.runs.create import prepare
 from launch.runs.job import Outcome
-from launch.runs.resources import differs, misfit, parse
+from launch.runs.resources import differs
 from launch.runs.rundir import RunDir
 from launch.search.run import Searched, announce, carry_out, check
 from launch.search.state import set_aside
+from launch.spec.resources import incompatibility, parse
 from launch.worker import system_metrics
 from rm.registry import suggestion
 
@@ -135,7 +136,9 @@ def prepare_as_asked(uses: Sequence[Planned], args: argparse.Namespace) -> None:
     """Make the run directories; UsageError where `--gpus` does not fit what is to run."""
     for use in uses:
         why = (
-            misfit(use.trial.values, args.gpus) if args.gpus and use.state != "finished" else None
+            incompatibility(use.trial.values, args.gpus)
+            if args.gpus and use.state != "finished"
+            else None
         )
         if why:
             raise UsageError(f"--gpus {args.gpus.nodes}x{args.gpus.gpus}: {use.label}: {why}")

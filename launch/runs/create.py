@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from launch.runs import archive, parallel, rundir
-from launch.runs.resources import ONE, Resources, keep
+from launch.runs.resources import keep
 from launch.spec.load import Cell, Spec
+from launch.spec.resources import ONE, Resources
 from launch.spec.trial import Trial
 from rm.files import append_line, sync_folder, write_atomically
 

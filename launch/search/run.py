@@ -17,7 +17,7 @@ from launch.errors import UsageError
 from launch.paths import ROOT
 from launch.search.state import Busy, SearchState
 from launch.spec.load import Spec
-from launch.spec.search import said
+from launch.spec.search import describe
 
 if TYPE_CHECKING:
     from launch.progress import ProgressWatcher
@@ -100,7 +100,7 @@ def carry_out(
             say(
                 f"{spec.name}: the winner is sample {best.sample.number} of "
                 f"{state.search.samples}, "
-                f"{said(best.sample.point)}: {state.search.metric} {best.value:.4g} on held-out "
+                f"{describe(best.sample.point)}: {state.search.metric} {best.value:.4g} on held-out "
                 "images"
             )
         found.append(state.remaining())

@@ -167,7 +167,7 @@ class SearchState:
 
     @property
     def winner(self) -> SampleResult | None:
-        return winner(self.tried, self.search.samples)
+        return winner(self.tried, self.search.samples, self.search.objective)
 
     def record_winner(self) -> SampleResult | None:
         """The winner, journalled once."""

@@ -1,95 +1,104 @@
-"""What a paper claims of its numbers, as a spec writes it: "A < B", or "A, B, C within 0.3"."""
+"""What a paper claims of its numbers, as a spec writes it: "A < B", "A > B by 0.5", or "A, B, C
+within 0.3". `<` and `>` are arithmetic on the numbers as printed: for an accuracy, "A > B" says
+that A is better.
+"""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from launch.spec.yaml_source import Document, Place, Problem
+from launch.spec.yaml_source import YamlPath, YamlSource
 from rm.registry import suggestion
+
+_FORM = "a claim reads 'A < B', 'A > B by 0.5', or 'A, B within 0.3'"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`chain[0] < chain[1] < ...`, or, where `within` is a number, that no two of `chain` differ
-    by more than that.
+    """Of numbers as printed: `chain[0] < chain[1] < ...`, each by at least `by`; or, where
+    `within` is a number, that no two of `chain` differ by more than that.
 
-    The labels are those of the last axis. Claimed for every combination of the other axes, or for
-    those alone that have the label `of`.
+    The labels are those of the last axis; "A > B" has the chain B, A, and the `sign` as it was
+    written. Claimed for every combination of the other axes, or for those alone that have the
+    label `of`.
     """
 
     text: str
     chain: tuple[str, ...]
     within: float | None = None
     of: str | None = None
+    by: float = 0.0
+    sign: Literal["<", ">"] = "<"
 
 
 def read_claims(
-    document: Document,
-    claims: Sequence[Any],
-    labels: Sequence[Sequence[str]],
-    problems: list[Problem],
+    source: YamlSource, claims: Sequence[Any], labels: Sequence[Sequence[str]]
 ) -> tuple[Claim, ...]:
-    """The claims of a spec whose axes have these labels; what cannot be read becomes a problem at
-    its place.
-    """
-    read = []
+    """The claims of a spec whose axes have these labels."""
+    found = []
     for i, item in enumerate(claims):
-        at: Place = ("claims", i)
+        at: YamlPath = ("claims", i)
         of = None
         if isinstance(item, dict):
             text, of = item.get("claim"), item.get("of")
             if set(item) != {"claim", "of"} or not (isinstance(text, str) and isinstance(of, str)):
-                message = (
-                    f"a claim is a text, or {{claim: text, of: a label of another axis}}; "
-                    f"found {item!r}"
+                source.error(
+                    at,
+                    "a claim is a text, or {claim: text, of: a label of another axis}; "
+                    f"found {item!r}",
                 )
-                problems.append(Problem(document.mark(at), message))
                 continue
             valid = [label for axis in labels[:-1] for label in axis]
             if of not in valid:
-                problems.append(
-                    Problem(
-                        document.mark((*at, "of")),
-                        f"no label '{of}' of another axis{suggestion(of, valid)}",
-                    )
-                )
+                message = f"no label '{of}' of another axis{suggestion(of, valid)}"
+                source.error((*at, "of"), message)
             at = (*at, "claim")
         else:
             text = str(item)
-        claim = _read(document, text, at, labels[-1] if labels else (), problems)
+        claim = _read(source, text, at, labels[-1] if labels else (), of)
         if claim is not None:
-            read.append(Claim(text, claim[0], claim[1], of))
-    return tuple(read)
+            found.append(claim)
+    return tuple(found)
 
 
 def _read(
-    document: Document, text: str, at: Place, labels: Sequence[str], problems: list[Problem]
-) -> tuple[tuple[str, ...], float | None] | None:
-    chain, within = _order(text) if " < " in text else _range(text, labels)
-    if len(chain) < 2:
-        message = f"a claim reads 'A < B' or 'A, B within 0.3', found '{text}'"
-        problems.append(Problem(document.mark(at), message))
+    source: YamlSource, text: str, at: YamlPath, labels: Sequence[str], of: str | None
+) -> Claim | None:
+    orders = [sign for sign in (" < ", " > ") if sign in text]
+    if len(orders) == 2:
+        source.error(at, f"{_FORM}, with < or > and not both; found '{text}'")
         return None
-    for label in chain:
+    claim = _order(text, orders[0], labels, of) if orders else _range(text, labels, of)
+    if claim is None or len(claim.chain) < 2:
+        source.error(at, f"{_FORM}, found '{text}'")
+        return None
+    for label in claim.chain:
         if label not in labels:
-            message = f"claim about unknown label '{label}'{suggestion(label, labels)}"
-            problems.append(Problem(document.mark(at), message))
-    return chain, within
+            source.error(at, f"claim about unknown label '{label}'{suggestion(label, labels)}")
+    return claim
 
 
-def _order(text: str) -> tuple[tuple[str, ...], None]:
-    return tuple(part.strip() for part in text.split(" < ")), None
+def _order(text: str, sign: str, labels: Sequence[str], of: str | None) -> Claim | None:
+    listed, by = text, 0.0
+    found = re.fullmatch(r"(.+) by (\S+)", text)
+    if found and text.split(sign)[-1].strip() not in labels:  # a label may end so itself
+        listed, width = found[1], _positive(found[2])
+        if width is None:
+            return None
+        by = width
+    chain = [part.strip() for part in listed.split(sign)]
+    if sign == " < ":
+        return Claim(text, tuple(chain), of=of, by=by)
+    return Claim(text, tuple(reversed(chain)), of=of, by=by, sign=">")
 
 
-def _range(text: str, labels: Sequence[str]) -> tuple[tuple[str, ...], float | None]:
+def _range(text: str, labels: Sequence[str], of: str | None) -> Claim | None:
     """Labels may hold commas themselves: the longest one that fits is taken each time."""
     listed, _, width = text.rpartition(" within ")
-    try:
-        within = float(width)
-    except ValueError:
-        return (), None
-    if within <= 0:
-        return (), None
+    within = _positive(width)
+    if within is None:
+        return None
     chain = []
     while listed:
         label = max(
@@ -99,7 +108,15 @@ def _range(text: str, labels: Sequence[str]) -> tuple[tuple[str, ...], float | N
         )
         chain.append(label)
         listed = listed[len(label) :].removeprefix(", ")
-    return tuple(chain), within
+    return Claim(text, tuple(chain), within, of)
+
+
+def _positive(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 < number < float("inf") else None
 
 
 def _starts(text: str, label: str) -> bool:

@@ -4,165 +4,57 @@ its place.
 The grammar is described in `experiments/README.md`.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
-from launch.paths import ROOT
-from launch.runs.resources import ONE, Resources
+from launch.spec import figures
 from launch.spec.claims import Claim, read_claims
-from launch.spec.metric import Metric, misfit
+from launch.spec.fields import read_fields
+from launch.spec.metric import TableMetric, check_median, check_metric, read_metric
 from launch.spec.published import read_published
-from launch.spec.resources_grammar import NONE_WRITTEN, Placed, read_resources, refuse_misfits
-from launch.spec.search import SampleResult, Search, said
+from launch.spec.resources import DEFAULT, check_resources, read_resources
+from launch.spec.rows import RowOverrides, is_seeds, read_axes, read_overrides, read_rows
 from launch.spec.search_grammar import Parts, read_search
-from launch.spec.settings import Resolver, Written, merge, reason, set_value, settings_at
-from launch.spec.trial import Trial
-from launch.spec.yaml_source import Document, Place, Problem, SpecError, read
-from rm.registry import TRIAL_SECTIONS as SECTIONS
+from launch.spec.settings import SettingsLayer, read_settings
+from launch.spec.spec import WINNER, Cell, FigureSpec, Paper, Spec, with_winner
+from launch.spec.table import Table
+from launch.spec.yaml_source import SpecError, YamlPath, YamlSource, read
 from rm.registry import suggestion
 
 __all__ = [
+    "WINNER",
     "Cell",
     "Claim",
     "FigureSpec",
-    "Metric",
     "Paper",
     "Spec",
     "SpecError",
+    "TableMetric",
     "load_spec",
     "with_winner",
 ]
 
-WINNER = "winner"
-"""The row of what a search found."""
 
-FIGURES = ROOT / "analysis" / "figures"
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Paper(_Strict):
-    """Which paper, by citation key, and which of its tables or figures."""
-
-    key: str
-    table: str
-
-
-def _distinct(seeds: list[int]) -> list[int]:
-    if len(set(seeds)) != len(seeds):
-        raise ValueError("must not name a seed twice")
-    return seeds
-
-
-class _File(_Strict):
+@dataclass(frozen=True)
+class _File:
     """The top level of a spec file, before its settings are resolved."""
 
-    title: str
-    paper: Paper | None = None
-    metric: Metric = Metric()
-    margin: Annotated[float, Field(ge=0)] = 0.3
-    seeds: Annotated[
-        list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)
-    ] = [0]
+    title: str = ""
+    paper: dict[str, Any] | None = None
+    metric: dict[str, Any] | None = None
+    margin: Annotated[float, "margin >= 0"] = 0.3
+    seeds: Any = None
     resources: Any = None
-    trial: dict[str, Any] = {}
-    axes: dict[str, dict[str, Any] | list[Any]] = {}
-    rows: list[dict[str, Any]] = []
-    search: dict[str, Any] = {}
+    trial: dict[str, Any] = field(default_factory=dict)
+    axes: dict[str, Any] = field(default_factory=dict)
+    rows: list[Any] = field(default_factory=list)
+    search: dict[str, Any] = field(default_factory=dict)
     published: dict[str, Any] | list[Any] | None = None
-    claims: list[str | dict[str, Any]] = []
-    profiles: dict[str, dict[str, Any]] = {}
-    figures: dict[str, dict[str, Any]] = {}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of the table: its label on each axis, what the paper prints, and a trial for each
-    seed.
-
-    also: what it prints of the metrics in `Metric.also`.
-    stopped: a sample that its search has stopped, which nothing resumes.
-    resources: what each of its trials is trained on.
-    sample: of a search's sample, its number as `sample` and, where the scheduler stopped it, the
-    epoch as `stopped`; records know it by these.
-    """
-
-    labels: tuple[str, ...]
-    published: float | None
-    trials: tuple[Trial, ...]
-    assumed: Mapping[str, str]
-    also: Mapping[str, float] = field(default_factory=dict)
-    stopped: bool = False
-    resources: Resources = ONE
-    sample: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class FigureSpec:
-    """A figure drawn by `analysis/figures/<draw>.py` with these options."""
-
-    name: str
-    draw: str
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A spec file, resolved: nothing in it is left to be looked up or defaulted."""
-
-    path: Path
-    title: str
-    paper: Paper | None
-    metric: Metric
-    margin: float
-    seeds: tuple[int, ...]
-    profile: str | None
-    profiles: tuple[str, ...]
-    axes: tuple[str, ...]
-    cells: tuple[Cell, ...] = field(repr=False)
-    claims: tuple[Claim, ...]
-    figures: tuple[FigureSpec, ...]
-    search: Search | None = None
-    """Of a spec that searches: its cells are what the winner is compared with, until the winner is
-    known.
-    """
-
-    @property
-    def name(self) -> str:
-        """The file's stem, by which records know the spec."""
-        return self.path.stem
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All trials in the order of the table, seeds innermost."""
-        return tuple(trial for cell in self.cells for trial in cell.trials)
-
-    @property
-    def views(self) -> tuple["Spec", ...]:
-        """This spec for its first metric, and a copy for each further one, with that metric's
-        published numbers.
-        """
-        return (
-            self,
-            *(
-                replace(
-                    self,
-                    metric=self.metric.model_copy(update={"name": name, "also": []}),
-                    cells=tuple(
-                        replace(cell, published=cell.also.get(name), also={})
-                        for cell in self.cells
-                    ),
-                )
-                for name in self.metric.also
-            ),
-        )
+    claims: list[Any] = field(default_factory=list)
+    profiles: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 def load_spec(
@@ -174,275 +66,170 @@ def load_spec(
     Raises SpecError, whose text has one line `file:line:column: message` for every mistake in the
     file.
     """
-    document = read(Path(path))
-    problems: list[Problem] = []
-    file = _top_level(document, problems)
-    if file is None:
-        raise SpecError(document.path, problems)
-    written_profile, own_of_profile, searches = _profile(document, file, profile, problems)
-    forced = seeds or own_of_profile.seeds
-    whole = read_resources(document, (), document.data, problems) or NONE_WRITTEN
-    smaller = own_of_profile.resources or (NONE_WRITTEN if profile else None)
-    asked: list[tuple[Placed, Trial]] = []
-    axes, choices = (
-        _rows(document, file, problems) if file.rows else _axes(document, file, problems)
-    )
+    return _Loading().load(Path(path), profile, seeds)
+
+
+class _Loading:
+    """One call of `load_spec`: specs that others start from are read once."""
+
+    def __init__(self) -> None:
+        self.stack: list[tuple[Path, str | None]] = []
+        self.loaded: dict[tuple[Path, str | None], Spec] = {}
+
+    def load(self, path: Path, profile: str | None, seeds: Sequence[int] | None) -> Spec:
+        self.stack.append((path.resolve(), profile))
+        try:
+            return _load(path, profile, seeds, self.parent)
+        finally:
+            self.stack.pop()
+
+    def parent(self, path: Path, profile: str | None) -> Spec:
+        """A spec that another one starts from; SpecError in a circle."""
+        key = (path.resolve(), profile)
+        if key in self.stack:
+            circle = [place.stem for place, _ in (*self.stack[self.stack.index(key) :], key)]
+            source = YamlSource(path, None)
+            source.error((), f"cycle: {' starts from '.join(circle)}")
+            source.raise_errors()
+        if key not in self.loaded:
+            self.loaded[key] = self.load(path, profile, None)
+        return self.loaded[key]
+
+
+def _load(path: Path, profile: str | None, seeds: Sequence[int] | None, parent: Any) -> Spec:
+    source = read(path)
+    file = _top_level(source)
+    chosen = _Profile.read(source, file, profile)
+    everywhere = read_resources(source, (), source.data) or DEFAULT
+    base = read_settings(source, ("trial",), file.trial)
+    if file.rows:
+        axes: tuple[str, ...] = ("row",)
+        choices = [read_rows(source, file.rows, WINNER if file.search else None)]
+    else:
+        axes, choices = tuple(file.axes), read_axes(source, file.axes)
     labels = [[choice.label for choice in axis] for axis in choices]
-    metrics = [file.metric.name, *file.metric.also]
-    published = read_published(document, labels, metrics, file.rows, file.published, problems)
-    base = settings_at(document, ("trial",), file.trial, problems)
-    resolver = Resolver(document, problems)
-    texts: dict[int, str] = {}
-    cells = []
-    for combination in itertools.product(*choices):
-        written = base
-        for choice in combination:
-            written = merge(written, choice.written)
-        written = merge(written, written_profile)
-        values = resolver.values(written.settings, ("trial",))
-        if values is not None:
-            own = next(
-                (choice.own.seeds for choice in reversed(combination) if choice.own.seeds), None
-            )
-            trials = Trial.for_seeds(values, forced or own or file.seeds, texts)
-            placed = smaller or next(
-                (c.own.resources for c in reversed(combination) if c.own.resources), whole
-            )
-            asked.append((placed, trials[0]))
-            names = tuple(choice.label for choice in combination)
-            numbers = published.get(names, {})
-            first = numbers.pop(file.metric.name, None)
-            cells.append(
-                Cell(names, first, trials, written.assumed, numbers, resources=placed.resources)
-            )
-    if why := misfit(file.metric, {cell.labels: cell.trials[0].values for cell in cells}):
-        problems.append(
-            Problem(document.mark(("metric",) if "metric" in document.data else (), key=True), why)
-        )
-    refuse_misfits(document, asked, bool(file.search), problems)
-    search = (
-        read_search(document, searches, merge(base, written_profile), resolver)
-        if file.search
-        else None
-    )
-    if file.search and labels:
-        labels[-1].append(WINNER)  # claims may be about it
-    claims = read_claims(document, file.claims, labels, problems)
-    figures = _figures(document, file, problems)
-    if problems:
-        raise SpecError(document.path, problems)
+    metric = read_metric(source, file.metric, chosen.data)
+    names = (metric.name, *metric.also)
+    table = Table(source, choices, base, chosen.layer, profile, parent)
+    table.metric = metric.name
+    table.published = read_published(source, labels, names, file.rows, file.published)
+    table.seeds = (seeds or chosen.overrides.seeds, _seeds(source, file.seeds))
+    table.resources = (chosen.overrides.resources or (DEFAULT if profile else None), everywhere)
+    cells = table.cells()
+    firsts = {cell.labels: cell.trials[0] for cell in cells}
+    check_metric(source, metric, firsts)
+    if profile is None:
+        check_median(source, metric, firsts)
+    check_resources(source, table.used_resources, bool(file.search))
+    search = None
+    if file.search:
+        search = read_search(source, chosen.searches, base.merge(chosen.layer), table.resolver)
+        if labels:
+            labels[-1].append(WINNER)  # claims may be about it
+    claims = read_claims(source, file.claims, labels)
+    drawn = _figures(source, file.figures)
+    source.raise_errors()
+    paper = Paper(**file.paper) if file.paper else None
+    own_seeds = tuple(table.seeds[0] or table.seeds[1])
     return Spec(
-        document.path, file.title, file.paper, file.metric, file.margin, tuple(forced or file.seeds),
-        profile, tuple(file.profiles), axes, tuple(cells), claims, figures, search,
-    )  # fmt: skip
-
-
-def with_winner(spec: Spec, best: SampleResult) -> Spec:
-    """A spec that searches with what it found as its last row: trained with every seed, on the
-    full training set.
-    """
-    if spec.search is None:
-        return spec
-    point, number = best.sample.point, best.sample.number
-    why = (
-        f"sample {number} of {spec.search.samples} ({said(point)}), the best one on held-out "
-        "training images"
+        path,
+        file.title,
+        paper,
+        metric,
+        file.margin,
+        own_seeds,
+        profile,
+        tuple(file.profiles),
+        axes,
+        cells,
+        claims,
+        drawn,
+        search,
     )
-    cell = Cell((WINNER,), None, spec.search.trials(point, spec.seeds), dict.fromkeys(point, why))
-    return replace(spec, cells=(*spec.cells, cell))
 
 
-def _top_level(document: Document, problems: list[Problem]) -> _File | None:
+def _top_level(source: YamlSource) -> _File:
     """The file's shape. What is wrong in one entry does not hide what is wrong in the others."""
-    data = document.data
+    data = source.data
     if not isinstance(data, dict):
-        problems.append(
-            Problem(
-                document.mark(()),
-                f"a spec is a mapping with title, trial, axes or rows; found {data!r}",
-            )
-        )
-        return None
+        source.error((), f"a spec is a mapping with title, trial, axes or rows; found {data!r}")
+        source.raise_errors()
+    file = _File(**read_fields(source, (), data, _File, "a spec"))
+    if "title" not in data:
+        source.error((), "a spec needs 'title'")
     if bool(data.get("axes")) == bool(data.get("rows")):
-        at: Place = ("rows",) if "rows" in data else ()
-        problems.append(
-            Problem(
-                document.mark(at, key=True),
-                "a spec has either axes (a product) or rows (line by line)",
-            )
-        )
+        at: YamlPath = ("rows",) if "rows" in data else ()
+        source.error(at, "a spec has either axes (a product) or rows (line by line)", key=True)
     elif data.get("search") and not data.get("rows"):
         message = (
             "a spec that searches has rows: what its winner is compared with, such as the baseline"
         )
-        problems.append(Problem(document.mark(("axes",), key=True), message))
-    try:
-        return _File.model_validate(data)
-    except ValidationError as error:
-        for detail in error.errors():
-            at = tuple(
-                part for part in detail["loc"] if not str(part).startswith(("dict[", "list["))
-            )
-            problems.append(
-                Problem(
-                    document.mark(at, key=detail["type"] == "extra_forbidden"),
-                    _complaint(at, detail),
-                )
-            )
-        bad = {detail["loc"][0] for detail in error.errors()}
-        rest = {"title": "", **{k: v for k, v in data.items() if k not in bad}}
-        return _File.model_validate(rest)
+        source.error(("axes",), message, key=True)
+    if file.paper is not None:
+        read_fields(source, ("paper",), file.paper, Paper, "paper", prefix="paper.")
+    return file
 
 
-def _complaint(at: Place, detail: Any) -> str:
-    name = ".".join(str(part) for part in at)
-    if detail["type"] == "missing":
-        return f"'{name}' is required"
-    if detail["type"] == "extra_forbidden":
-        models: dict[str, type[BaseModel]] = {"paper": Paper, "metric": Metric}
-        valid = _File if len(at) == 1 else models[str(at[0])]
-        return f"unknown key '{at[-1]}'{suggestion(str(at[-1]), valid.model_fields)}"
-    return f"{name}: {reason(detail)}, found {detail['input']!r}"
+def _seeds(source: YamlSource, seeds: Any) -> list[int]:
+    if seeds is None:
+        return [0]
+    if not is_seeds(seeds):
+        source.error(("seeds",), f"seeds: must be a list of whole numbers >= 0, found {seeds!r}")
+    elif len(set(seeds)) != len(seeds):
+        source.error(("seeds",), f"seeds: must not name a seed twice, found {seeds!r}")
+    else:
+        return list(seeds)
+    return [0]
 
 
-def _profile(
-    document: Document, file: _File, name: str | None, problems: list[Problem]
-) -> tuple[Written, "_Own", Parts]:
-    """The settings, what is its own, and changes to the search of the chosen profile; the others
-    are checked for their keys.
-    """
-    search: Parts = [(("search",), file.search)]
-    chosen: tuple[Written, _Own, Parts] = (Written({}, {}), _Own(), search)
-    if name is not None and name not in file.profiles:
-        problems.append(
-            Problem(
-                document.mark(("profiles",), key=True),
-                f"no profile '{name}'{suggestion(name, file.profiles)}",
-            )
-        )
-    for key, data in file.profiles.items():
-        at = ("profiles", key)
-        smaller = data.get("search", {})
-        if "search" in data and not (file.search and isinstance(smaller, dict)):
-            message = "a profile's search is a mapping that changes keys of the spec's search"
-            problems.append(Problem(document.mark((*at, "search"), key=True), message))
-            smaller = {}
-        own = _own(document, at, data, problems)
-        written = settings_at(document, at, data, problems, skip=(*_Own._fields, "search"))
-        if key == name:
-            chosen = written, own, [*search, ((*at, "search"), smaller)]
-    return chosen
+@dataclass(frozen=True)
+class _Profile:
+    """The chosen profile: what it sets, what is its own, and its changes to the search."""
+
+    data: Mapping[str, Any]
+    layer: SettingsLayer
+    overrides: RowOverrides
+    searches: Parts
+
+    @classmethod
+    def read(cls, source: YamlSource, file: _File, name: str | None) -> "_Profile":
+        """The others are checked for their keys."""
+        search: Parts = [(("search",), file.search)]
+        chosen = cls({}, SettingsLayer({}, {}), RowOverrides(), search)
+        if name is not None and name not in file.profiles:
+            message = f"no profile '{name}'{suggestion(name, file.profiles)}"
+            source.error(("profiles",), message, key=True)
+        for key, data in file.profiles.items():
+            at = ("profiles", key)
+            if not isinstance(data, dict):
+                source.error(at, f"a profile is a mapping of settings, found {data!r}")
+                continue
+            smaller = data.get("search", {})
+            if "search" in data and not (file.search and isinstance(smaller, dict)):
+                message = "a profile's search is a mapping that changes keys of the spec's search"
+                source.error((*at, "search"), message, key=True)
+                smaller = {}
+            overrides = read_overrides(source, at, data)
+            other = ("search", *(k for k in data if k.partition(".")[0] == "metric"))
+            layer = read_settings(source, at, data, skip=(*RowOverrides._fields, *other))
+            if key == name:
+                parts = [*search, ((*at, "search"), smaller)]
+                chosen = cls(data, layer, overrides, parts)
+        return chosen
 
 
-class _Own(NamedTuple):
-    """What a profile, a row or a labelled group of settings has of its own beside its settings."""
-
-    seeds: list[int] | None = None
-    resources: Placed | None = None
-
-
-def _own(document: Document, at: Place, data: Mapping[str, Any], problems: list[Problem]) -> _Own:
-    resources = read_resources(document, at, data, problems)
-    seeds = data.get("seeds")
-    if seeds is None or (
-        isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds)
-    ):
-        return _Own(seeds, resources)
-    problems.append(
-        Problem(
-            document.mark((*at, "seeds")),
-            f"seeds must be a list of whole numbers, found {seeds!r}",
-        )
-    )
-    return _Own(None, resources)
-
-
-class _Choice(NamedTuple):
-    """One value of an axis, or one row: its label, what it sets, and what else it has of its
-    own.
-    """
-
-    label: str
-    written: Written
-    own: _Own
-
-
-Choices = list[list[_Choice]]
-"""For each axis its choices."""
-
-
-def _axes(
-    document: Document, file: _File, problems: list[Problem]
-) -> tuple[tuple[str, ...], Choices]:
-    choices: Choices = []
-    for axis, data in file.axes.items():
-        at: Place = ("axes", axis)
-        items = data.items() if isinstance(data, dict) else [(str(value), value) for value in data]
-        places = (
-            [(*at, key) for key in data]
-            if isinstance(data, dict)
-            else [(*at, i) for i in range(len(data))]
-        )
-        if not data:
-            problems.append(Problem(document.mark(at), f"axis '{axis}' has no values"))
-        choices.append([])
-        for (label, value), place in zip(items, places, strict=True):
-            written, own = Written({}, {}), _Own()
-            if axis.partition(".")[0] in SECTIONS:
-                set_value(document, axis, value, place, written, problems)
-            else:
-                written = settings_at(document, place, value, problems, skip=_Own._fields)
-                own = _own(document, place, value, problems) if isinstance(value, dict) else own
-            choices[-1].append(_Choice(label, written, own))
-    return tuple(file.axes), choices
-
-
-def _rows(
-    document: Document, file: _File, problems: list[Problem]
-) -> tuple[tuple[str, ...], Choices]:
-    choices: list[_Choice] = []
-    for i, row in enumerate(file.rows):
-        label = row.get("row")
-        if label == WINNER and file.search:
-            problems.append(
-                Problem(
-                    document.mark(("rows", i, "row")), f"the row '{WINNER}' is the search's own"
-                )
-            )
-        if not isinstance(label, str):
-            problems.append(
-                Problem(
-                    document.mark(("rows", i)),
-                    "every row needs its label: {row: ..., method: ...}",
-                )
-            )
-        elif any(label == other.label for other in choices):
-            problems.append(
-                Problem(
-                    document.mark(("rows", i, "row")), f"a row labelled '{label}' is there already"
-                )
-            )
-        written = settings_at(
-            document, ("rows", i), row, problems, skip=("row", "published", *_Own._fields)
-        )
-        choices.append(_Choice(str(label), written, _own(document, ("rows", i), row, problems)))
-    return ("row",), [choices]
-
-
-def _figures(document: Document, file: _File, problems: list[Problem]) -> tuple[FigureSpec, ...]:
-    known = sorted(p.stem for p in FIGURES.glob("[!_]*.py"))
-    figures = []
-    for name, data in file.figures.items():
-        draw = data.get("draw")
+def _figures(source: YamlSource, written: Mapping[str, Any]) -> tuple[FigureSpec, ...]:
+    known, found = figures.names(), []
+    for name, data in written.items():
+        at = ("figures", name)
+        draw = data.get("draw") if isinstance(data, dict) else None
         if draw not in known:
-            mark = document.mark(
-                ("figures", name, "draw") if "draw" in data else ("figures", name),
-                key="draw" not in data,
-            )
-            problems.append(
-                Problem(
-                    mark, f"figure '{name}': unknown draw '{draw}'{suggestion(str(draw), known)}"
-                )
-            )
-        figures.append(FigureSpec(name, str(draw), {k: v for k, v in data.items() if k != "draw"}))
-    return tuple(figures)
+            has = isinstance(data, dict) and "draw" in data
+            message = f"figure '{name}': unknown draw '{draw}'{suggestion(str(draw), known)}"
+            source.error((*at, "draw") if has else at, message, key=not has)
+            continue
+        options = {key: value for key, value in data.items() if key != "draw"}
+        for option, message in figures.check(str(draw), options):
+            source.error((*at, option) if option else at, message, key=option not in options)
+        found.append(FigureSpec(name, str(draw), options))
+    return tuple(found)

@@ -5,21 +5,20 @@ table prints several.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch.spec.yaml_source import Document, Place, Problem
+from launch.spec.yaml_source import YamlPath, YamlSource
 from rm.registry import suggestion
 
 Labels = tuple[str, ...]
 
 
 def read_published(
-    document: Document,
+    source: YamlSource,
     axes: Sequence[Sequence[str]],
     metrics: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
     published: Any,
-    problems: list[Problem],
 ) -> dict[Labels, dict[str, float]]:
-    """Labels of a cell -> metric -> the paper's number. What does not fit becomes a problem at its
+    """Labels of a cell -> metric -> the paper's number. What does not fit is noted at its
     place.
 
     axes     the labels of each axis
@@ -27,13 +26,13 @@ def read_published(
              its metric's name
     rows     of a spec that is written line by line; there the numbers stand in the rows
     """
-    reader = _Reader(document, axes, metrics, problems)
+    reader = _Reader(source, axes, metrics)
     for i, row in enumerate(rows):
         if "published" in row:
             reader.metrics_of(row["published"], ("rows", i, "published"), (str(row.get("row")),))
     if published is not None and rows:
         message = "with rows, 'published' stands in each row"
-        problems.append(Problem(document.mark(("published",), key=True), message))
+        source.error(("published",), message, key=True)
     elif published is not None:
         reader.metrics_of(published, ("published",), ())
     return reader.found
@@ -41,20 +40,16 @@ def read_published(
 
 class _Reader:
     def __init__(
-        self,
-        document: Document,
-        axes: Sequence[Sequence[str]],
-        metrics: Sequence[str],
-        problems: list[Problem],
+        self, source: YamlSource, axes: Sequence[Sequence[str]], metrics: Sequence[str]
     ) -> None:
-        self.document, self.axes, self.metrics, self.problems = document, axes, metrics, problems
+        self.source, self.axes, self.metrics = source, axes, metrics
         self.found: dict[Labels, dict[str, float]] = {}
 
-    def metrics_of(self, data: Any, at: Place, labels: Labels) -> None:
+    def metrics_of(self, data: Any, at: YamlPath, labels: Labels) -> None:
         if len(self.metrics) == 1:
             self.numbers(data, at, labels, self.metrics[0])
         elif not isinstance(data, dict):
-            self._complain(
+            self.source.error(
                 at,
                 f"with several metrics, numbers stand under {', '.join(self.metrics)}; found "
                 f"{data!r}",
@@ -64,19 +59,19 @@ class _Reader:
                 if metric in self.metrics:
                     self.numbers(numbers, (*at, metric), labels, metric)
                 else:
-                    self._complain(
+                    self.source.error(
                         (*at, metric),
                         f"no metric '{metric}' here{suggestion(metric, self.metrics)}",
                         key=True,
                     )
 
-    def numbers(self, data: Any, at: Place, labels: Labels, metric: str) -> None:
+    def numbers(self, data: Any, at: YamlPath, labels: Labels, metric: str) -> None:
         """Walk down the axes that `labels` does not name yet."""
         if len(labels) == len(self.axes):
             if isinstance(data, int | float) and not isinstance(data, bool):
                 self.found.setdefault(labels, {})[metric] = float(data)
             elif data is not None:
-                self._complain(at, f"a published value is a number or null, found {data!r}")
+                self.source.error(at, f"a published value is a number or null, found {data!r}")
             return
         valid = self.axes[len(labels)]
         if isinstance(data, list) and len(data) == len(valid):
@@ -87,13 +82,10 @@ class _Reader:
                 if key in valid:
                     self.numbers(item, (*at, key), (*labels, key), metric)
                 else:
-                    self._complain(
+                    self.source.error(
                         (*at, key), f"no label '{key}' here{suggestion(key, valid)}", key=True
                     )
         else:
-            self._complain(
+            self.source.error(
                 at, f"expected {len(valid)} published values ({', '.join(valid)}), found {data!r}"
             )
-
-    def _complain(self, at: Place, message: str, *, key: bool = False) -> None:
-        self.problems.append(Problem(self.document.mark(at, key=key), message))

@@ -9,14 +9,13 @@ import copy
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from random import Random
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from launch.spec.trial import Trial, canonical
 from rm import registry
+from rm.metrics import Metric, from_recorded, recorded_as
 
 DIGITS = 4
 """Significant digits of what is drawn, so that a winner can be written into a spec and is the same
@@ -24,33 +23,30 @@ trial there.
 """
 
 
-class Strict(BaseModel):
-    """Mistakes are errors, never guesses."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Asha(Strict):
+@dataclass(frozen=True)
+class Asha:
     """Successive halving without waiting: at `grace_epochs` times each power of the factor, the
     best 1/factor go on.
     """
 
     name: Literal["asha"] = "asha"
-    grace_epochs: Annotated[int, Field(ge=1)] = 1
-    reduction_factor: Annotated[float, Field(gt=1)] = 3
+    grace_epochs: Annotated[int, "grace_epochs >= 1"] = 1
+    reduction_factor: Annotated[float, "reduction_factor > 1"] = 3
 
 
-class Median(Strict):
+@dataclass(frozen=True)
+class Median:
     """Stops a sample whose best is worse than the median of the others' running means,
     `least_samples` of them at least.
     """
 
     name: Literal["median"] = "median"
-    grace_epochs: Annotated[int, Field(ge=1)] = 1
-    least_samples: Annotated[int, Field(ge=1)] = 3
+    grace_epochs: Annotated[int, "grace_epochs >= 1"] = 1
+    least_samples: Annotated[int, "least_samples >= 1"] = 3
 
 
-class NoScheduler(Strict):
+@dataclass(frozen=True)
+class NoScheduler:
     """Every sample runs to its end."""
 
     name: Literal["none"] = "none"
@@ -100,7 +96,7 @@ class Sample:
     @property
     def label(self) -> str:
         """`sample 7: alpha 0.43, omega 0.12`, by which records know it."""
-        return f"sample {self.number}: {said(self.point)}"
+        return f"sample {self.number}: {describe(self.point)}"
 
 
 State = Literal["finished", "stopped", "failed", "undecided"]
@@ -150,12 +146,22 @@ class Search:
                 self.seed,
                 self.algorithm,
                 self.held_out,
-                self.scheduler.model_dump(),
+                asdict(self.scheduler),
             ],
             "base": self.base,
             "numerics": registry.numerics(),
         }
         return hashlib.sha256(canonical(values).encode()).hexdigest()[:8]
+
+    @property
+    def objective(self) -> Metric:
+        """What the samples are judged by: its label, and which way is better."""
+        return registry.metric(self.metric)
+
+    def value_of(self, epoch: Mapping[str, Any]) -> float | None:
+        """The objective in an epoch's recorded numbers; None where it was not evaluated."""
+        value = epoch.get(f"test_{recorded_as(self.metric)}")
+        return None if value is None else from_recorded(self.metric, value)
 
     @property
     def epochs(self) -> int:
@@ -180,25 +186,29 @@ class Search:
         return tuple(Trial({**values, "seed": seed}) for seed in seeds)
 
 
-def said(point: Mapping[str, Any]) -> str:
+def describe(point: Mapping[str, Any]) -> str:
     """A point for people: `alpha 0.43, omega 0.12`; whole keys where their last parts coincide."""
     short = [key.rpartition(".")[2] for key in point]
     names = short if len(set(short)) == len(short) else list(point)
     return ", ".join(f"{name} {value}" for name, value in zip(names, point.values(), strict=True))
 
 
-def winner(tried: Iterable[SampleResult], samples: int) -> SampleResult | None:
-    """The finished sample with the smallest validation metric, then loss, then number, once all
-    samples are decided.
+def winner(
+    results: Iterable[SampleResult], samples: int, objective: Metric
+) -> SampleResult | None:
+    """The finished sample with the best validation metric, then the smallest loss, then the
+    smallest number, once all samples are decided.
     """
-    decided = [one for one in tried if one.state != "undecided"]
+    decided = [one for one in results if one.state != "undecided"]
     finished = [one for one in decided if one.state == "finished" and one.value is not None]
     if len(decided) < samples or not finished:
         return None
-    return min(
-        finished,
-        key=lambda one: (one.value, math.inf if one.loss is None else one.loss, one.sample.number),
-    )
+
+    def rank(one: SampleResult) -> tuple[float, float, int]:
+        loss = math.inf if one.loss is None else one.loss
+        return objective.gain(0.0, one.value or 0.0), loss, one.sample.number
+
+    return min(finished, key=rank)
 
 
 def _placed(base: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,173 +6,114 @@ The grammar is described in `experiments/README.md`.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
-
-from launch.spec.search import Asha, Dimension, Median, NoScheduler, Scheduler, Search, Strict
-from launch.spec.settings import Resolver, Setting, Written, merge, reason
-from launch.spec.yaml_source import Document, Place, Problem
-from rm.registry import TRIAL_SECTIONS as SECTIONS
-from rm.registry import suggestion
+from launch.spec.fields import read_fields
+from launch.spec.resolver import Resolver
+from launch.spec.search import Asha, Dimension, Median, NoScheduler, Scheduler, Search
+from launch.spec.settings import Setting, SettingsLayer
+from launch.spec.yaml_source import YamlPath, YamlSource
+from rm.metrics import METRICS
+from rm.registry import TRIAL_SECTIONS, suggestion
 
 KINDS = ("uniform", "loguniform", "choice", "int")
 SCHEDULERS: dict[str, type[Scheduler]] = {"asha": Asha, "median": Median, "none": NoScheduler}
 
 
-class _Keys(Strict):
+@dataclass(frozen=True)
+class _Keys:
     """The keys of `search:`; the scheduler's own are read apart."""
 
-    space: dict[str, dict[str, Any]]
-    held_out: Annotated[int, Field(ge=1)]
-    samples: Annotated[int, Field(ge=1)]
-    seed: Annotated[int, Field(ge=0)] = 0
-    metric: Literal["top1_error", "top5_error", "loss"] = "top1_error"
+    space: dict[str, Any]
+    held_out: Annotated[int, "held_out >= 1"]
+    samples: Annotated[int, "samples >= 1"]
+    seed: Annotated[int, "seed >= 0"] = 0
+    metric: str = "top1_error"
     algorithm: Literal["random", "optuna"] = "random"
     scheduler: Any = None
 
 
-Parts = Sequence[tuple[Place, Mapping[str, Any]]]
+Parts = Sequence[tuple[YamlPath, Mapping[str, Any]]]
 """The mappings that say what the search is, each with its place; a later one (a profile's)
 replaces keys of an earlier one.
 """
 
 
 def read_search(
-    document: Document, parts: Parts, base: Written, resolver: Resolver
+    source: YamlSource, parts: Parts, base: SettingsLayer, resolver: Resolver
 ) -> Search | None:
-    """Read the `search:` of a spec; None, with problems kept, where something in it is wrong."""
-    problems, places = resolver.problems, dict[str, Place]()
+    """Read the `search:` of a spec; None, with mistakes noted, where something in it is wrong."""
+    places: dict[str, YamlPath] = {}
     data: dict[str, Any] = {}
     for at, part in parts:
         data |= part
         places |= {key: (*at, key) for key in part}
-    start, before = parts[0][0], len(problems)
-    keys = _keys(document, start, places, data, problems)
-    scheduler = _scheduler(
-        document, places.get("scheduler", start), data.get("scheduler", "asha"), problems
-    )
+    start, before = parts[0][0], len(source.diagnostics)
+    found = read_fields(source, start, data, _Keys, "a search", prefix="search.", places=places)
+    if (metric := found.get("metric", "top1_error")) not in METRICS:
+        message = f"search.metric: unknown metric '{metric}'{suggestion(metric, METRICS)}"
+        source.error(places["metric"], message)
+    for (section, option), setting in base.settings.items():
+        if section == "init" and option != "none":
+            source.error(setting.key, "a search does not start from other trials")
+    at = places.get("scheduler", start)
+    scheduler = _scheduler(source, at, data.get("scheduler", "asha"))
     space, at = data.get("space"), places.get("space", start)
-    dimensions = _space(document, at, space, problems) if isinstance(space, dict) else []
-    values = _corners(document, at, dimensions, base, resolver)
-    if keys is None or scheduler is None or values is None or len(problems) > before:
+    dimensions = _space(source, at, space) if isinstance(space, dict) else []
+    values = _corners(source, at, dimensions, base, resolver)
+    if scheduler is None or values is None or len(source.diagnostics) > before:
         return None
+    keys = _Keys(**found)
     search = Search(
-        tuple(dimensions),
-        keys.metric,
-        keys.samples,
-        keys.seed,
-        scheduler,
-        keys.algorithm,
-        keys.held_out,
-        values,
-    )
-    _check_whole(document, places, search, problems)
-    return search if len(problems) == before else None
+        tuple(dimensions), keys.metric, keys.samples, keys.seed, scheduler, keys.algorithm,
+        keys.held_out, values,
+    )  # fmt: skip
+    _check_whole(source, places, search)
+    return search if len(source.diagnostics) == before else None
 
 
-def _keys(
-    document: Document,
-    start: Place,
-    places: Mapping[str, Place],
-    data: Mapping[str, Any],
-    problems: list[Problem],
-) -> _Keys | None:
-    try:
-        return _Keys.model_validate(data)
-    except ValidationError as error:
-        for detail in error.errors():
-            key, *rest = (str(part) for part in detail["loc"])
-            at, name = (*places.get(key, start), *rest), ".".join(("search", key, *rest))
-            if detail["type"] == "missing":
-                problems.append(Problem(document.mark(start, key=True), f"a search needs '{key}'"))
-            elif detail["type"] == "extra_forbidden":
-                message = f"a search has no '{key}'{suggestion(key, _Keys.model_fields)}"
-                problems.append(Problem(document.mark(at, key=True), message))
-            else:
-                problems.append(
-                    Problem(
-                        document.mark(at), f"{name}: {reason(detail)}, found {detail['input']!r}"
-                    )
-                )
-        return None
-
-
-def _scheduler(
-    document: Document, at: Place, data: Any, problems: list[Problem]
-) -> Scheduler | None:
+def _scheduler(source: YamlSource, at: YamlPath, data: Any) -> Scheduler | None:
     """`scheduler: asha`, or a mapping with its options beside its name."""
-    given = {"name": data} if isinstance(data, str) else data
-    if not isinstance(given, dict) or given.get("name") not in SCHEDULERS:
-        found = given.get("name") if isinstance(given, dict) else given
-        message = f"unknown scheduler {found!r}{suggestion(str(found), SCHEDULERS)}"
+    written = {"name": data} if isinstance(data, str) else data
+    if not isinstance(written, dict) or written.get("name") not in SCHEDULERS:
+        name = written.get("name") if isinstance(written, dict) else written
         place = (*at, "name") if isinstance(data, dict) else at
-        problems.append(Problem(document.mark(place), message))
+        source.error(place, f"unknown scheduler {name!r}{suggestion(str(name), SCHEDULERS)}")
         return None
-    model = SCHEDULERS[given["name"]]
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        for detail in error.errors():
-            option = str(detail["loc"][0])
-            if detail["type"] == "extra_forbidden":
-                valid = [name for name in model.model_fields if name != "name"]
-                message = f"scheduler '{given['name']}' has no option '{option}'{suggestion(option, valid)}"
-                problems.append(Problem(document.mark((*at, option), key=True), message))
-            else:
-                message = f"search.scheduler.{option}: {reason(detail)}, found {detail['input']!r}"
-                problems.append(Problem(document.mark((*at, option)), message))
-        return None
+    shape, what = SCHEDULERS[written["name"]], f"scheduler '{written['name']}'"
+    before = len(source.diagnostics)
+    found = read_fields(source, at, written, shape, what, prefix="search.scheduler.")
+    return shape(**found) if len(source.diagnostics) == before else None
 
 
-def _space(
-    document: Document, at: Place, data: Mapping[str, Any], problems: list[Problem]
-) -> list[Dimension]:
-    """The dimensions whose form is right; what is wrong in the others is a problem each."""
-    dimensions = []
+def _space(source: YamlSource, at: YamlPath, data: Mapping[str, Any]) -> list[Dimension]:
+    """The dimensions whose form is right; what is wrong in the others is noted."""
     if not data:
-        problems.append(
-            Problem(
-                document.mark(at),
-                "the space of a search has at least one key, such as method.alpha",
-            )
-        )
-    for key, item in data.items():
-        place = (*at, key)
-        section, _, option = key.partition(".")
-        if section not in SECTIONS or not option:
-            message = (
-                "a key of the space is dotted, such as method.alpha; found "
-                f"'{key}'{suggestion(section, SECTIONS)}"
-            )
-            problems.append(Problem(document.mark(place, key=True), message))
-        elif key == "dataset.held_out":
-            problems.append(
-                Problem(
-                    document.mark(place, key=True), "dataset.held_out is set by the search itself"
-                )
-            )
-        elif not isinstance(item, dict) or len(item) != 1:
-            message = f"{key}: expected one of {{{': ...}, {'.join(KINDS)}: ...}}, found {item!r}"
-            problems.append(Problem(document.mark(place), message))
+        source.error(at, "the space of a search has at least one key, such as method.alpha")
+    found = (_dimension(source, (*at, key), key, item) for key, item in data.items())
+    return [dimension for dimension in found if dimension is not None]
+
+
+def _dimension(source: YamlSource, at: YamlPath, key: str, item: Any) -> Dimension | None:
+    section, _, option = key.partition(".")
+    if section not in TRIAL_SECTIONS or not option:
+        message = "a key of the space is dotted, such as method.alpha; found "
+        source.error(at, f"{message}'{key}'{suggestion(section, TRIAL_SECTIONS)}", key=True)
+    elif key == "dataset.held_out":
+        source.error(at, "dataset.held_out is set by the search itself", key=True)
+    elif not isinstance(item, dict) or len(item) != 1:
+        kinds = ": ...}, ".join(KINDS)
+        source.error(at, f"{key}: expected one of {{{kinds}: ...}}, found {item!r}")
+    else:
+        kind, bounds = next(iter(item.items()))
+        if kind not in KINDS:
+            source.error((*at, kind), f"unknown '{kind}'{suggestion(kind, KINDS)}", key=True)
+        elif (wrong := _wrong_bounds(kind, bounds)) is not None:
+            source.error((*at, kind), f"{key}: {kind} {wrong}, found {bounds!r}")
         else:
-            kind, bounds = next(iter(item.items()))
-            if kind not in KINDS:
-                problems.append(
-                    Problem(
-                        document.mark((*place, kind), key=True),
-                        f"unknown '{kind}'{suggestion(kind, KINDS)}",
-                    )
-                )
-            elif (wrong := _wrong_bounds(kind, bounds)) is not None:
-                problems.append(
-                    Problem(
-                        document.mark((*place, kind)), f"{key}: {kind} {wrong}, found {bounds!r}"
-                    )
-                )
-            else:
-                dimensions.append(Dimension(key, kind, tuple(bounds)))
-    return dimensions
+            return Dimension(key, kind, tuple(bounds))
+    return None
 
 
 def _wrong_bounds(kind: str, bounds: Any) -> str | None:
@@ -198,10 +139,10 @@ def _wrong_bounds(kind: str, bounds: Any) -> str | None:
 
 
 def _corners(
-    document: Document,
-    at: Place,
+    source: YamlSource,
+    at: YamlPath,
     dimensions: Sequence[Dimension],
-    base: Written,
+    base: SettingsLayer,
     resolver: Resolver,
 ) -> dict[str, Any] | None:
     """The resolved values at the space's first corner; every bound and choice is checked as if it
@@ -210,38 +151,31 @@ def _corners(
     values = None
     most = max((len(dimension.bounds) for dimension in dimensions), default=0)
     for i in reversed(range(most)):
-        corner = Written({}, {})
+        corner = SettingsLayer({}, {})
         for dimension in dimensions:
             j = min(i, len(dimension.bounds) - 1)
             value = dimension.bounds[j]
             value = float(value) if dimension.kind in ("uniform", "loguniform") else value
             section, _, option = dimension.key.partition(".")
             place = (*at, dimension.key)
-            here = document.mark((*place, dimension.kind, j))
-            corner.settings[section, option] = Setting(value, here, document.mark(place, key=True))
-        values = resolver.values(merge(base, corner).settings, ("trial",))
+            bound = (*place, dimension.kind, j)
+            key = source.position(place, key=True)
+            corner.settings[section, option] = Setting(value, source.position(bound), key, bound)
+        values = resolver.values(base.merge(corner).settings, ("trial",))
     return values
 
 
-def _check_whole(
-    document: Document, places: Mapping[str, Place], search: Search, problems: list[Problem]
-) -> None:
+def _check_whole(source: YamlSource, places: Mapping[str, YamlPath], search: Search) -> None:
     """What only the parts together can get wrong."""
     if search.base["dataset"]["held_out"]:
-        message = (
-            "the trial of a search has no dataset.held_out of its own: the search sets it "
-            "for its samples"
-        )
-        problems.append(Problem(document.mark(places["held_out"]), message))
+        message = "the trial of a search has no dataset.held_out of its own: the search sets it "
+        source.error(places["held_out"], f"{message}for its samples")
     grace = getattr(search.scheduler, "grace_epochs", 1)
     if grace > search.epochs:
-        at = (*places["scheduler"], "grace_epochs")
-        problems.append(
-            Problem(
-                document.mark(at),
-                f"grace_epochs must be at most the trial's epochs, {search.epochs}, found {grace}",
-            )
+        message = (
+            f"grace_epochs must be at most the trial's epochs, {search.epochs}, found {grace}"
         )
+        source.error((*places["scheduler"], "grace_epochs"), message)
     if search.algorithm == "random" and (found := len(search.drawn())) < search.samples:
         message = f"the space has no {search.samples} different points: {found} were found"
-        problems.append(Problem(document.mark(places["samples"]), message))
+        source.error(places["samples"], message)

@@ -4,7 +4,7 @@ from it.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,9 +12,17 @@ from typing import Any
 from rm import registry
 
 
-def canonical(values: Mapping[str, Any]) -> str:
+def canonical(values: Any) -> str:
     """The one JSON text of these values: sorted keys, no spaces, shortest floats."""
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def identity(section: str, values: Any) -> Any:
+    """What of a section's values can change a number, and so is hashed."""
+    left_out = registry.NOT_IDENTITY.get(section)
+    if left_out is None or not any(option in values for option in left_out):
+        return values
+    return {option: value for option, value in values.items() if option not in left_out}
 
 
 def trial_id(values: Mapping[str, Any], numerics: int | None = None) -> str:
@@ -22,7 +30,8 @@ def trial_id(values: Mapping[str, Any], numerics: int | None = None) -> str:
     first 12 hex digits.
     """
     number = registry.numerics() if numerics is None else numerics
-    return hashlib.sha256(f"{canonical(values)}{number}".encode()).hexdigest()[:12]
+    hashed = {section: identity(section, value) for section, value in values.items()}
+    return hashlib.sha256(f"{canonical(hashed)}{number}".encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -41,33 +50,39 @@ class Trial:
 
     @classmethod
     def for_seeds(
-        cls, sections: Mapping[str, Any], seeds: Iterable[int], texts: dict[int, str]
+        cls,
+        sections: Mapping[str, Any],
+        seeds: Iterable[int],
+        texts: dict[int, str],
+        inits: Sequence[Mapping[str, Any]] = (),
     ) -> tuple["Trial", ...]:
         """A trial for each seed, with its id: what the seeds share is written out and hashed once.
 
         texts   canonical texts by the `id()` of the section they are of; filled here, for sections
                 that outlive it
+        inits   what the trial of each seed starts from; empty: random weights
         """
-        for section in sections.values():
+        if inits:
+            pairs = zip(seeds, inits, strict=True)
+            return tuple(
+                trial
+                for seed, init in pairs
+                for trial in cls.for_seeds({**sections, "init": init}, (seed,), texts)
+            )
+        for name, section in sections.items():
             if id(section) not in texts:
-                texts[id(section)] = canonical(section)
+                texts[id(section)] = canonical(identity(name, section))
         parts = {name: f'"{name}":{texts[id(section)]}' for name, section in sections.items()}
-        head = (
-            "{" + "".join(f"{parts[name]}," for name in sorted(parts) if name < "seed") + '"seed":'
-        )
-        tail = (
-            "".join(f",{parts[name]}" for name in sorted(parts) if name > "seed")
-            + f"}}{registry.numerics()}"
-        )
-        begun = hashlib.sha256(head.encode())
+        before = "".join(f"{parts[name]}," for name in sorted(parts) if name < "seed")
+        after = "".join(f",{parts[name]}" for name in sorted(parts) if name > "seed")
+        tail = f"{after}}}{registry.numerics()}"
+        begun = hashlib.sha256(f'{{{before}"seed":'.encode())
         trials = []
         for seed in seeds:
             digest = begun.copy()
             digest.update(f"{seed}{tail}".encode())
             trial = cls({**sections, "seed": seed})
-            trial.__dict__["id"] = digest.hexdigest()[
-                :12
-            ]  # what the cached property would compute
+            trial.__dict__["id"] = digest.hexdigest()[:12]  # as the cached property would have it
             trials.append(trial)
         return tuple(trials)
 
@@ -79,6 +94,12 @@ class Trial:
     def epochs(self) -> int:
         """How many it trains for; none where it is measured only."""
         return 0 if "probe" in self.values else int(self.values["train"]["epochs"])
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The ids of the trials whose weights it starts from."""
+        init = self.values.get("init", {})
+        return (init["trial"],) if "trial" in init else ()
 
     def to_json(self) -> str:
         """The content of `trial.json`: the values, with id and numerics for whoever reads it

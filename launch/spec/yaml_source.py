@@ -1,5 +1,8 @@
-"""A YAML document that remembers where each of its values stands, so that every error can name
-file, line and column.
+"""A YAML document that remembers where each of its values stands and collects what is wrong with
+them, so that every error names file, line and column and all come at once.
+
+Read with PyYAML: its nodes carry positions of keys and values alike. ruamel.yaml keeps those in
+its round-trip loader only, which costs several times as much and would be one more dependency.
 """
 
 import re
@@ -9,51 +12,67 @@ from typing import Any, NamedTuple
 
 import yaml
 
-Place = tuple[str | int, ...]
+YamlPath = tuple[str | int, ...]
+"""Keys and indices that lead to a value: ("trial", "method", "alpha")."""
 
 
-class Mark(NamedTuple):
+class Position(NamedTuple):
     """Line and column, from 1."""
 
     line: int
     column: int
 
 
-class Problem(NamedTuple):
+class Diagnostic(NamedTuple):
     """One mistake and where it stands."""
 
-    mark: Mark
+    position: Position
     message: str
 
 
 class SpecError(Exception):
     """All mistakes of one file; its text has a line `file:line:column: message` for each."""
 
-    def __init__(self, path: Path, problems: list[Problem]) -> None:
+    def __init__(self, path: Path, diagnostics: list[Diagnostic]) -> None:
         self.path = path
-        self.problems = sorted(set(problems))
+        self.diagnostics = sorted(set(diagnostics))
         super().__init__(
-            "\n".join(f"{path}:{p.mark.line}:{p.mark.column}: {p.message}" for p in self.problems)
+            "\n".join(
+                f"{path}:{d.position.line}:{d.position.column}: {d.message}"
+                for d in self.diagnostics
+            )
         )
 
 
 @dataclass
-class Document:
-    """Plain data, and the place of every key and value by its path in the data."""
+class YamlSource:
+    """Plain data, the position of every key and value by its path, and the mistakes found."""
 
     path: Path
     data: Any
-    keys: dict[Place, Mark] = field(default_factory=dict)
-    values: dict[Place, Mark] = field(default_factory=dict)
+    keys: dict[YamlPath, Position] = field(default_factory=dict)
+    values: dict[YamlPath, Position] = field(default_factory=dict)
+    diagnostics: dict[Diagnostic, None] = field(default_factory=dict)
+    """In the order found; a set, as many trials may meet the same mistake."""
 
-    def mark(self, path: Place, *, key: bool = False) -> Mark:
-        """The place of the value (or of its key) at `path`, or of the nearest enclosing one that
-        has a place.
+    def position(self, at: YamlPath, *, key: bool = False) -> Position:
+        """Of the value (or of its key) at this path, or of the nearest enclosing one that has a
+        position.
         """
-        places = self.keys if key else self.values
-        while path and path not in places:
-            path, places = path[:-1], self.values
-        return places.get(path, Mark(1, 1))
+        known = self.keys if key else self.values
+        while at and at not in known:
+            at, known = at[:-1], self.values
+        return known.get(at, Position(1, 1))
+
+    def error(self, at: YamlPath | Position, message: str, *, key: bool = False) -> None:
+        """Note a mistake at a value, or at its key."""
+        position = at if isinstance(at, Position) else self.position(at, key=key)
+        self.diagnostics[Diagnostic(position, message)] = None
+
+    def raise_errors(self) -> None:
+        """SpecError with every mistake noted, if any."""
+        if self.diagnostics:
+            raise SpecError(self.path, list(self.diagnostics))
 
 
 class _Loader(yaml.SafeLoader):
@@ -62,13 +81,9 @@ class _Loader(yaml.SafeLoader):
     """
 
 
+_RETYPED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int")}
 _Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag
-        not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:int")
-    ]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _RETYPED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
@@ -82,71 +97,64 @@ _Loader.add_implicit_resolver(
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
-        r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+        r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$"
+        r"|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
     ),
     list("-+0123456789."),
 )
 
 
-def read(path: Path) -> Document:
+def read(path: Path) -> YamlSource:
     """Parse one YAML file; SpecError for what is no YAML, for duplicate keys and for keys that are
     not text.
     """
+    source = YamlSource(path, None)
     try:
-        text = path.read_text(encoding="utf-8")
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SpecError(path, [Problem(Mark(1, 1), f"cannot be read: {reason}")]) from None
-    try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
+        source.error((), f"cannot be read: {reason}")
     except yaml.MarkedYAMLError as error:
-        where = error.problem_mark or error.context_mark
-        mark = Mark(where.line + 1, where.column + 1) if where else Mark(1, 1)
-        raise SpecError(path, [Problem(mark, f"not valid YAML: {error.problem}")]) from None
+        mark = error.problem_mark or error.context_mark
+        position = Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)
+        source.error(position, f"not valid YAML: {error.problem}")
     except yaml.YAMLError as error:
-        raise SpecError(path, [Problem(Mark(1, 1), f"not valid YAML: {error}")]) from None
-    document = Document(path, None)
-    problems: list[Problem] = []
-    if root is not None:
-        document.data = _build(root, (), loader, document, problems)
-    if problems:
-        raise SpecError(path, problems)
-    return document
+        source.error((), f"not valid YAML: {error}")
+    else:
+        if root is not None:
+            source.data = _build(root, (), loader, source)
+    source.raise_errors()
+    return source
 
 
-def _build(
-    node: yaml.Node, at: Place, loader: _Loader, document: Document, problems: list[Problem]
-) -> Any:
-    mark = Mark(node.start_mark.line + 1, node.start_mark.column + 1)
-    document.values[at] = mark
+def _build(node: yaml.Node, at: YamlPath, loader: _Loader, source: YamlSource) -> Any:
+    source.values[at] = Position(node.start_mark.line + 1, node.start_mark.column + 1)
     if isinstance(node, yaml.SequenceNode):
-        return [
-            _build(item, (*at, i), loader, document, problems) for i, item in enumerate(node.value)
-        ]
-    if not isinstance(node, yaml.MappingNode):
-        try:
-            return loader.construct_object(node)
-        except (yaml.YAMLError, ValueError):
-            problems.append(
-                Problem(mark, f"'{node.value}' is not a value of the type it looks like")
-            )
-            return None
+        return [_build(item, (*at, i), loader, source) for i, item in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        return _build_mapping(node, at, loader, source)
+    try:
+        return loader.construct_object(node)
+    except (yaml.YAMLError, ValueError):
+        source.error(at, f"'{node.value}' is not a value of the type it looks like")
+        return None
+
+
+def _build_mapping(
+    node: yaml.MappingNode, at: YamlPath, loader: _Loader, source: YamlSource
+) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        key_mark = Mark(key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+        position = Position(key_node.start_mark.line + 1, key_node.start_mark.column + 1)
         if not isinstance(key_node, yaml.ScalarNode):
-            problems.append(Problem(key_mark, "a key must be plain text"))
+            source.error(position, "a key must be plain text")
             continue
         key = str(key_node.value)
         if key in mapping:
-            problems.append(
-                Problem(
-                    key_mark,
-                    f"duplicate key '{key}'; first given at line {document.keys[(*at, key)].line}",
-                )
-            )
+            first = source.keys[(*at, key)].line
+            source.error(position, f"duplicate key '{key}'; first given at line {first}")
             continue
-        document.keys[(*at, key)] = key_mark
-        mapping[key] = _build(value_node, (*at, key), loader, document, problems)
+        source.keys[(*at, key)] = position
+        mapping[key] = _build(value_node, (*at, key), loader, source)
     return mapping

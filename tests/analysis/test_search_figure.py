@@ -12,7 +12,7 @@ import pytest
 from analysis import figures
 from analysis.records.load import EXPERIMENT
 from analysis.search import sample_runs, settled
-from launch.spec.load import Metric, Spec
+from launch.spec.load import Spec, TableMetric
 from launch.spec.search import Asha, Dimension, SampleResult, Search
 from tests.support.analysis.samples import rows_spec
 
@@ -34,7 +34,7 @@ def search_spec() -> Spec:
     spec = replace(
         rows_spec(),
         path=Path("experiments/hunt.yaml"),
-        metric=Metric(select="last"),
+        metric=TableMetric(select="last"),
         claims=(),
         figures=(),
     )

@@ -10,8 +10,9 @@ import pytest
 from launch.backends.local import backend as local
 from launch.backends.ray.cluster import Slots, divide_among_groups
 from launch.errors import UsageError
-from launch.runs.resources import ONE, Resources, keep, wanted
+from launch.runs.resources import keep, wanted
 from launch.spec.load import SpecError, load_spec
+from launch.spec.resources import ONE, Resources
 from tests.support.trials import ROOT
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from launch.spec.load import SpecError, load_spec, with_winner
 from launch.spec.search import Dimension, SampleResult, winner
+from rm.metrics import METRICS
 
 SEARCH = """
     # a small search
@@ -151,13 +152,19 @@ def test_the_winner_is_the_best_finished_sample_once_all_are_decided(write):
         return [SampleResult(sample, *end) for sample, end in zip(samples, ends, strict=False)]
 
     finished = [("finished", 8, 5.0, 0.3), ("finished", 8, 4.0, 0.3), ("finished", 8, 4.0, 0.2)]
-    assert winner(tried(*finished), 4) is None, "one of four is not decided"
-    assert winner([*tried(*finished), SampleResult(samples[3], "undecided")], 4) is None
-    assert winner(tried(*finished, ("stopped", 2, 1.0, 0.1)), 4).sample.number == 3, (
-        "a stopped one never wins"
+    assert winner(tried(*finished), 4, METRICS["top1_error"]) is None, "one of four is not decided"
+    assert (
+        winner(
+            [*tried(*finished), SampleResult(samples[3], "undecided")], 4, METRICS["top1_error"]
+        )
+        is None
     )
-    assert winner(tried(*finished[:2], ("failed",)), 3).sample.number == 2
-    assert winner(tried(("failed",), ("stopped", 2, 1.0, 0.1)), 2) is None
+    assert (
+        winner(tried(*finished, ("stopped", 2, 1.0, 0.1)), 4, METRICS["top1_error"]).sample.number
+        == 3
+    ), "a stopped one never wins"
+    assert winner(tried(*finished[:2], ("failed",)), 3, METRICS["top1_error"]).sample.number == 2
+    assert winner(tried(("failed",), ("stopped", 2, 1.0, 0.1)), 2, METRICS["top1_error"]) is None
 
 
 @pytest.mark.parametrize(
@@ -165,14 +172,13 @@ def test_the_winner_is_the_best_finished_sample_once_all_are_decided(write):
     [
         ({"samples: 6": "sample: 6"}, "17:3: a search has no 'sample'; did you mean 'samples'?"),
         ({"  samples: 6\n": ""}, "12:1: a search needs 'samples'"),
-        ({"samples: 6": "samples: 0"}, "17:12: search.samples: should be greater than or equal to "
-                                       "1, found 0"),
+        ({"samples: 6": "samples: 0"}, "17:12: search.samples: must satisfy samples >= 1, found 0"),
         ({"held_out: "
           "100": "held_out: "
-                 "many"}, "16:13: search.held_out: must be a valid integer, found 'many'"),
+                 "many"}, "16:13: search.held_out: must be a whole number, found 'many'"),
         ({"seed: 3\n": "metric: "
-                       "accuracy\n"}, "18:11: search.metric: must be 'top1_error', 'top5_error' "
-                                      "or 'loss'"),
+                       "accuracy\n"}, "18:11: search.metric: unknown metric 'accuracy'; did you "
+                                      "mean 'top5_accuracy'"),
         ({"seed: 3\n": "algorithm: "
                        "optuma\n"}, "18:14: search.algorithm: must be 'random' or 'optuna'"),
         ({"name: asha": "name: asah"}, "19:21: unknown scheduler 'asah'; did you mean 'asha'?"),
@@ -180,12 +186,13 @@ def test_the_winner_is_the_best_finished_sample_once_all_are_decided(write):
           "reduction_factor: 2}": "scheduler: fifo"}, "19:14: unknown scheduler 'fifo'"),
         (
             {"name: asha, grace_epochs: 2": "name: median"},
-            "19:29: scheduler 'median' has no option 'reduction_factor'; valid: grace_epochs, "
+            "19:29: scheduler 'median' has no 'reduction_factor'; valid: grace_epochs, "
             "least_samples",
         ),
         ({"grace_epochs: 2": "grace_epochs: 9"}, "19:41: grace_epochs must be at most the trial's "
                                                  "epochs, 8, found 9"),
-        ({"reduction_factor: 2": "reduction_factor: 1"}, "19:62: search.scheduler.reduction_factor: should be greater than 1"),
+        ({"reduction_factor: 2": "reduction_factor: 1"}, "19:62: search.scheduler.reduction_factor: must "
+         "satisfy reduction_factor > 1"),
         ({"method.alpha: "
           "{uniform": "method.alhpa: "
                       "{uniform"}, "14:5: method 'recursive_mix' has no option 'alhpa'"),
@@ -240,7 +247,7 @@ def test_mistakes_are_located(write, replace, expected):
     if expected is None:  # a mistake in a profile's numbers shows when that profile is asked for
         with pytest.raises(
             SpecError,
-            match=r"24:58: search\.samples: should be greater than or equal to 1, found 0",
+            match=r"24:58: search\.samples: must satisfy samples >= 1, found 0",
         ):
             load_spec(path, "smoke")
         return

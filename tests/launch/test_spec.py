@@ -97,8 +97,8 @@ def test_five_different_mistakes_at_once(write_spec):
         }
     )
     assert mistakes(path) == [
-        "2:1: 'title' is required",
-        "2:1: unknown key 'titel'; did you mean 'title'?",
+        "2:1: a spec has no 'titel'; did you mean 'title'?",
+        "2:1: a spec needs 'title'",
         "7:19: train.epochs: must be a whole number, found 'two'",
         "8:30: optimizer.lr: must satisfy lr > 0, found -1",
         "12:15: unknown method 'cutmx'; did you mean 'cutmix'?",
@@ -118,7 +118,7 @@ def test_five_different_mistakes_at_once(write_spec):
             {"seeds: [0, 1]": "seeds: [0, 1]\nseeds: [2]"},
             "4:1: duplicate key 'seeds'; first given at line 3",
         ),
-        ({"axes:": "axis:"}, "10:1: unknown key 'axis'; did you mean 'axes'?"),
+        ({"axes:": "axis:"}, "10:1: a spec has no 'axis'; did you mean 'axes'?"),
         (
             {"backbone: {name: resnet8, width: 8}": "backbone: resnet9000"},
             "6:13: unknown backbone 'resnet9000'",
@@ -146,7 +146,7 @@ def test_five_different_mistakes_at_once(write_spec):
         ({"method:": "method: {"}, "not valid YAML"),
         (
             {'title: "Two methods on a few digits"': "margin: -1"},
-            "2:9: margin: should be greater than or equal to 0, found -1",
+            "2:9: margin: must satisfy margin >= 0, found -1",
         ),
     ],
 )

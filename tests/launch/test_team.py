@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from launch.runs.resources import Resources, keep
+from launch.runs.resources import keep
 from launch.runs.rundir import RunDir
+from launch.spec.resources import Resources
 from launch.worker import process_group, worker
 from launch.worker.process_group import WorkerLost, combine
 from tests.support.trials import write_trial

@@ -11,8 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from launch.paths import ROOT
-from launch.spec.settings import reason
-from launch.spec.yaml_source import Document, Place, Problem, SpecError, read
+from launch.spec.yaml_source import Diagnostic, SpecError, YamlPath, read
 from rm.registry import suggestion
 
 DEFAULT_FILE = ROOT / "launch" / "site.yaml"
@@ -46,8 +45,8 @@ does.
 class SiteError(SpecError):
     """All mistakes of the site file, and of `--slurm`."""
 
-    def __init__(self, path: Path, problems: list[Problem], overrides: list[str]) -> None:
-        super().__init__(path, problems)
+    def __init__(self, path: Path, diagnostics: list[Diagnostic], overrides: list[str]) -> None:
+        super().__init__(path, diagnostics)
         self.args = ("\n".join([*filter(None, [str(self)]), *overrides]),)
 
 
@@ -126,39 +125,34 @@ def load_site(path: Path | None, overrides: Sequence[str] = ()) -> Site:
     ...` in the overrides.
     """
     file = path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
-    problems: list[Problem] = []
-    written = _from_file(file, problems) if file else {}
+    diagnostics: list[Diagnostic] = []
+    written = _from_file(file, diagnostics) if file else {}
     complaints: list[str] = []
     given = _from_overrides(overrides, complaints)
-    if not problems and not complaints:
+    if not diagnostics and not complaints:
         sbatch = {**written.get("sbatch", {}), **given.get("sbatch", {})}
         return Site.model_validate({**written, **given, "sbatch": sbatch})
-    raise SiteError(file or DEFAULT_FILE, problems, complaints)
+    raise SiteError(file or DEFAULT_FILE, diagnostics, complaints)
 
 
-def _from_file(file: Path, problems: list[Problem]) -> dict[str, Any]:
+def _from_file(file: Path, diagnostics: list[Diagnostic]) -> dict[str, Any]:
     try:
-        document = read(file)
+        source = read(file)
     except SpecError as error:
-        problems.extend(error.problems)
+        diagnostics.extend(error.diagnostics)
         return {}
-    data = document.data if document.data is not None else {}
+    data = source.data if source.data is not None else {}
     if not isinstance(data, dict):
-        problems.append(
-            Problem(document.mark(()), f"a site file is a mapping of settings; found {data!r}")
-        )
-        return {}
+        source.error((), f"a site file is a mapping of settings; found {data!r}")
+        data = {}
     for detail in _mistakes(data):
-        problems.append(_in_file(document, detail))
+        about_key = detail["type"] == "extra_forbidden" or "[key]" in detail["loc"]
+        source.error(_place(detail), _complaint(detail), key=about_key)
+    diagnostics.extend(source.diagnostics)
     return data
 
 
-def _in_file(document: Document, detail: ErrorDetails) -> Problem:
-    about_key = detail["type"] == "extra_forbidden" or "[key]" in detail["loc"]
-    return Problem(document.mark(_place(detail), key=about_key), _complaint(detail))
-
-
-def _place(detail: ErrorDetails) -> Place:
+def _place(detail: ErrorDetails) -> YamlPath:
     """Where pydantic sees a mistake, without its names for the members of a union."""
     return tuple(part for part in detail["loc"] if part not in ("str", "int", "bool", "[key]"))
 
@@ -168,7 +162,20 @@ def _complaint(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         return f"unknown setting '{at[-1]}'{suggestion(str(at[-1]), Site.model_fields)}"
     found = "" if "[key]" in detail["loc"] else f", found {detail['input']!r}"
-    return f"{'.'.join(str(part) for part in at)}: {reason(detail)}{found}"
+    return f"{'.'.join(str(part) for part in at)}: {_reason(detail)}{found}"
+
+
+def _reason(detail: ErrorDetails) -> str:
+    """What would have been valid, in one phrase."""
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    if detail["type"] == "literal_error":
+        return f"must be {detail['ctx']['expected']}"
+    return (
+        detail["msg"]
+        .replace("Input should be a valid", "must be a valid")
+        .replace("Input should", "should")
+    )
 
 
 def _mistakes(data: Mapping[str, Any]) -> list[ErrorDetails]:

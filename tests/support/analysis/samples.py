@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.records.load import COLUMNS
-from launch.spec.load import Cell, Claim, FigureSpec, Metric, Paper, Spec
+from launch.spec.load import Cell, Claim, FigureSpec, Paper, Spec, TableMetric
 from launch.spec.trial import Trial
 
 METHODS = {
@@ -54,7 +54,7 @@ def grid_spec(profile: str | None = None, seeds: tuple[int, ...] = (0, 1, 2)) ->
     return Spec(
         Path("experiments/grid.yaml"), "Table 3: CIFAR-100 & "
                                        "<friends>", Paper(key="yang2022recursivemix", table="3"),
-        Metric(name="top1_error", select="best"), 0.3, seeds, profile, ("smoke",), ("backbone", "method"), tuple(cells), claims, (),
+        TableMetric(name="top1_error", select="best"), 0.3, seeds, profile, ("smoke",), ("backbone", "method"), tuple(cells), claims, (),
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def rows_spec() -> Spec:
     }
     return Spec(
         Path("experiments/rows.yaml"), "Quickstart: handwritten "
-                                       "digits", None, Metric(name="top1_error", select="last"), 0.3,
+                                       "digits", None, TableMetric(name="top1_error", select="last"), 0.3,
         (0, 1, 2), None, (), ("row",), cells, claims, (FigureSpec("alpha", "sweep", options),),
     )  # fmt: skip
 

@@ -1,0 +1,323 @@
+"""`init` in a spec: the trial, or the file, whose weights a trial starts from.
+
+    init: {from: table5, row: "ResNet-50 · Baseline"}     # part, weights, seed, profile
+    init: {file: resnet50-0676ba61.pth, sha256: 0676ba61...}
+    init: {trial: {dataset: ..., method: ...}}            # written here, for what no table shows
+    init: none
+
+It resolves to the id of the other trial, or to the file's sha256; labels and paths are no part of
+a trial's identity.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from launch.paths import ROOT, data_dir
+from launch.spec.resolver import Resolver
+from launch.spec.settings import INIT_KINDS, Setting, Settings, SettingsLayer, read_settings
+from launch.spec.spec import Cell, Parent, Spec
+from launch.spec.trial import Trial
+from launch.spec.yaml_source import Position, SpecError
+from rm import registry
+from rm.registry import suggestion
+
+EXPERIMENTS = ROOT / "experiments"
+_KEYS = {
+    "from": ("from", "row", "profile", "seed", "part", "weights"),
+    "trial": ("trial", "seed", "part", "weights"),
+    "file": ("file", "sha256", "part"),
+}
+_REQUIRED = {"from": ("row",), "trial": (), "file": ("sha256",)}
+
+
+class Start(NamedTuple):
+    """What one trial starts from, as its values have it, and the trial that leaves it, if one
+    does.
+    """
+
+    values: Mapping[str, Any]
+    parent: Parent | None
+
+
+class Table(Protocol):
+    """Cells that a row can be looked for in: those of another spec, or of this one, where each is
+    resolved when it is asked for; `resolving` are those that are so at the moment.
+    """
+
+    resolving: list[int]
+
+    def labels(self) -> Sequence[tuple[str, ...]]: ...
+    def cell(self, number: int) -> Cell | None: ...
+
+
+class SpecTable:
+    """The cells of a resolved spec."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.resolving: list[int] = []
+
+    def labels(self) -> Sequence[tuple[str, ...]]:
+        return [cell.labels for cell in self.spec.cells]
+
+    def cell(self, number: int) -> Cell | None:
+        return self.spec.cells[number]
+
+
+class _Wrong(Exception):
+    """Ends the reading of one `init`; a mistake at this position."""
+
+    def __init__(self, position: Position, message: str) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class InitReader:
+    """Resolves the `init` of a spec's trials.
+
+    own      the cells of this spec
+    profile  of this spec, as it is read now
+    load     another spec, by its file and profile
+    nested   the layer of a nested trial: on top of the spec's `trial`, below its profile
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        own: Table,
+        profile: str | None,
+        load: Callable[[Path, str | None], Spec],
+        nested: Callable[[SettingsLayer], SettingsLayer],
+    ) -> None:
+        self.resolver, self.source = resolver, resolver.source
+        self.own, self.profile, self.load, self.nested = own, profile, load, nested
+        self._known: dict[tuple[Any, ...], list[Start] | None] = {}
+        self._kept: list[Any] = []
+        """What the `id()`s in `_known` are of."""
+
+    def starts(
+        self, settings: Settings, values: Mapping[str, Any], seeds: Sequence[int], row: str
+    ) -> list[Start] | None:
+        """For each seed of a trial of these values; empty where it starts from random weights,
+        None where something is wrong.
+
+        row   how its cell is called
+        """
+        given = {option: s for (section, option), s in settings.items() if section == "init"}
+        if not given or "none" in given or set(given) == {"profile"}:
+            return []
+        key = (*(id(s) for s in given.values()), id(values.get("backbone")), *seeds)
+        if key not in self._known:
+            self._kept.append((given, values))
+            try:
+                self._known[key] = self._starts(given, values, seeds, row)
+            except _Wrong as error:
+                self.source.error(error.position, str(error))
+                self._known[key] = None
+        return self._known[key]
+
+    def _starts(
+        self,
+        given: Mapping[str, Setting],
+        values: Mapping[str, Any],
+        seeds: Sequence[int],
+        row: str,
+    ) -> list[Start] | None:
+        kinds = [kind for kind in INIT_KINDS if kind in given]
+        position = min(setting.key for setting in given.values())
+        if len(kinds) != 1:
+            message = "init has one of 'from' (with 'row'), 'file' (with 'sha256') and 'trial'"
+            raise _Wrong(position, message)
+        options = self._options(kinds[0], given)
+        if options is None:
+            return None
+        if kinds[0] == "file":
+            return self._file(given, options, len(seeds))
+        by = {"part": options["part"], "weights": options.get("weights", "last")}
+        cell, spec = None, None
+        if kinds[0] == "trial":
+            cell = self._nested_cell(given["trial"], self._wanted_seeds(given, seeds), row)
+        else:
+            table = self._table(given)
+            spec = table.spec if isinstance(table, SpecTable) else None
+            cell = self._find(table, given, values, by["part"])
+        if cell is None or not self._fits(cell, values, given[kinds[0]], by):
+            return None
+        return self._by_seed(cell, spec, given, seeds, by)
+
+    def _options(self, kind: str, given: Mapping[str, Setting]) -> dict[str, Any] | None:
+        """Check the keys and those values that end in the trial; None where one is wrong."""
+        before = len(self.source.diagnostics)
+        for option, setting in given.items():
+            if option not in _KEYS[kind] and option != "profile":
+                message = f"init with '{kind}' has no '{option}'{suggestion(option, _KEYS[kind])}"
+                self.source.error(setting.key, message)
+        for option in _REQUIRED[kind]:
+            if option not in given:
+                message = f"init with '{kind}' needs '{option}'"
+                self.source.error(given[kind].position, message)
+        kept = ("part", "weights", "file", "sha256")
+        plain = {option: s.value for option, s in given.items() if option in kept}
+        options, wrong = registry.check("init", plain)
+        for violation in wrong:
+            place = given[violation.option].position if violation.option else given[kind].position
+            self.source.error(place, violation.message)
+        seed = given.get("seed")
+        if seed and seed.value != "same" and (type(seed.value) is not int or seed.value < 0):
+            message = f"init.seed must be 'same' or a whole number >= 0, found {seed.value!r}"
+            self.source.error(seed.position, message)
+        return options if len(self.source.diagnostics) == before else None
+
+    def _file(
+        self, given: Mapping[str, Setting], options: dict[str, Any], count: int
+    ) -> list[Start] | None:
+        path = weights_path(options["file"])
+        if path.exists() and (found := digest(path, path.stat().st_mtime_ns)) != options["sha256"]:
+            message = f"{path} has sha256 {found}, not {options['sha256']}"
+            raise _Wrong(given["sha256"].position, message)
+        return [Start(options, None)] * count
+
+    def _table(self, given: Mapping[str, Setting]) -> Table:
+        """Where the row is: this spec, or the one named."""
+        name, profile = given["from"].value, given.get("profile")
+        if not isinstance(name, str):
+            raise _Wrong(given["from"].position, f"init.from is a spec, found {name!r}")
+        if name == self.source.path.stem and (not profile or profile.value == self.profile):
+            return self.own
+        path = find_spec(name, self.source.path.parent)
+        if path is None:
+            valid = suggestion(name, known_specs(self.source.path.parent))
+            raise _Wrong(given["from"].position, f"no spec '{name}'{valid}")
+        try:
+            return SpecTable(self.load(path, profile.value if profile else None))
+        except SpecError as error:
+            first, *more = str(error).splitlines()
+            rest = f" (and {len(more)} more)" if more else ""
+            message = f"{name} cannot be started from: {first}{rest}"
+            raise _Wrong(given["from"].position, message) from None
+
+    def _find(
+        self, table: Table, given: Mapping[str, Setting], values: Mapping[str, Any], part: str
+    ) -> Cell | None:
+        """The one cell that `row` names: by all of its labels, or by some of them where no other
+        has these and the backbone of the trial that starts from it.
+        """
+        row, position = given["row"].value, given["row"].position
+        labels = table.labels()
+        numbers = [i for i, cell in enumerate(labels) if " · ".join(cell) == row]
+        if not numbers:
+            words = str(row).split(" · ")
+            numbers = [i for i, cell in enumerate(labels) if all(w in cell for w in words)]
+        if not numbers:
+            valid = suggestion(str(row), [" · ".join(cell) for cell in labels])
+            raise _Wrong(position, f"no row '{row}' in {given['from'].value}{valid}")
+        if circle := [labels[i] for i in numbers if i in table.resolving]:
+            raise _Wrong(position, f"cycle: row '{' · '.join(circle[0])}' starts from itself")
+        cells = [cell for cell in map(table.cell, numbers) if cell is not None]
+        if len(cells) > 1 and part == "backbone":
+            same = [c for c in cells if c.trials[0].values["backbone"] == values["backbone"]]
+            cells = same or cells[:1]
+        if len(cells) > 1:
+            several = "; ".join(cell.row for cell in cells[:5])
+            message = f"'{row}' matches several rows of {given['from'].value}: {several}"
+            raise _Wrong(position, message)
+        return cells[0] if cells else None  # what is wrong with it was noted there
+
+    def _nested_cell(self, setting: Setting, seeds: Sequence[int], row: str) -> Cell | None:
+        layer = read_settings(self.source, setting.at, setting.value)
+        layer = self.nested(layer)
+        values = self.resolver.values(layer.settings, setting.at)
+        if values is None:
+            return None
+        starts = self.starts(layer.settings, values, seeds, f"init of {row}")
+        if starts is None:
+            return None
+        inits = [start.values for start in starts]
+        trials = Trial.for_seeds(values, seeds, {}, inits)
+        parents = unique_parents(starts)
+        return Cell((f"init of {row}",), None, trials, layer.assumed, parents=parents)
+
+    def _wanted_seeds(self, given: Mapping[str, Setting], seeds: Sequence[int]) -> Sequence[int]:
+        seed = given.get("seed")
+        return seeds if seed is None or seed.value == "same" else (seed.value,)
+
+    def _fits(
+        self, cell: Cell, values: Mapping[str, Any], setting: Setting, by: Mapping[str, str]
+    ) -> bool:
+        """Whether a trial of `values` can start from the trials of a cell."""
+        other, message = cell.trials[0].values, None
+        if "probe" in other:
+            message = f"'{cell.row}' is a measurement (probe '{other['probe']['name']}')"
+            message += ", which leaves no weights"
+        elif by["part"] == "backbone" and other["backbone"] != values["backbone"]:
+            theirs, ours = (_describe(v["backbone"]) for v in (other, values))
+            message = f"'{cell.row}' has backbone {theirs}, but this trial {ours}"
+        elif by["weights"] == "best" and not other["train"].get("keep_best"):
+            message = f"'{cell.row}' keeps no best weights: set train.keep_best: true there "
+            message += "(no id changes), or start from weights: last"
+        if message is not None:
+            self.source.error(setting.position, message)
+        return message is None
+
+    def _by_seed(
+        self,
+        cell: Cell,
+        spec: Spec | None,
+        given: Mapping[str, Setting],
+        seeds: Sequence[int],
+        by: Mapping[str, str],
+    ) -> list[Start] | None:
+        """For each seed the parent of the same seed, or the only one, or that of `seed: N`."""
+        trials, starts = {trial.seed: trial for trial in cell.trials}, []
+        fixed = self._wanted_seeds(given, ()) or None
+        for seed in seeds:
+            wanted = fixed[0] if fixed else seed
+            trial = trials.get(wanted)
+            if trial is None and fixed is None and len(trials) == 1:
+                trial = cell.trials[0]
+            if trial is None:
+                place = given.get("seed") or given.get("row") or given["trial"]
+                known = ", ".join(map(str, trials))
+                message = f"'{cell.row}' has no trial of seed {wanted}; its seeds: {known}"
+                raise _Wrong(place.position, message)
+            starts.append(Start({"trial": trial.id, **by}, Parent(spec, cell, trial)))
+        return starts
+
+
+def unique_parents(starts: Sequence[Start]) -> tuple[Parent, ...]:
+    """The trials that these start from, each once."""
+    found = {s.parent.trial.id: s.parent for s in starts if s.parent is not None}
+    return tuple(found.values())
+
+
+def weights_path(file: str) -> Path:
+    """Where weights of this name are looked for: $RM_DATA_DIR/weights, or as given if absolute."""
+    return data_dir() / "weights" / Path(file).expanduser()
+
+
+@cache
+def digest(path: Path, changed: int) -> str:
+    """The sha256 of a file, read once for each time that it was `changed`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_spec(name: str, folder: Path) -> Path | None:
+    """The file of the spec called `name`, beside another one or in experiments/."""
+    for place in (folder, EXPERIMENTS):
+        if (path := place / f"{name}.yaml").exists():
+            return path
+    return next(iter(sorted(EXPERIMENTS.rglob(f"{Path(name).name}.yaml"))), None)
+
+
+def known_specs(folder: Path) -> list[str]:
+    """What `find_spec` finds."""
+    return sorted({p.stem for p in (*folder.glob("*.yaml"), *EXPERIMENTS.rglob("*.yaml"))})
+
+
+def _describe(backbone: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{k} {v}" for k, v in backbone.items() if k != "name")
+    return f"'{backbone['name']}'{f' ({options})' if options else ''}"

@@ -1,0 +1,93 @@
+"""The axes of a table, or its rows: what each label sets, and what else it has of its own."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from launch.spec.resources import Located, Resources, read_resources
+from launch.spec.settings import SettingsLayer, read_setting, read_settings
+from launch.spec.yaml_source import YamlPath, YamlSource
+from rm.registry import TRIAL_SECTIONS
+
+
+class RowOverrides(NamedTuple):
+    """What a profile, a row or a labelled group of settings has of its own beside its settings."""
+
+    seeds: list[int] | None = None
+    resources: Located[Resources] | None = None
+
+
+class Choice(NamedTuple):
+    """One value of an axis, or one row."""
+
+    label: str
+    layer: SettingsLayer
+    overrides: RowOverrides
+
+
+def read_overrides(source: YamlSource, at: YamlPath, data: Mapping[str, Any]) -> RowOverrides:
+    """`seeds` and `resources` of the mapping at `at`."""
+    resources = read_resources(source, at, data)
+    seeds = data.get("seeds")
+    if seeds is not None and not is_seeds(seeds):
+        source.error((*at, "seeds"), f"seeds must be a list of whole numbers, found {seeds!r}")
+        seeds = None
+    return RowOverrides(seeds, resources)
+
+
+def is_seeds(seeds: Any) -> bool:
+    """Whether they are at least one whole number from 0 on."""
+    return (
+        isinstance(seeds, list) and bool(seeds) and all(type(s) is int and s >= 0 for s in seeds)
+    )
+
+
+def read_axes(source: YamlSource, axes: Mapping[str, Any]) -> list[list[Choice]]:
+    """For each axis its choices."""
+    return [_axis(source, axis, data) for axis, data in axes.items()]
+
+
+def _axis(source: YamlSource, axis: str, data: Any) -> list[Choice]:
+    at: YamlPath = ("axes", axis)
+    if not isinstance(data, dict | list):
+        message = f"axis '{axis}' is a mapping label: choice, or a list of choices; found {data!r}"
+        source.error(at, message)
+        return []
+    if not data:
+        source.error(at, f"axis '{axis}' has no values")
+    if isinstance(data, dict):
+        items = [(label, value, (*at, label)) for label, value in data.items()]
+    else:
+        items = [(str(value), value, (*at, i)) for i, value in enumerate(data)]
+    choices = []
+    for label, value, place in items:
+        layer, overrides = SettingsLayer({}, {}), RowOverrides()
+        if axis.partition(".")[0] in TRIAL_SECTIONS:
+            read_setting(source, axis, value, place, layer)
+        else:
+            layer = read_settings(source, place, value, skip=RowOverrides._fields)
+            if isinstance(value, dict):
+                overrides = read_overrides(source, place, value)
+        choices.append(Choice(label, layer, overrides))
+    return choices
+
+
+def read_rows(source: YamlSource, rows: list[Any], reserved: str | None) -> list[Choice]:
+    """The rows of a spec that is written line by line.
+
+    reserved   a label that no row may have
+    """
+    choices: list[Choice] = []
+    for i, row in enumerate(rows):
+        at: YamlPath = ("rows", i)
+        label = row.get("row") if isinstance(row, dict) else None
+        if not isinstance(label, str):
+            source.error(at, "every row needs its label: {row: ..., method: ...}")
+        elif label == reserved:
+            source.error((*at, "row"), f"the row '{label}' is the search's own")
+        elif any(label == other.label for other in choices):
+            source.error((*at, "row"), f"a row labelled '{label}' is there already")
+        if isinstance(row, dict):
+            skip = ("row", "published", *RowOverrides._fields)
+            layer = read_settings(source, at, row, skip)
+            choices.append(Choice(str(label), layer, read_overrides(source, at, row)))
+    return choices
