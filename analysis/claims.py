@@ -1,10 +1,11 @@
-"""Tests of what a paper claims of its own numbers: "A < B", paired by seed, and "A, B, C within
-w"; Holm over a table.
+"""Tests of what a paper claims of its own numbers: "A < B", "A > B by 0.5", both paired by seed,
+and "A, B, C within w"; Holm over a table.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from scipy.special import stdtr
@@ -14,7 +15,7 @@ from analysis.compare import ALPHA, ROUNDING, Estimate, join, std_of, tost
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A test of "left is smaller than right", or of "no two differ by more than within".
+    """A test of "left is smaller (larger) than right", or of "no two differ by more than within".
 
     difference is the mean of left - right over the shared seeds, for a range the widest such mean
     without its sign; p and p_opposite are the paired one-sided p-values of the claim and of its
@@ -33,22 +34,29 @@ class ClaimResult:
     reason: str = ""
 
 
-def test_claim(left: Mapping[int, float], right: Mapping[int, float]) -> ClaimResult:
-    """Test that left is smaller than right, each given as {seed: value}.
+def order_test(
+    left: Mapping[int, float],
+    right: Mapping[int, float],
+    sign: Literal["<", ">"] = "<",
+    by: float = 0.0,
+) -> ClaimResult:
+    """Test that left is smaller (or, with `>`, larger) than right by at least `by`, each given as
+    {seed: value}. Which of both is better does not matter here: a claim is arithmetic.
 
-    Paired one-sided t-test over the shared seeds: t = mean(d)/(std(d)/√n), d = left - right, n - 1
-    degrees of freedom. Where all differences are equal there is no t; the sign test's p = 2^-n
-    stands in (1 if they are all zero).
+    Paired one-sided t-test over the shared seeds: t = (mean(d) + by)/(std(d)/√n), n - 1 degrees of
+    freedom, where d = left - right for `<` and right - left for `>`. Where all differences are
+    equal there is no t; the sign test's p = 2^-n stands in (1 if d is exactly -by).
 
-    holds      p < 0.05, and the sign is the claim's
+    holds      p < 0.05
     reversed   the opposite one-sided p < 0.05
     undecided  neither
     missing    fewer than two shared seeds
     """
+    way = 1.0 if sign == "<" else -1.0
     shared = sorted(left.keys() & right.keys())
-    differences = [left[seed] - right[seed] for seed in shared]
+    differences = [way * (left[seed] - right[seed]) for seed in shared]
     if len(shared) < 2:
-        mean = float(np.mean(differences)) if differences else None
+        mean = way * float(np.mean(differences)) if differences else None
         count = f"{len(shared) or 'no'} seed{'s' if len(shared) != 1 else ''}"
         return ClaimResult(
             "missing", len(shared), mean, reason=f"{count} in common, a paired test needs two"
@@ -56,20 +64,22 @@ def test_claim(left: Mapping[int, float], right: Mapping[int, float]) -> ClaimRe
     scale = max(abs(value) for side in (left, right) for value in side.values())
     mean, std = float(np.mean(differences)), std_of(differences, scale)
     if std:
-        t = mean / (std / math.sqrt(len(shared)))
+        t = (mean + by) / (std / math.sqrt(len(shared)))
         p, p_opposite = float(stdtr(len(shared) - 1, t)), float(stdtr(len(shared) - 1, -t))
         reason = ""
     else:
-        p, p_opposite = _sign_test(mean, len(shared), scale)
+        p, p_opposite = _sign_test(mean + by, len(shared), scale)
         reason = "all differences are equal: p is the sign test's"
-    welch_p = welch(list(left.values()), list(right.values()))
-    result = ClaimResult(
-        "undecided", len(shared), mean, p, p_opposite, welch_p, p, p_opposite, reason
-    )
-    return replace(result, word=_claim_word(p, p_opposite))
+    word = _claim_word(p, p_opposite)
+    if by and word == "reversed" and mean < 0:
+        reason = join(reason, f"in the claimed direction, but by less than {by:g}")
+    smaller, larger = (list(side.values()) for side in (left, right)[:: int(way)])
+    welch_p = welch(smaller, larger, by)
+    mean *= way
+    return ClaimResult(word, len(shared), mean, p, p_opposite, welch_p, p, p_opposite, reason)
 
 
-def test_range(cells: Sequence[Mapping[int, float]], within: float) -> ClaimResult:
+def range_test(cells: Sequence[Mapping[int, float]], within: float) -> ClaimResult:
     """Test that no two of these cells, each {seed: value}, differ by more than `within`.
 
     Each pair has a paired equivalence test (TOST, as `compare.tost`) of its mean difference
@@ -121,11 +131,11 @@ def _t(within: float, mean: float, std: float, n: int) -> float:
     return (within - abs(mean)) / (std / math.sqrt(n))
 
 
-def welch(left: Sequence[float], right: Sequence[float]) -> float | None:
-    """One-sided p-value of Welch's t-test that left has the smaller mean.
+def welch(left: Sequence[float], right: Sequence[float], by: float = 0.0) -> float | None:
+    """One-sided p-value of Welch's t-test that left has the smaller mean, by at least `by`.
 
     None without any spread, or with one value on a side.
-    t = (m1 - m2)/√(v1 + v2) with v = std²/n; degrees of freedom (v1 + v2)²/(v1²/(n1-1) +
+    t = (m1 - m2 + by)/√(v1 + v2) with v = std²/n; degrees of freedom (v1 + v2)²/(v1²/(n1-1) +
     v2²/(n2-1))  (Welch 1947, Biometrika 34:28, with Satterthwaite's degrees of freedom).
     """
     if len(left) < 2 or len(right) < 2:
@@ -134,7 +144,8 @@ def welch(left: Sequence[float], right: Sequence[float]) -> float | None:
     if v1 + v2 == 0:
         return None
     degrees = (v1 + v2) ** 2 / (v1**2 / (len(left) - 1) + v2**2 / (len(right) - 1))
-    return float(stdtr(degrees, (np.mean(left) - np.mean(right)) / math.sqrt(v1 + v2)))
+    t = (np.mean(left) - np.mean(right) + by) / math.sqrt(v1 + v2)
+    return float(stdtr(degrees, t))
 
 
 def holm(results: Sequence[ClaimResult]) -> list[ClaimResult]:

@@ -9,27 +9,27 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from analysis.page.html import Drawing
+from analysis.page.view import Drawing
+from launch.spec import figures as signatures
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.results import Table
 
-Artifacts = Callable[[str, str], bytes | None]
 CURVES = "learning_curves"
 FOLDER = Path(__file__).parent
 
 
-class PlateError(Exception):
+class FigureRefused(Exception):
     """A figure that a spec asks for cannot be drawn; the message says which and why."""
 
 
 @dataclass(frozen=True)
-class Plate:
-    """A figure for the page, and the files that it is to be written to; none where they lie there
+class RenderedFigure:
+    """A figure for the page, and the files that it is to be written to; none where they are there
     already.
     """
 
@@ -38,77 +38,88 @@ class Plate:
     contents: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def draw_plates(
-    table: "Table",
-    curves: Callable[[str], "pd.DataFrame"],
-    folder: Path,
-    *,
-    with_curves: bool,
-    artifacts: Artifacts = lambda run_id, name: None,
-) -> list[Plate]:
+class Sources(NamedTuple):
+    """Where a figure's data come from beside the records: curves(metric), artifacts(run, name)."""
+
+    curves: Callable[[str], "pd.DataFrame"]
+    artifacts: Callable[[str, str], bytes | None]
+
+
+def render_figures(
+    table: "Table", sources: Sources, folder: Path, *, with_curves: bool
+) -> list[RenderedFigure]:
     """Every figure that the spec names and, `with_curves`, its learning curves if it does not name
     them and has some.
     """
     wanted: list[tuple[str, str, dict[str, Any]]] = [
-        (f.name, f.draw, dict(f.options)) for f in table.spec.figures
+        (figure.name, figure.draw, dict(figure.options)) for figure in table.spec.figures
     ]
-    metric = f"test_{table.spec.metric.name}"
-    if with_curves and CURVES not in [draw for _, draw, _ in wanted] and len(curves(metric)):
+    metric = f"test_{table.metric.name}"
+    is_named = CURVES in [draw for _, draw, _ in wanted]
+    if with_curves and not is_named and len(sources.curves(metric)):
         wanted.append((CURVES, CURVES, {"metric": metric}))
-    return [_plate(table, curves, artifacts, folder, *one) for one in wanted]
+    return [_render(table, sources, folder, *one) for one in wanted]
 
 
-def write_plate(plate: Plate, folder: Path, slug: str) -> list[Path]:
+def write_figure(figure: RenderedFigure, folder: Path, slug: str) -> list[Path]:
     """Write what is new of a figure; returns the paths of all its files."""
-    for name, content in plate.contents.items():
+    for name, content in figure.contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    if plate.contents:
-        note = _note(folder, slug, plate.drawing.name)
+    if figure.contents:
+        note = _note(folder, slug, figure.drawing.name)
         note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps({"key": plate.key, **vars(plate.drawing)}), encoding="utf-8")
-    return [folder / name for name in plate.drawing.files]
+        note.write_text(json.dumps({"key": figure.key, **vars(figure.drawing)}), encoding="utf-8")
+    return [folder / name for name in figure.drawing.files]
 
 
-def _plate(
+def _render(
     table: "Table",
-    curves: Callable[[str], "pd.DataFrame"],
-    artifacts: Artifacts,
+    sources: Sources,
     folder: Path,
     name: str,
     draw: str,
     options: Mapping[str, Any],
-) -> Plate:
-    key = _key(table, curves, draw, options)
-    try:
-        known = json.loads(_note(folder, table.slug, name).read_text(encoding="utf-8"))
-        if known.pop("key") == key and all((folder / file).is_file() for file in known["files"]):
-            return Plate(Drawing(**known | {"files": tuple(known["files"])}), key)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # never drawn, or its note cannot be read
+) -> RenderedFigure:
+    key = _key(table, sources, draw, options)
+    known = _cached(folder, table.slug, name, key)
+    if known is not None:
+        return RenderedFigure(known, key)
     from analysis import figures  # matplotlib costs a second: only where something is drawn
 
     try:
-        figure, data = figures.render(draw, table.spec, table.records, curves, options, artifacts)
+        figure, data = figures.render(
+            draw, table.spec, table.records, sources.curves, options, sources.artifacts
+        )
     except figures.FigureError as error:
-        raise PlateError(f"{table.spec.path}: figure '{name}': {error}") from error
-    caption = (figures.load(draw).__doc__ or "").strip().splitlines()[0]
+        raise FigureRefused(f"{table.spec.path}: figure '{name}': {error}") from error
+    caption = (figures.load(draw).__doc__ or "").strip().split("\n\n")[0]
+    caption = " ".join(caption.split())
     contents = {
         f"{table.slug}/{name}.{kind}": figures.to_bytes(figure, kind, name)
         for kind in ("pdf", "png", "svg")
     }
     contents[f"{table.slug}/{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
     svg = figures.inline_svg(figure, f"{table.slug}-{name}", caption)
-    return Plate(Drawing(name, caption, svg, tuple(contents)), key, contents)
+    return RenderedFigure(Drawing(name, caption, svg, tuple(contents)), key, contents)
+
+
+def _cached(folder: Path, slug: str, name: str, key: str) -> Drawing | None:
+    """The figure as it was drawn before from the same input; None where it was not."""
+    try:
+        known = json.loads(_note(folder, slug, name).read_text(encoding="utf-8"))
+        if known.pop("key") == key and all((folder / file).is_file() for file in known["files"]):
+            return Drawing(**known | {"files": tuple(known["files"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # never drawn, or its note cannot be read
+    return None
 
 
 def _note(folder: Path, slug: str, name: str) -> Path:
     return folder / ".cache" / "figures" / f"{slug}-{name}.json"
 
 
-def _key(
-    table: "Table", curves: Callable[[str], "pd.DataFrame"], draw: str, options: Mapping[str, Any]
-) -> str:
+def _key(table: "Table", sources: Sources, draw: str, options: Mapping[str, Any]) -> str:
     """A hash of all that a figure is made from: the spec, its options, records and curves, and the
     code that draws.
     """
@@ -119,25 +130,18 @@ def _key(
         draw,
         repr(sorted(options.items(), key=str)),
         _code(),
+        table.records.to_csv(index=False),
     ]
-    parts.append(table.records.to_csv(index=False))
-    source = FOLDER / "figures" / f"{draw}.py"
-    if source.is_file() and "curves: Curves" in source.read_text(encoding="utf-8"):
-        metric = options.get("metric", f"test_{table.spec.metric.name}")
-        parts.append(curves(str(metric)).to_csv(index=False))
+    if draw in signatures.names() and "curves" in signatures.signature(draw).sources:
+        metric = options.get("metric", f"test_{table.metric.name}")
+        parts.append(sources.curves(str(metric)).to_csv(index=False))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 @cache
 def _code() -> str:
     """The code and data files of this package, and the version of the library that draws."""
-    files = sorted(
-        [
-            *FOLDER.glob("*.py"),
-            *FOLDER.glob("*.mplstyle"),
-            *FOLDER.glob("*.csv"),
-            *FOLDER.glob("figures/*"),
-        ]
-    )
-    texts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
+    kinds = (".py", ".mplstyle", ".csv")
+    files = sorted(path for path in FOLDER.rglob("*") if path.suffix in kinds)
+    texts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     return " ".join([version("matplotlib"), *texts])

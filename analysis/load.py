@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.collect import collect_views
 from analysis.paths import results_dir
 from analysis.records.cache import Cache
+from analysis.records.former import former_ids
 from analysis.records.load import RecordsError, load_artifact, load_curves, load_records
 from analysis.records.official import LogError, by_trial, load_official
-from analysis.results import Official, Table, collect_views
-from analysis.search import sample_runs, settled
+from analysis.records.searches import sample_runs, with_search_results
+from analysis.results import Official, Table
 from launch.spec.load import Spec, load_spec
 
 MOST_CURVES = 600
@@ -33,7 +35,7 @@ class StoreAway(InputError):
 
 
 @dataclass
-class Gathered:
+class ReportData:
     """The records of all specs together; curves are read when they are first asked for, each
     once.
     """
@@ -49,17 +51,15 @@ class Gathered:
 
     def curves_of(self, table: Table) -> Callable[[str], pd.DataFrame]:
         """For a figure: metric -> the curves of this table's chosen runs."""
-        mine = set(table.records["run_id"])
+        runs = set(table.records["run_id"])
 
         def curves(metric: str) -> pd.DataFrame:
             frame = self._load(metric)
-            frame = frame[frame["run_id"].isin(mine)].reset_index(drop=True)
+            frame = frame[frame["run_id"].isin(runs)].reset_index(drop=True)
             samples = sample_runs(table.spec)
-            return (
-                pd.concat([frame, self._samples(samples, metric)], ignore_index=True)
-                if samples
-                else frame
-            )
+            if not samples:
+                return frame
+            return pd.concat([frame, self._load_samples(samples, metric)], ignore_index=True)
 
         return curves
 
@@ -73,34 +73,33 @@ class Gathered:
             raise StoreAway(str(error)) from error
 
     def page_curves(self, tables: Iterable[Table]) -> dict[tuple[str, str], dict[int, float]]:
-        """For the page: metric and trial id -> epoch -> error."""
+        """For the page: metric and trial id -> epoch -> value."""
         trials = dict(zip(self.records["run_id"], self.records["trial_id"], strict=True))
-        found: dict[tuple[str, str], dict[int, float]] = {}
-        for metric in sorted({table.spec.metric.name for table in tables if _has_epochs(table)}):
+        curves: dict[tuple[str, str], dict[int, float]] = {}
+        for metric in sorted({table.metric.name for table in tables if _has_epochs(table)}):
             for run_id, points in self._load(f"test_{metric}").groupby("run_id"):
-                found[metric, trials[run_id]] = dict(
+                curves[metric, trials[run_id]] = dict(
                     zip(points["epoch"], points["value"], strict=True)
                 )
-        return found
+        return curves
 
-    def told_of_curves(self, table: Table) -> str:
+    def curves_caption(self, table: Table) -> str:
         """The sentence above a table's learning curves; empty where it has none."""
         if not _has_epochs(table) or not len(table.records):
             return ""
-        drawn = self._load(f"test_{table.spec.metric.name}")["run_id"].unique()
+        drawn = self._load(f"test_{table.metric.name}")["run_id"].unique()
         shown = sum(table.records["run_id"].isin(drawn))
+        if not shown:
+            return ""
         part = "all" if shown == len(table.records) else f"{shown} of {len(table.records)}"
-        return (
-            f"Test error against epoch, the mean over each cell’s seeds, from {part} runs."
-            if shown
-            else ""
-        )
+        what = f"{table.metric.label[:1].upper()}{table.metric.label[1:]} on the test set"
+        return f"{what} against epoch, the mean over each cell’s seeds, from {part} runs."
 
     def read_curves(self, tables: Sequence[Table]) -> int:
         """Read all that a page of these tables shows; returns how many points there are: what
         grows while trials run.
         """
-        for metric in sorted({table.spec.metric.name for table in tables if _has_epochs(table)}):
+        for metric in sorted({table.metric.name for table in tables if _has_epochs(table)}):
             self._load(f"test_{metric}")
         return sum(map(len, self._curves.values()))
 
@@ -121,7 +120,7 @@ class Gathered:
         ]
         self._chosen = set(list(dict.fromkeys(order))[:MOST_CURVES])
 
-    def _samples(self, runs: Sequence[str], metric: str) -> pd.DataFrame:
+    def _load_samples(self, runs: Sequence[str], metric: str) -> pd.DataFrame:
         """The curves of a search's samples."""
         key = " ".join((metric, *runs))
         if key not in self._curves:
@@ -143,25 +142,23 @@ class Gathered:
         return self._curves[metric]
 
 
-def gather(specs: Sequence[Spec], uri: str, cache: Path, *, fresh: bool = False) -> Gathered:
+def load(specs: Sequence[Spec], uri: str, cache: Path, *, fresh: bool = False) -> ReportData:
     """Read the records of these specs and, of those at full scale, of their profiles too
     (`tables_of` takes what it needs).
     """
-    try:
-        specs = [settled(spec, uri) for spec in specs]
-    except RecordsError as error:
-        raise StoreAway(str(error)) from error
-    reduced = [copy for spec in specs if spec.profile is None for copy in profiles_of(spec)]
-    wanted = {trial.id for spec in (*specs, *reduced) for trial in spec.trials}
     kept = Cache(cache)
     try:
-        records = load_records(wanted, uri, kept, fresh=fresh)
+        specs = [with_search_results(spec, uri) for spec in specs]
+        reduced = [copy for spec in specs if spec.profile is None for copy in profiles_of(spec)]
+        trials = {trial.id: trial.values for spec in (*specs, *reduced) for trial in spec.trials}
+        former = former_ids(trials)
+        records = load_records(trials, uri, kept, fresh=fresh, former=former)
         official = by_trial(load_official(results_dir() / "official"), specs)
     except RecordsError as error:
         raise StoreAway(str(error)) from error
     except LogError as error:
         raise InputError(str(error)) from error
-    return Gathered(specs, reduced, records, official, uri, kept)
+    return ReportData(specs, reduced, records, official, uri, kept)
 
 
 def profiles_of(spec: Spec) -> list[Spec]:
@@ -169,22 +166,22 @@ def profiles_of(spec: Spec) -> list[Spec]:
     return [load_spec(spec.path, profile) for profile in spec.profiles if profile != "smoke"]
 
 
-def tables_of(gathered: Gathered, *, reduced_if_committed: bool) -> list[Table]:
+def tables_of(data: ReportData, *, reduced_if_committed: bool) -> list[Table]:
     """A table for each spec and metric; after a spec those of its reduced copies that committed
     records stand for.
     """
-    records, tables = gathered.records, []
+    records, tables = data.records, []
     committed = (
         set(records.loc[records["origin"].notna(), "trial_id"]) if reduced_if_committed else set()
     )
-    for spec in gathered.specs:
-        tables += collect_views(spec, records, gathered.official)
-        for copy in gathered.reduced:
+    for spec in data.specs:
+        tables += collect_views(spec, records, data.official)
+        for copy in data.reduced:
             if copy.path == spec.path and committed & {trial.id for trial in copy.trials}:
                 tables += collect_views(copy, records)
-    gathered.choose(tables)
+    data.choose(tables)
     return tables
 
 
 def _has_epochs(table: Table) -> bool:
-    return not table.further and table.spec.metric.select != "measured"
+    return not table.further and not table.is_measured

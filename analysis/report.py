@@ -2,7 +2,7 @@
 LaTeX, CSV and figures.
 
     python analysis/report.py experiments/table3.yaml [more specs] [--profile smoke]
-    [--tracking-uri http://...] python analysis/report.py --all [--watch]
+    python analysis/report.py --all [--watch] [--tracking-uri http://...]
 
 One spec's page bears its name, several stand together in index.html. --all takes every spec of
 `experiments/`, and of their profiles those that committed records stand for. Exits with 2 where a
@@ -10,10 +10,10 @@ spec, a figure's options or the tracking store cannot be read; missing records a
 """
 
 import argparse
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,127 +26,94 @@ from launch import interpreter
 
 interpreter.check()
 
-from analysis.load import Gathered, InputError, StoreAway, gather, tables_of  # noqa: E402
-from analysis.paths import ROOT, find_spec_file, results_dir, tracking_uri, without_secrets  # noqa: E402
+from analysis.load import InputError, StoreAway  # noqa: E402
+from analysis.paths import (  # noqa: E402
+    ROOT,
+    find_spec_file,
+    results_dir,
+    tracking_uri,
+    without_secrets,
+)
+from analysis.render import FORMATS, Report, make, write  # noqa: E402
 from launch.spec.load import Spec, SpecError, load_spec  # noqa: E402
 
 if TYPE_CHECKING:
-    from analysis.figure_cache import Plate
     from analysis.results import Table
-
-FORMATS = {"html": ".html", "md": ".md", "latex": ".tex", "csv": ".csv"}
-NOTES = ROOT / "experiments" / "NOTES.md"
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that is to be written, made before anything is."""
-
-    gathered: Gathered
-    tables: list["Table"]
-    plates: dict[str, list["Plate"]]
-    title: str
-    stem: str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = _arguments(argv)
+    args = _arguments(argv)
     try:
-        specs = _load_specs(options.specs, options.profile)
-        if options.watch is None:
-            _once(specs, options, None)
-            return 0
-        return _watch(specs, options)
+        specs = _load_specs(args.specs, args.profile)
+        (_once if args.watch is None else _watch)(specs, args)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    return 0
 
 
-def _once(specs: Sequence[Spec], options: argparse.Namespace, reload: float | None) -> Report:
-    """Render everything once: a mistake in the last spec leaves no half of a report."""
-    report = _make(specs, options)
+def _once(specs: Sequence[Spec], args: argparse.Namespace) -> None:
+    report = _make(specs, args)
     if len(specs) == 1:
-        _print(report.tables[0], tracking_uri(options.tracking_uri))
+        _print(report.tables[0], tracking_uri(args.tracking_uri))
     else:
         _print_overview(report.tables)
-    for path in _write(report, options, reload):
-        print(f"wrote {_shown(path)}")
-    return report
+    for path in write(report, args.output, args.format, None):
+        print(f"wrote {_relative(path)}")
 
 
-def _watch(specs: Sequence[Spec], options: argparse.Namespace) -> int:
+def _make(specs: Sequence[Spec], args: argparse.Namespace) -> Report:
+    uri = tracking_uri(args.tracking_uri)
+    return make(specs, uri, args.output, fresh=args.fresh, reduced_if_committed=args.all)
+
+
+def _watch(specs: Sequence[Spec], args: argparse.Namespace) -> None:
     """Render again whenever the records have changed, until every trial has finished or Ctrl-C;
     the page reloads itself.
 
     A store that is away for a while is waited for; one that cannot be read at first is bad input.
     """
-    seen, page, away = None, None, False
-    try:
+    previous, report, is_away = None, None, False
+    with contextlib.suppress(KeyboardInterrupt):
         while True:
             try:
-                report = _make(specs, options)
-                states = (
-                    [table.records.to_csv() for table in report.tables],
-                    report.gathered.read_curves(report.tables),
-                )
+                latest = _make(specs, args)
+                states = _states(latest)
             except StoreAway as error:
-                if page is None:
+                if report is None:
                     raise
-                if not away:
-                    print(
-                        f"{error}\nlooking again every {options.watch:g} s",
-                        file=sys.stderr,
-                        flush=True,
-                    )
-                away = True
-                time.sleep(options.watch)
+                if not is_away:
+                    print(error, file=sys.stderr)
+                    print(f"looking again every {args.watch:g} s", file=sys.stderr, flush=True)
+                is_away = True
+                time.sleep(args.watch)
                 continue
-            away = False
-            if states != seen:
-                page, seen = _write(report, options, options.watch)[0], states
-                done = sum(table.states["finished"] for table in report.tables)
-                total = sum(sum(table.states.values()) for table in report.tables)
-                print(
-                    f"{time.strftime('%H:%M:%S')}  {done} of {total} finished, {_shown(page)}",
-                    flush=True,
-                )
+            is_away = False
+            if states != previous:
+                report, previous = latest, states
+                page = write(report, args.output, args.format, args.watch)[0]
+                done, total = _progress(report.tables)
+                now = time.strftime("%H:%M:%S")
+                print(f"{now}  {done} of {total} finished, {_relative(page)}", flush=True)
                 if done == total:
                     break
-            time.sleep(options.watch)
-    except KeyboardInterrupt:
-        print()
-    if page is not None:
-        _write(report, options, None)  # a page that is not watched any more does not reload
-    return 0
+            time.sleep(args.watch)
+    if report is not None:
+        write(report, args.output, args.format, None)  # nobody watches it any more: no reloading
 
 
-def _make(specs: Sequence[Spec], options: argparse.Namespace) -> Report:
-    from analysis.figure_cache import PlateError, draw_plates
+def _states(report: Report) -> tuple[list[str], int]:
+    """What changes when there is anything new to show."""
+    records = [table.records.to_csv() for table in report.tables]
+    return records, report.data.read_curves(report.tables)
 
-    gathered = gather(
-        specs, tracking_uri(options.tracking_uri), options.output / ".cache", fresh=options.fresh
-    )
-    tables = tables_of(gathered, reduced_if_committed=options.all)
-    plates: dict[str, list[Plate]] = {}
-    for table in tables:
-        if not table.further:
-            limited = gathered.curves_of(table)
-            try:
-                plates[table.slug] = draw_plates(
-                    table,
-                    limited,
-                    options.output,
-                    with_curves=len(specs) == 1,
-                    artifacts=gathered.artifact,
-                )
-            except PlateError as error:
-                raise InputError(str(error)) from error
-    several = len(specs) > 1
-    title = "What is reproduced so far" if several else tables[0].spec.title
-    return Report(gathered, tables, plates, title, "index" if several else tables[0].slug)
+
+def _progress(tables: Sequence["Table"]) -> tuple[int, int]:
+    done = sum(table.states["finished"] for table in tables)
+    return done, sum(sum(table.states.values()) for table in tables)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -177,17 +144,20 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--fresh", action="store_true", help="read the whole store again, whatever is kept of it"
     )
     parser.add_argument(
-        "--watch", type=_seconds, nargs="?", const=10.0, metavar="SECONDS",
-        help="go on while trials run: look every SECONDS (default 10), and let the page reload "
-             "itself",
-    )  # fmt: skip
-    options = parser.parse_args(argv)
-    if bool(options.specs) == options.all:
+        "--watch",
+        type=_seconds,
+        nargs="?",
+        const=10.0,
+        metavar="SECONDS",
+        help="go on while trials run: look every SECONDS (default 10), and let the page reload",
+    )
+    args = parser.parse_args(argv)
+    if bool(args.specs) == args.all:
         parser.error("name one spec or more, or --all")
-    if options.all:
-        options.specs = sorted(map(str, (ROOT / "experiments").glob("*.yaml")))
-    options.output = (options.output or results_dir() / "report").expanduser().resolve()
-    return options
+    if args.all:
+        args.specs = sorted(map(str, (ROOT / "experiments").glob("*.yaml")))
+    args.output = (args.output or results_dir() / "report").expanduser().resolve()
+    return args
 
 
 def _seconds(text: str) -> float:
@@ -213,7 +183,7 @@ def _formats(text: str) -> tuple[str, ...]:
 def _load_specs(paths: Sequence[str], profile: str | None) -> list[Spec]:
     specs: dict[str, Spec] = {}
     errors = []
-    for path in dict.fromkeys(find_spec_file(given) for given in paths):
+    for path in dict.fromkeys(find_spec_file(typed) for typed in paths):
         try:
             spec = load_spec(path, profile=profile)
         except SpecError as error:
@@ -221,7 +191,7 @@ def _load_specs(paths: Sequence[str], profile: str | None) -> list[Spec]:
             continue
         if spec.name in specs:
             errors.append(
-                f"{path}: another spec given is called '{spec.name}' too, and would be "
+                f"{path}: another spec is called '{spec.name}' too, and would be "
                 f"overwritten: {specs[spec.name].path}"
             )
         specs[spec.name] = spec
@@ -242,7 +212,7 @@ def _print(table: "Table", uri: str) -> None:
     if not table.states["finished"]:
         console.print(
             f"No finished trial in {without_secrets(uri)}. To run them: python launch/run.py "
-            f"{_shown(table.spec.path)}",
+            f"{_relative(table.spec.path)}",
             soft_wrap=True,
         )
 
@@ -259,66 +229,7 @@ def _print_overview(tables: Sequence["Table"]) -> None:
         print(f"{table.slug:24} {done:5} of {total:<5} finished   {words}".rstrip())
 
 
-def _write(report: Report, options: argparse.Namespace, reload: float | None) -> list[Path]:
-    """Write all that was asked for; returns the paths, the page first."""
-    from analysis import tables
-    from analysis.figure_cache import write_plate
-
-    folder: Path = options.output
-    figures = [
-        path
-        for slug, some in report.plates.items()
-        for plate in some
-        for path in write_plate(plate, folder, slug)
-    ]
-    texts: dict[str, Callable[[Table], str]] = {
-        "md": tables.to_markdown,
-        "latex": tables.to_latex,
-        "csv": tables.to_csv,
-    }
-    written: list[Path] = []
-    for kind in options.format:
-        if kind == "html":
-            written.insert(0, _put(folder / f"{report.stem}.html", _html(report, folder, reload)))
-        else:
-            written += [
-                _put(folder / f"{table.slug}{FORMATS[kind]}", texts[kind](table))
-                for table in report.tables
-            ]
-    return written + figures
-
-
-def _put(path: Path, text: str) -> Path:
-    """Whole or not at all: a browser that reloads sees the old page or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-    return path
-
-
-def _html(report: Report, folder: Path, reload: float | None) -> str:
-    from analysis.figure_cache import CURVES
-    from analysis.page.html import View, to_html
-
-    views = []
-    for table in report.tables:
-        drawn = [plate.drawing for plate in report.plates.get(table.slug, [])]
-        named = {figure.name for figure in table.spec.figures}
-        shown = [drawing for drawing in drawn if drawing.name != CURVES or CURVES in named]
-        views.append(View(table, shown, report.gathered.told_of_curves(table)))
-    notes = (
-        NOTES.read_text(encoding="utf-8")
-        if NOTES.is_file() and any(v.table.spec.paper for v in views)
-        else ""
-    )
-    return to_html(
-        views, report.gathered.page_curves(report.tables),
-        title=report.title, folder=folder, results=results_dir(), notes=notes, reload=reload,
-    )  # fmt: skip
-
-
-def _shown(path: Path) -> str:
+def _relative(path: Path) -> str:
     """A path as short as it can be typed from here."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))

@@ -15,20 +15,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from analysis.collect import collect
 from analysis.paths import ROOT, results_dir
-from analysis.records.load import COLUMNS, FINALS
-from analysis.results import Table, collect
+from analysis.records import committed
+from analysis.records.committed import Record
+from analysis.records.former import as_of_today, former_ids
+from analysis.records.load import to_frame
+from analysis.results import Table
 from analysis.tables import to_markdown
 from launch.spec.load import Spec, SpecError, load_spec
 
 INTRODUCTION = """\
 # Reproduced
 
-Committed records of finished runs on real data, one JSON line each: the trial, where it ran, every epoch, the result; no weights.
-`python launch/run.py sync` makes run directories and MLflow records of them, so that every report shows them and no launch trains
-them again. This page is written by `python -m analysis.reproduced`; `make gpu-collect` renews it.
+Committed records of finished runs on real data, one JSON line each: the trial, where it ran, every
+epoch, the result; no weights. `python launch/run.py sync` makes run directories and MLflow records
+of them, so that every report shows them and no launch trains them again. This page is written by
+`python -m analysis.reproduced`; `make gpu-collect` renews it.
 """
 
 
@@ -41,58 +44,60 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--experiments", type=Path, default=ROOT / "experiments", help="where the specs are"
     )
-    given = parser.parse_args(argv)
+    args = parser.parse_args(argv)
     try:
-        text = page(given.folder, given.experiments)
+        text = page(args.folder, args.experiments)
     except SpecError as error:
         print(error, file=sys.stderr)
         return 2
     except (OSError, ValueError, KeyError) as error:
         print(
-            f"{given.folder}: a record cannot be read ({type(error).__name__}: {error})",
+            f"{args.folder}: a record cannot be read ({type(error).__name__}: {error})",
             file=sys.stderr,
         )
         return 2
-    given.folder.mkdir(parents=True, exist_ok=True)
-    (given.folder / "README.md").write_text(text, encoding="utf-8")
-    print(f"wrote {given.folder / 'README.md'}")
+    args.folder.mkdir(parents=True, exist_ok=True)
+    (args.folder / "README.md").write_text(text, encoding="utf-8")
+    print(f"wrote {args.folder / 'README.md'}")
     return 0
 
 
 def page(folder: Path, experiments: Path) -> str:
     """The whole page, in Markdown."""
     files = {path.name: _read(path) for path in sorted(folder.glob("*.jsonl"))}
-    records = [record for found in files.values() for record in found]
+    records = [record for lines in files.values() for record in lines]
     if not records:
         return f"{INTRODUCTION}\nThere are none yet.\n"
     parts = [INTRODUCTION, _inventory(files)]
-    known = _frame(records)
+    rows = {record["id"]: committed.row(record) for record in records}
     for path in sorted(experiments.glob("*.yaml")):
         spec = load_spec(path)
-        wanted = {trial.id for trial in spec.trials}
-        mine = known[known["trial_id"].isin(wanted)]
-        if len(mine):
-            parts.append(_section(spec, len(wanted), collect(spec, mine)))
+        trials = {trial.id: trial.values for trial in spec.trials}
+        former = former_ids(trials)
+        own = {trial: row for trial, row in rows.items() if trial in trials or trial in former}
+        if own:
+            frame = to_frame(as_of_today(own, former))
+            parts.append(_section(spec, len(trials), collect(spec, frame)))
     return "\n".join(parts)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path) -> list[Record]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _inventory(files: dict[str, list[dict[str, Any]]]) -> str:
+def _inventory(files: dict[str, list[Record]]) -> str:
     heads = ("file", "runs", "device", "commit", "torch", "finished (UTC)", "hours of training")
     lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
     for name, records in files.items():
         attempts = [attempt for record in records for attempt in record["attempts"]]
-        days = sorted({_time(record)[:10] for record in records})
+        days = sorted({_day(record) for record in records})
         hours = sum(record["result"]["train_seconds"] for record in records) / 3600
         cells = (
             f"`{name}`",
             str(len(records)),
-            _all(attempt.get("device") for attempt in attempts),
-            _all(_commit(attempt) for attempt in attempts),
-            _all((attempt.get("packages") or {}).get("torch") for attempt in attempts),
+            _distinct(attempt.get("device") for attempt in attempts),
+            _distinct(map(_commit, attempts)),
+            _distinct((attempt.get("packages") or {}).get("torch") for attempt in attempts),
             days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
             f"{hours:.2f}",
         )
@@ -120,38 +125,16 @@ def _section(spec: Spec, trials: int, table: Table) -> str:
     return f"{heading.removeprefix('#')}\n\n{summary}\n{rest}"
 
 
-def _frame(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """The records as `analysis.records.load_records` gives them from MLflow."""
-    rows = []
-    for record in records:
-        last, result = record["attempts"][-1], record["result"]
-        row = dict.fromkeys(COLUMNS) | {
-            "trial_id": record["id"],
-            "seed": result["seed"],
-            "status": "FINISHED",
-            "host": last.get("host"),
-            "device": last.get("device"),
-            "git_commit": last.get("git_commit"),
-            "best_epoch": result["metrics"]["best_epoch"],
-            "train_seconds": result["train_seconds"],
-            "ended": _time(record),
-        }
-        rows.append(row | {name: result["metrics"][name] for name in FINALS})
-    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("trial_id", ignore_index=True)
+def _commit(attempt: Record) -> str:
+    commit, plus, _ = committed.commit(attempt).partition("+")
+    return f"{commit[:12]}{' + changes' if plus else ''}"
 
 
-def _time(record: dict[str, Any]) -> str:
-    return datetime.fromtimestamp(record["epochs"]["time"][-1], UTC).isoformat(timespec="seconds")
+def _day(record: Record) -> str:
+    return datetime.fromtimestamp(committed.ended(record), UTC).date().isoformat()
 
 
-def _commit(attempt: dict[str, Any]) -> str:
-    commit = attempt.get("git_commit")
-    return (
-        f"{commit[:12]}{' + changes' if attempt.get('git_diff') else ''}" if commit else "unknown"
-    )
-
-
-def _all(values: Iterable[Any]) -> str:
+def _distinct(values: Iterable[Any]) -> str:
     return ", ".join(sorted({str(value or "unknown") for value in values}))
 
 

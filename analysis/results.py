@@ -1,42 +1,44 @@
-"""A spec joined with its records: cells with their estimates and verdicts, claims with their
-tests.
+"""What a report says of a spec: cells with their estimates and verdicts, claims with their tests.
 
-Every rendering (terminal, Markdown, LaTeX, CSV, page) shows a `Table` and computes nothing of its
-own.
+`collect.py` makes a `Table` of a spec and its records. Every rendering (terminal, Markdown, LaTeX,
+CSV, page) shows a `Table` and computes nothing of its own.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
-from typing import Any
 
 import pandas as pd
 
-from analysis.claims import ClaimResult, holm, test_claim, test_range
-from analysis.compare import Estimate, Verdict, estimate, inflation, shortfall, verdict
-from analysis.records.load import SELECTIONS
+from analysis.claims import ClaimResult
+from analysis.compare import Estimate, Verdict, estimate, join, selection_optimism, shortfall
 from analysis.records.official import OfficialRun
-from launch.spec.load import Cell, Spec
-from launch.spec.trial import Trial
+from analysis.records.recorded import MEASURED
+from launch.spec.load import Spec
+from rm.metrics import Metric
 
 VERDICTS = ("reproduced", "consistent", "differs", "missing", "not comparable")
 SELECTION_NAMES = {
     "best": "best epoch",
     "last": "last epoch",
     "median_last_10": "median of last 10",
-    "measured": "measured",
+    MEASURED: "measured",
 }
+
+Official = Mapping[str, Sequence[OfficialRun]]
+"""The authors' logs by the first trial of the cell that they speak for, as `official.by_trial`
+finds them.
+"""
 
 
 @dataclass(frozen=True)
 class SeedResult:
-    """One trial of a cell. values holds best, last and median_last_10 of the spec's metric once it
-    has finished.
+    """One trial of a cell. values holds the spec's metric under each selection, once the trial has
+    finished: best, last, median_last_10, or measured.
 
-    state is MLflow's status in lower case, or "missing" where there is no record.
+    state      MLflow's status in lower case, or "missing" where there is no record
+    numerics   of the record, where they are not those of today
     """
 
     seed: int
@@ -50,6 +52,7 @@ class SeedResult:
     origin: str | None = None
     host: str | None = None
     device: str | None = None
+    numerics: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,9 @@ class CellResult:
     """One cell: what the paper prints, what our seeds say under each selection, and the verdict on
     the spec's own.
 
-    official holds the authors' released logs of this cell, and authors what they say under each
-    selection.
+    official   the authors' released logs of this cell
+    authors    what these say under each selection
+    sources    what its trials start from: "trial 0123456789ab", "weights resnet50.pth"
     """
 
     labels: tuple[str, ...]
@@ -67,8 +71,10 @@ class CellResult:
     seeds: tuple[SeedResult, ...]
     estimates: Mapping[str, Estimate]
     verdict: Verdict
+    metric: Metric
     official: tuple[OfficialRun, ...] = ()
     authors: Mapping[str, Estimate] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
 
     @property
     def row(self) -> str:
@@ -85,24 +91,20 @@ class CellResult:
         return self.estimates.get(self.select)
 
     @property
-    def other(self) -> Estimate | None:
-        """The estimate that stands beside ours: the last epoch's, or the best one's where ours is
-        the last.
-        """
-        return (
-            None if self.select == "measured" else self.estimates.get(other_selection(self.select))
-        )
+    def companion(self) -> Estimate | None:
+        """The estimate under the companion selection."""
+        return self.estimates.get(companion_selection(self.select))
 
     @cached_property
-    def inflation(self) -> Estimate | None:
-        """How much selecting the best epoch on the test set flatters: last minus best, over the
+    def selection_optimism(self) -> Estimate | None:
+        """By how much the best epoch on the test set is better than the last one, over the
         seeds.
         """
-        sides = [
+        best, last = (
             {seed.seed: seed.values[name] for seed in self.seeds if name in seed.values}
             for name in ("best", "last")
-        ]
-        return inflation(*sides)
+        )
+        return selection_optimism(self.metric, best, last)
 
     @property
     def finished(self) -> tuple[SeedResult, ...]:
@@ -127,15 +129,15 @@ class ClaimTest:
     right: str
     result: ClaimResult
     within: float | None = None
+    sign: str = "<"
+    by: float = 0.0
 
     @property
     def name(self) -> str:
-        """The claim as it is tested here: "A < B" or "A, B, C within 0.3"."""
-        return (
-            f"{self.left} < {self.right}"
-            if self.within is None
-            else f"{self.left} within {self.within:g}"
-        )
+        """The claim as it is tested here: "A < B", "A > B by 0.5" or "A, B, C within 0.3"."""
+        if self.within is not None:
+            return f"{self.left} within {self.within:g}"
+        return f"{self.left} {self.sign} {self.right}" + (f" by {self.by:g}" if self.by else "")
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,17 @@ class Table:
         """The stem of every file written for it: table3, table3-smoke for a profile,
         table5-top5_error for a further metric.
         """
-        parts = (
-            self.spec.name,
-            self.spec.profile,
-            self.spec.metric.name if self.further else None,
-        )
-        return "-".join(part for part in parts if part)
+        metric = self.spec.metric.name if self.further else None
+        return "-".join(part for part in (self.spec.name, self.spec.profile, metric) if part)
+
+    @cached_property
+    def metric(self) -> Metric:
+        return self.spec.metric.metric
+
+    @property
+    def is_measured(self) -> bool:
+        """Numbers that a probe measured have no epochs to select from."""
+        return self.spec.metric.is_measured
 
     @property
     def is_grid(self) -> bool:
@@ -193,22 +200,28 @@ class Table:
         return f"{what} Its numbers are not comparable with the paper's."
 
     def note(self, cell: CellResult) -> str:
-        """The verdict's reason, unless it is the whole table's, with the missing seeds named."""
-        whole = cell.verdict.word == "not comparable" and (
+        """What a cell's word does not say: the verdict's reason, unless it is the whole table's,
+        seeds that have finished without the number that counts, and records of former numerics.
+        """
+        is_common = cell.verdict.word == "not comparable" and (
             self.spec.profile is not None or not self.has_published
         )
-        return shortfall(len(cell.finished), cell.missing_seeds) if whole else cell.verdict.reason
+        missing = shortfall(len(cell.finished), cell.missing_seeds)
+        return join(missing if is_common else cell.verdict.reason, _absence(cell), _former(cell))
 
     @property
-    def inflation(self) -> Estimate | None:
-        """What selecting the best epoch takes off the error, over all seeds of all cells that have
-        both numbers.
+    def selection_optimism(self) -> Estimate | None:
+        """By how much the best epoch is better than the last one, over all seeds of all cells
+        that have both numbers.
         """
-        values = [
-            seed.values["last"] - seed.values["best"]
-            for cell in self.cells for seed in cell.seeds if {"best", "last"} <= seed.values.keys()
-        ]  # fmt: skip
-        return estimate(values)
+        return estimate(
+            [
+                self.metric.gain(seed.values["best"], seed.values["last"])
+                for cell in self.cells
+                for seed in cell.seeds
+                if {"best", "last"} <= seed.values.keys()
+            ]
+        )
 
     @property
     def states(self) -> Counter[str]:
@@ -222,121 +235,34 @@ class Table:
         return Counter(cell.verdict.word for cell in self.cells)
 
 
-Official = Mapping[str, Sequence[OfficialRun]]
-"""The authors' logs by the first trial of the cell that they speak for, as `official.by_trial`
-finds them.
-"""
-
-
-def collect(
-    spec: Spec, records: pd.DataFrame, official: Official | None = None, *, further: bool = False
-) -> Table:
-    """Join a spec with its records (as `records.load_records` returns them; rows of other specs do
-    no harm).
+def companion_selection(select: str) -> str:
+    """Which selection stands beside the spec's own: the last epoch, or the best one beside
+    that.
     """
-    mine = records[records["trial_id"].isin({trial.id for trial in spec.trials})].reset_index(
-        drop=True
-    )
-    found = {str(row["trial_id"]): row for row in mine.to_dict("records")}
-    cells = tuple(
-        _cell(spec, cell, found, (official or {}).get(cell.trials[0].id, ()))
-        for cell in spec.cells
-    )
-    return Table(spec, cells, _claims(spec, cells), mine, further)
-
-
-def collect_views(
-    spec: Spec, records: pd.DataFrame, official: Official | None = None
-) -> list[Table]:
-    """A table for each metric of a spec, the first one first."""
-    return [collect(view, records, official, further=view is not spec) for view in spec.views]
-
-
-def other_selection(select: str) -> str:
-    """Which selection stands beside the spec's own."""
     return "best" if select == "last" else "last"
 
 
-def _cell(
-    spec: Spec, cell: Cell, found: Mapping[str, Mapping[Any, Any]], official: Sequence[OfficialRun]
-) -> CellResult:
-    seeds = tuple(_seed(trial, found.get(trial.id), spec.metric.name) for trial in cell.trials)
-    estimates = {}
-    for selection in (*SELECTIONS, "measured"):
-        estimated = estimate(
-            [seed.values[selection] for seed in seeds if selection in seed.values]
-        )
-        if estimated is not None:
-            estimates[selection] = estimated
-    select = spec.metric.select
-    values = {seed.seed: seed.values[select] for seed in seeds if select in seed.values}
-    missing = [seed.seed for seed in seeds if seed.seed not in values]
-    word = verdict(
-        list(values.values()),
-        cell.published,
-        spec.margin,
-        comparable=spec.profile is None,
-        missing=missing,
-    )
-    theirs = [run.finals(spec.metric.name) for run in official]
-    judged = {name: estimate([finals[name] for finals in theirs if finals]) for name in SELECTIONS}
-    authors = {name: one for name, one in judged.items() if one is not None}
-    return CellResult(
-        tuple(cell.labels),
-        cell.published,
-        select,
-        seeds,
-        estimates,
-        word,
-        tuple(official),
-        authors,
-    )
+def _absence(cell: CellResult) -> str:
+    """Why a seed that has finished has no value under the cell's own selection."""
+    without = [
+        str(seed.seed)
+        for seed in cell.seeds
+        if seed.state == "finished" and cell.select not in seed.values
+    ]
+    if not without:
+        return ""
+    seeds = f"seed{'s' if len(without) > 1 else ''} {', '.join(without)}"
+    if cell.select == "median_last_10":
+        why = "fewer than ten evaluated epochs in the last tenth of training"
+        return f"no median for {seeds}: {why}"
+    return f"the records of {seeds} have no {SELECTION_NAMES[cell.select]} of this metric"
 
 
-def _seed(trial: Trial, record: Mapping[Any, Any] | None, metric: str) -> SeedResult:
-    if record is None:
-        return SeedResult(trial.seed, trial.id, "missing", {}, None, None)
-    state = str(record["status"]).lower()
-    values = {}
-    if state == "finished":  # an unfinished run has no result, whatever it has logged so far
-        finals = {
-            selection: record.get(f"{selection}_{metric}")
-            for selection in (*SELECTIONS, "measured")
-        }
-        values = {
-            selection: float(value) for selection, value in finals.items() if value is not None
-        }
-        values = {selection: value for selection, value in values.items() if math.isfinite(value)}
-    texts = ("run_dir", "link", "run_id", "experiment_id", "origin", "host", "device")
-    known = (record[key] if isinstance(record.get(key), str) else None for key in texts)
-    return SeedResult(trial.seed, trial.id, state, values, *known)
-
-
-def _claims(spec: Spec, cells: tuple[CellResult, ...]) -> tuple[ClaimTest, ...]:
-    by_labels = {cell.labels: cell for cell in cells}
-    contexts = dict.fromkeys(cell.labels[:-1] for cell in cells)
-    tests = []
-    for claim in spec.claims:
-        for context in contexts:
-            if claim.of is not None and claim.of not in context:
-                continue
-            values = [_by_seed(by_labels.get((*context, label))) for label in claim.chain]
-            where = " · ".join(context)
-            if claim.within is not None:
-                result = test_range(values, claim.within)
-                tests.append(
-                    ClaimTest(claim.text, where, ", ".join(claim.chain), "", result, claim.within)
-                )
-                continue
-            for i, (left, right) in enumerate(pairwise(claim.chain)):
-                tests.append(
-                    ClaimTest(claim.text, where, left, right, test_claim(values[i], values[i + 1]))
-                )
-    corrected = holm([test.result for test in tests])
-    return tuple(
-        replace(test, result=result) for test, result in zip(tests, corrected, strict=True)
-    )
-
-
-def _by_seed(cell: CellResult | None) -> dict[int, float]:
-    return {seed.seed: seed.values[cell.select] for seed in cell.finished} if cell else {}
+def _former(cell: CellResult) -> str:
+    """Which of a cell's values come from records of former numerics."""
+    numerics = sorted({seed.numerics for seed in cell.finished if seed.numerics is not None})
+    if not numerics:
+        return ""
+    n = sum(seed.numerics is not None for seed in cell.finished)
+    versions = ", ".join(map(str, numerics))
+    return f"{n} of {len(cell.finished)} values are of former numerics ({versions})"

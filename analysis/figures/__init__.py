@@ -1,14 +1,14 @@
 """One file per figure, and the one style of all of them.
 
 A figure's file defines `data(spec, records, **options) -> DataFrame`, the numbers that are drawn,
-and `draw(spec, records, **options) -> Figure` with the same options, which a spec names under
-`figures:`. A figure that also takes `curves` is handed a function `curves(metric) ->
-DataFrame(run_id, epoch, value)`, one that takes `artifacts` a function `artifacts(run_id, name) ->
-bytes`. No pyplot, no global state, and the same input gives the same bytes.
+and `draw(spec, records, *, ...) -> Figure` with the same keyword-only options, typed and with
+literal defaults, which a spec names under `figures:`; `launch.spec.figures` reads them off the
+source. A figure that also takes `curves` is handed a function `curves(metric) -> DataFrame(run_id,
+epoch, value)`, one that takes `artifacts` a function `artifacts(run_id, name) -> bytes`. No
+pyplot, no global state, and the same input gives the same bytes.
 """
 
 import importlib
-import inspect
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -22,11 +22,14 @@ import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
 
+from launch.spec import figures as signatures
+from rm import registry
+
 Curves = Callable[[str], pd.DataFrame]
 Artifacts = Callable[[str, str], bytes | None]
 """(run_id, name) -> the content of a file that the run kept, None where there is none."""
 
-STYLE_FILE = Path(__file__).parents[1] / "recursivemix.mplstyle"
+STYLE_FILE = Path(__file__).with_name("recursivemix.mplstyle")
 STYLE = matplotlib.rc_params_from_file(STYLE_FILE, use_default_template=False)
 INK, MUTED, GRID, PAPER = (
     str(STYLE["text.color"]),
@@ -51,15 +54,10 @@ class FigureError(Exception):
     """
 
 
-def available() -> list[str]:
-    """Every `draw` that a spec can name, found by scanning this folder."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
-
-
 def load(draw: str) -> ModuleType:
     """The module `analysis/figures/<draw>.py`."""
-    if draw not in available():
-        raise FigureError(f"unknown figure '{draw}'; valid: {', '.join(available())}")
+    if draw not in signatures.names():
+        raise FigureError(f"unknown figure '{draw}'; valid: {', '.join(signatures.names())}")
     return importlib.import_module(f"analysis.figures.{draw}")
 
 
@@ -73,24 +71,23 @@ def render(
 ) -> tuple[Figure, pd.DataFrame]:
     """A figure and the numbers in it, in the house style."""
     module = load(draw)
+    wrong = signatures.check(draw, options)
+    if wrong:
+        raise FigureError(wrong[0][1])
     sources = {"curves": curves, "artifacts": artifacts}
-    parameters = inspect.signature(module.draw).parameters
-    valid = [
-        name
-        for name, one in parameters.items()
-        if one.kind is one.KEYWORD_ONLY and name not in sources
-    ]
-    required = [name for name in valid if parameters[name].default is inspect.Parameter.empty]
-    unknown = sorted(set(options) - set(valid))
-    absent = [name for name in required if name not in options]
-    if unknown or absent:
-        what = f"unknown option '{unknown[0]}'" if unknown else f"option '{absent[0]}' is required"
-        raise FigureError(f"{draw}: {what}; valid: {', '.join(valid)}")
-    extra = {name: source for name, source in sources.items() if name in parameters}
+    taken = {name: sources[name] for name in signatures.signature(draw).sources}
     with style():
-        return module.draw(spec, records, **options, **extra), module.data(
-            spec, records, **options, **extra
+        return module.draw(spec, records, **options, **taken), module.data(
+            spec, records, **options, **taken
         )
+
+
+def axis_title(name: str) -> str:
+    """The title of an axis on which a metric, or what a probe journals beside it, is drawn."""
+    try:
+        return registry.metric(name).title
+    except registry.RegistryError:
+        return name.replace("_", " ")
 
 
 @contextmanager
@@ -137,7 +134,7 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     names = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
         c: f"c{i}" for i, c in enumerate(PALETTE)
     }
-    text = re.sub("|".join(names), lambda found: f"var(--{names[found[0]]}, {found[0]})", text)
+    text = re.sub("|".join(names), lambda colour: f"var(--{names[colour[0]]}, {colour[0]})", text)
     # The page's own font is set by CSS; what is left of the shorthand is the size.
     text = re.sub(r"font: (?:\w+ )*?([\d.]+px) '[^;\"]*", r"font-size: \1", text)
     label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -1,5 +1,5 @@
-"""Test error against epoch: each cell's mean over its seeds, every seed as a thin line; behind
-them the authors' released logs.
+"""A metric on the test set against epoch: each cell's mean over its seeds, every seed as a thin
+line; behind them the authors' released logs.
 """
 
 from typing import Any
@@ -8,22 +8,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import LINES, MUTED, PALETTE, Curves
+from analysis.collect import collect
+from analysis.figures import LINES, MUTED, PALETTE, Curves, FigureError
 from analysis.records.official import by_trial, load_official
-from analysis.results import CellResult, Table, collect
-from analysis.tables import metric_name
+from analysis.results import Table
 from launch.spec.load import Spec
-
-METRIC = "test_top1_error"
+from rm import registry
+from rm.metrics import Metric
 
 
 def data(
-    spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = METRIC
+    spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str | None = None
 ) -> pd.DataFrame:
     """Columns row, cell, seed, epoch, value; unfinished runs are in it as far as they have
     come.
+
+    metric   as journalled, such as test_top1_error; the spec's own where it is left out
     """
     table = collect(spec, records)
+    metric = metric or f"test_{spec.metric.name}"
     trials = dict(zip(records["run_id"], records["trial_id"], strict=True))
     points = curves(metric)
     points = points.assign(trial_id=points["run_id"].map(trials))
@@ -41,7 +44,7 @@ def data(
     return merged[["row", "cell", "seed", "epoch", "value"]]
 
 
-def official(spec: Spec, metric: str = METRIC) -> pd.DataFrame:
+def official(spec: Spec, metric: str) -> pd.DataFrame:
     """Columns row, cell, log, epoch, value: the released logs of the cells of this spec; none for
     a smaller profile.
     """
@@ -51,21 +54,25 @@ def official(spec: Spec, metric: str = METRIC) -> pd.DataFrame:
         (cell.row * table.is_grid, cell.labels[-1], log.name, epoch, value)
         for cell in table.cells
         for log in logs.get(cell.seeds[0].trial_id, ())
-        for epoch, value in sorted(log.curves.get(metric.removeprefix("test_"), {}).items())
+        for epoch, value in log.curve(metric.removeprefix("test_")).items()
     ]
     return pd.DataFrame(rows, columns=["row", "cell", "log", "epoch", "value"])
 
 
-def draw(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = METRIC) -> Figure:
+def draw(
+    spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str | None = None
+) -> Figure:
     """One panel per row of the table, one colour per column; a single panel where the table has
     one axis.
 
-    The axis ends below the first epochs' errors where they would dwarf the rest. The mean runs as
+    The axis ends before the first epochs' values where they would dwarf the rest. The mean runs as
     far as all seeds that have logged anything do, so that it never jumps where one of them ends.
     """
     table = collect(spec, records)
+    metric = metric or f"test_{spec.metric.name}"
+    drawn = _metric(metric)
     frame = data(spec, records, curves=curves, metric=metric)
-    theirs = official(spec, metric)
+    logs = official(spec, metric)
     panels = list(table.rows) if table.is_grid else [""]
     across = min(len(panels), 3)
     down = -(-len(panels) // across)
@@ -75,12 +82,12 @@ def draw(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = MET
         axes.set_visible(False)
     for panel, axes in zip(panels, grid.flat, strict=False):
         axes.set_title(panel)
-        _authors(axes, theirs[theirs["row"] == panel])
-        _panel(axes, frame[frame["row"] == panel], _columns(table))
+        _authors(axes, logs[logs["row"] == panel])
+        _panel(axes, frame[frame["row"] == panel], _columns(table), drawn)
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
     for axes in grid[:, 0]:
-        axes.set_ylabel(metric_name(metric.removeprefix("test_")))
+        axes.set_ylabel(drawn.title)
     handles: dict[str, Any] = {}
     for axes in grid.flat:
         handles |= {
@@ -94,6 +101,14 @@ def draw(spec: Spec, records: pd.DataFrame, *, curves: Curves, metric: str = MET
             ncols=min(len(handles), 4),
         )
     return figure
+
+
+def _metric(name: str) -> Metric:
+    """The metric of a curve, which is journalled with the split before its name."""
+    try:
+        return registry.metric(name.removeprefix("test_").removeprefix("train_"))
+    except registry.RegistryError as error:
+        raise FigureError(f"metric: {error}") from None
 
 
 def _authors(axes: Axes, frame: pd.DataFrame) -> None:
@@ -113,7 +128,7 @@ def _authors(axes: Axes, frame: pd.DataFrame) -> None:
         )
 
 
-def _panel(axes: Axes, frame: pd.DataFrame, columns: list[str]) -> None:
+def _panel(axes: Axes, frame: pd.DataFrame, columns: list[str], metric: Metric) -> None:
     for i, column in enumerate(columns):
         lines = frame[frame["cell"] == column].pivot(index="epoch", columns="seed", values="value")
         if lines.empty:
@@ -123,13 +138,27 @@ def _panel(axes: Axes, frame: pd.DataFrame, columns: list[str]) -> None:
             axes.plot(lines.index, lines[seed], color=colour, linewidth=0.5, alpha=0.4)
         mean = lines.dropna().mean(axis=1)
         axes.plot(mean.index, mean, color=colour, linestyle=dash, label=column)
-    reached = frame.groupby(["cell", "seed"])["value"].min()
-    if len(reached) and frame["value"].max() > 2.5 * reached.max():
-        axes.set_ylim(
-            top=2.5 * reached.max()
-        )  # the first epochs' errors would flatten all that is worth comparing
+    reached = [metric.best(line) for _, line in frame.groupby(["cell", "seed"])["value"]]
+    if reached:
+        _limit(axes, frame["value"], reached, metric)
+
+
+def _limit(axes: Axes, values: pd.Series, reached: list[float], metric: Metric) -> None:
+    """The first epochs would flatten all that is worth comparing: what is 2.5 times as far from
+    perfect as the worst of what was `reached` is left out. A metric whose perfect value is unknown
+    keeps six tenths of the way between the first and the best value.
+    """
+    perfect = 0.0 if metric.better == "lower" else 100.0 if metric.unit == "%" else None
+    worst = min(reached) if metric.better == "higher" else max(reached)
+    if perfect is None:
+        edge = worst - 0.6 * (max(reached) - values.min())
+    else:
+        edge = perfect + 2.5 * (worst - perfect)
+    if metric.better == "higher" and values.min() < edge:
+        axes.set_ylim(bottom=edge)
+    elif metric.better == "lower" and values.max() > edge:
+        axes.set_ylim(top=edge)
 
 
 def _columns(table: Table) -> list[str]:
-    cells: tuple[CellResult, ...] = table.cells
-    return list(dict.fromkeys(cell.labels[-1] for cell in cells))
+    return list(dict.fromkeys(cell.labels[-1] for cell in table.cells))

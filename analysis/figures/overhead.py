@@ -10,8 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.collect import collect
 from analysis.figures import INK, MUTED, PALETTE, PAPER, FigureError
-from analysis.results import CellResult, collect
+from analysis.results import CellResult
 from launch.spec.load import Spec
 
 Published = Mapping[str, Sequence[float]]
@@ -38,8 +39,8 @@ def data(
         raise FigureError(
             f"needs two axes, quantity by method; {spec.path.name} has {', '.join(spec.axes)}"
         )
-    for option, given in (("published", published), ("units", units)):
-        if unknown := sorted(set(given or {}) - set(table.rows)):
+    for option, values in (("published", published), ("units", units)):
+        if unknown := sorted(set(values or {}) - set(table.rows)):
             raise FigureError(
                 f"{option}: no quantity '{unknown[0]}'; valid: {', '.join(table.rows)}"
             )
@@ -55,9 +56,9 @@ def _row(
         raise FigureError(
             f"published: '{cell.row}' has {len(numbers)} numbers for {len(methods)} methods"
         )
-    mine = records[records["trial_id"].isin([seed.trial_id for seed in cell.finished])]
+    runs = records[records["trial_id"].isin([seed.trial_id for seed in cell.finished])]
     own = {
-        key: mine.get(f"measured_{key}", pd.Series(dtype=float)).mean()
+        key: runs.get(f"measured_{key}", pd.Series(dtype=float)).mean()
         for key in ("value", "reference")
     }
     return {
@@ -101,12 +102,12 @@ def draw(
         text = "; ".join(
             f"{row['quantity']}: {row['method']}" for row in missing.to_dict("records")
         )
-        whole = (
+        sentence = (
             "nothing has been measured yet"
             if len(missing) == len(frame)
             else f"not measured yet: {text}"
         )
-        figure.supxlabel(whole, fontsize=8, color=MUTED, wrap=True)
+        figure.supxlabel(sentence, fontsize=8, color=MUTED, wrap=True)
     handles = {
         label: handle
         for axes in grid.flat

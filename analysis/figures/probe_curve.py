@@ -8,9 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import INK, LINES, MUTED, PALETTE, PAPER, Curves
-from analysis.results import collect
-from analysis.tables import metric_name
+from analysis.collect import collect
+from analysis.figures import INK, LINES, MUTED, PALETTE, PAPER, Curves, axis_title
 from launch.spec.load import Spec
 
 
@@ -36,8 +35,8 @@ def data(
     columns = ["cell", "x", "n", "mean", "std"]
     frames = []
     for cell in collect(spec, records).cells:
-        mine = points[points["trial_id"].isin([seed.trial_id for seed in cell.finished])]
-        grouped = mine.groupby("value_x")["value_y"].agg(["count", "mean", "std"]).reset_index()
+        own = points[points["trial_id"].isin([seed.trial_id for seed in cell.finished])]
+        grouped = own.groupby("value_x")["value_y"].agg(["count", "mean", "std"]).reset_index()
         grouped.insert(0, "cell", " · ".join(cell.labels))
         frames.append(grouped.set_axis(columns, axis=1))
     return pd.concat(frames, ignore_index=True)
@@ -69,8 +68,8 @@ def draw(
         axes.set_xscale("log")
     if at is not None:
         _published(axes, table.cells, at, spec.margin)
-    axes.set_xlabel(metric_name(x))
-    axes.set_ylabel(metric_name(y))
+    axes.set_xlabel(axis_title(x))
+    axes.set_ylabel(axis_title(y))
     axes.set_ylim(bottom=0)
     missing = [" · ".join(cell.labels) for cell in table.cells if not cell.finished]
     if missing:

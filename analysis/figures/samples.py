@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
+from analysis.collect import collect
 from analysis.figures import INK, MUTED, PALETTE, Artifacts, Curves, FigureError
-from analysis.results import CellResult, collect
+from analysis.results import CellResult
 from launch.spec.load import Spec
 
 Picture = NDArray[np.float32]
@@ -93,11 +94,11 @@ def masses(areas: Sequence[float]) -> list[list[float]]:
     """How much of the label of each iteration is of the image of each iteration so far (Eq. 2),
     from the pasted areas.
     """
-    found: list[list[float]] = []
+    shares: list[list[float]] = []
     for area in areas:
-        earlier = [area * mass for mass in (found[-1] if found else [])]
-        found.append([*earlier, 1 - area if found else 1.0])
-    return found
+        earlier = [area * mass for mass in (shares[-1] if shares else [])]
+        shares.append([*earlier, 1 - area if shares else 1.0])
+    return shares
 
 
 def _methods(figure: SubFigure, pictures: dict[str, Picture]) -> None:
@@ -148,9 +149,9 @@ def _recursion(
         rows = grid[4 * block : 4 * block + 4]
         for axes in rows[3]:
             axes.set_axis_off()
-        for step, (given, seen) in enumerate(steps):
-            _show(rows[0, step], given[position], frame=PALETTE[step % len(PALETTE)])
-            _show(rows[1, step], seen[position])
+        for step, (incoming, shown) in enumerate(steps):
+            _show(rows[0, step], incoming[position], frame=PALETTE[step % len(PALETTE)])
+            _show(rows[1, step], shown[position])
             _bar(rows[2, step], shares[step] if step < len(shares) else [])
             if block == 0:
                 rows[0, step].set_title(
@@ -205,17 +206,17 @@ def _run_id(cell: CellResult, records: pd.DataFrame) -> str | None:
 def _steps(
     cell: CellResult, records: pd.DataFrame, artifacts: Artifacts
 ) -> list[tuple[Picture, Picture]]:
-    """(given, seen) of each iteration, each (N, H, W, 3) in [0, 1]; none where there is no
+    """(incoming, shown) of each iteration, each (N, H, W, 3) in [0, 1]; none where there is no
     finished run.
     """
     run_id = _run_id(cell, records)
-    found: list[tuple[Picture, Picture]] = []
+    steps: list[tuple[Picture, Picture]] = []
     while run_id is not None:
-        content = artifacts(run_id, f"step{len(found) + 1}.png")
+        content = artifacts(run_id, f"step{len(steps) + 1}.png")
         if content is None:
             break
         both = matplotlib.image.imread(io.BytesIO(content), format="png")[..., :3]
         side = both.shape[0] // 2
         images = both.reshape(2, side, -1, side, 3).swapaxes(1, 2)
-        found.append((images[0], images[1]))
-    return found
+        steps.append((images[0], images[1]))
+    return steps

@@ -1,4 +1,4 @@
-"""A search: where its samples lie, their validation error as colour, and how each of them learned
+"""A search: where its samples lie, their validation metric as colour, and how each of them learned
 until it was stopped.
 """
 
@@ -15,10 +15,10 @@ from analysis.figures import INK, MUTED, PALETTE, PAPER, Curves, FigureError
 from analysis.figures.sweep import NAMES
 from launch.spec.load import Spec
 from launch.spec.search import Dimension, Search, winner
+from rm.metrics import Metric
 
-METRIC_NAMES = {"top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)", "loss": "loss"}
 COLUMNS = ("sample", "x", "y", "state", "winner", "epoch", "value")
-_COLOURS = "viridis_r"
+_COLOURS = {"lower": "viridis_r", "higher": "viridis"}
 _STEPS = (1.0, 2.0, 5.0)
 
 
@@ -31,7 +31,7 @@ def data(
     y: str | None = None,
 ) -> pd.DataFrame:
     """A row for each sample and evaluated epoch: its place, its state, whether it won, and its
-    error on held-out images.
+    metric on held-out images.
 
     x, y   keys of the space; the first two where they are left out
     """
@@ -41,8 +41,8 @@ def data(
     points = curves(f"test_{search.metric}")
     rows: list[dict[str, Any]] = []
     for one in search.tried:
-        mine = points[points["run_id"] == one.run_id]
-        for epoch, value in zip(mine["epoch"], mine["value"], strict=True):
+        curve = points[points["run_id"] == one.run_id]
+        for epoch, value in zip(curve["epoch"], curve["value"], strict=True):
             place = {"x": one.sample.point[across.key], "y": one.sample.point[up.key]}
             shown = {
                 "state": one.state,
@@ -69,25 +69,21 @@ def draw(
     across, up = _axes(search, x, y)
     frame = data(spec, records, curves=curves, x=x, y=y)
     last = frame.drop_duplicates("sample", keep="last")
-    norm = _range(last)
+    metric = search.objective
+    norm, colours = _range(last, metric), _COLOURS[metric.better]
     figure = Figure(figsize=(8.2, 3.6))
     plane, lines = figure.subplots(1, 2, width_ratios=(1.1, 1))
-    _plane(plane, last, norm, (across, up))
-    name = METRIC_NAMES[search.metric]
+    _plane(plane, last, (norm, colours), (across, up))
     if len(last):
-        bar = figure.colorbar(
-            ScalarMappable(norm, _COLOURS),
-            ax=plane,
-            pad=0.02,
-            format="{x:g}",
-            ticks=LogLocator(subs=_STEPS),
-        )
+        ticks = LogLocator(subs=_STEPS) if isinstance(norm, LogNorm) else None
+        scale = ScalarMappable(norm, colours)
+        bar = figure.colorbar(scale, ax=plane, pad=0.02, format="{x:g}", ticks=ticks)
         bar.minorticks_off()
         bar.outline.set_visible(False)
-        bar.set_label(f"{name}, {search.held_out} held-out images")
-    _lines(lines, frame)
+        bar.set_label(f"{metric.title}, {search.held_out} held-out images")
+    _lines(lines, frame, is_log=metric.better == "lower")
     lines.set_xlabel("epoch")
-    lines.set_ylabel(f"{name}, held-out images")
+    lines.set_ylabel(f"{metric.title}, held-out images")
     left = search.samples - sum(one.state != "undecided" for one in search.tried)
     if left:
         text = f"{left} of {search.samples} samples are not decided yet: no winner"
@@ -120,18 +116,22 @@ def _axes(search: Search, x: str | None, y: str | None) -> tuple[Dimension, Dime
     return chosen[0], chosen[1]
 
 
-def _range(last: pd.DataFrame) -> Normalize:
-    """Colours over what all samples ended with; in powers of ten, as those stopped early would
-    dwarf the others.
+def _range(last: pd.DataFrame, metric: Metric) -> Normalize:
+    """Colours over what all samples ended with; of an error in powers of ten, as samples stopped
+    early would dwarf the others.
     """
     values = last["value"]
     low, high = (float(values.min()), float(values.max())) if len(values) else (1.0, 10.0)
     high = high if high > low else low + 1.0
-    return LogNorm(low, high) if low > 0 else Normalize(low, high)
+    is_log = low > 0 and metric.better == "lower"
+    return LogNorm(low, high) if is_log else Normalize(low, high)
 
 
 def _plane(
-    axes: Axes, last: pd.DataFrame, norm: Normalize, dimensions: tuple[Dimension, Dimension]
+    axes: Axes,
+    last: pd.DataFrame,
+    scale: tuple[Normalize, str],
+    dimensions: tuple[Dimension, Dimension],
 ) -> None:
     styles: dict[str, dict[str, Any]] = {
         "finished": {"marker": "o", "s": 46},
@@ -145,8 +145,8 @@ def _plane(
             some["x"],
             some["y"],
             c=some["value"],
-            norm=norm,
-            cmap=_COLOURS,
+            norm=scale[0],
+            cmap=scale[1],
             linewidths=0,
             zorder=3,
             **style,
@@ -184,7 +184,7 @@ def _plane(
             axes.set(**{f"{which}lim": (low - edge, high + edge)})
 
 
-def _lines(axes: Axes, frame: pd.DataFrame) -> None:
+def _lines(axes: Axes, frame: pd.DataFrame, *, is_log: bool) -> None:
     labelled: set[str] = set()
 
     def label(text: str) -> str:
@@ -220,7 +220,7 @@ def _lines(axes: Axes, frame: pd.DataFrame) -> None:
             axes.plot(
                 [end["epoch"]], [end["value"]], label=label("stopped by the scheduler"), **cross
             )
-    if len(frame) and frame["value"].min() > 0:
+    if is_log and len(frame) and frame["value"].min() > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=_STEPS))
         axes.yaxis.set_major_formatter("{x:g}")

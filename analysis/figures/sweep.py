@@ -1,4 +1,4 @@
-"""One setting against the error, as in the paper's Fig. 4 and 5: means over seeds with their
+"""One setting against the metric, as in the paper's Fig. 4 and 5: means over seeds with their
 standard deviations.
 """
 
@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import GRID, INK, MUTED, PALETTE, PAPER, FigureError
-from analysis.results import CellResult, collect
-from analysis.tables import metric_name
+from analysis.collect import collect
+from analysis.figures import GRID, INK, MUTED, PALETTE, PAPER, FigureError, axis_title
+from analysis.results import CellResult
 from launch.spec.load import Cell, Spec
 from launch.spec.trial import Trial
 
@@ -50,14 +50,13 @@ def data(
     results = {cell.labels: cell for cell in collect(spec, records).cells}
     place = None if panels is None else spec.axes.index(panels)
     frames = []
-    for panel in dict.fromkeys(
-        cell.labels[place] if place is not None else "" for cell in spec.cells
-    ):
+    labels = [cell.labels[place] if place is not None else "" for cell in spec.cells]
+    for panel in dict.fromkeys(labels):
         cells = [cell for cell in spec.cells if place is None or cell.labels[place] == panel]
         rows = _points(cells, results, x, where or {})
         if baseline is not None:
-            mine = {cell.labels: results[cell.labels] for cell in cells}
-            rows.append({"x": None, **_numbers(_labelled(mine, baseline))})
+            own = {cell.labels: results[cell.labels] for cell in cells}
+            rows.append({"x": None, **_numbers(_labelled(own, baseline))})
         frames.append(pd.DataFrame([{"panel": panel, **row} for row in rows]))
     frame = pd.concat(frames, ignore_index=True).astype(
         dict.fromkeys(("x", "mean", "std", "published"), float)
@@ -130,9 +129,9 @@ def draw(
         missing += [f"{title}: {absent}" if title else absent] if absent else []
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    grid[0].set_ylabel(metric_name(spec.metric.name))
+    grid[0].set_ylabel(axis_title(spec.metric.name))
     if missing:
-        text = "\n".join(f"no finished seed yet: {each}" for each in missing)
+        text = "\n".join(f"no finished seed yet: {points}" for points in missing)
         figure.supxlabel(text, fontsize=8, color=MUTED)
     if handles:
         figure.legend(
@@ -214,13 +213,15 @@ def _seeds(points: pd.DataFrame) -> str:
 
 
 def _labelled(results: Mapping[tuple[str, ...], CellResult], label: str) -> CellResult:
-    found = [cell for labels, cell in results.items() if label in (labels[-1], " · ".join(labels))]
-    if len(found) != 1:
+    fitting = [
+        cell for labels, cell in results.items() if label in (labels[-1], " · ".join(labels))
+    ]
+    if len(fitting) != 1:
         valid = ", ".join(f"'{' · '.join(labels)}'" for labels in results)
         raise FigureError(
-            f"baseline: {len(found) or 'no'} cells are labelled '{label}'; valid: one of {valid}"
+            f"baseline: {len(fitting) or 'no'} cells are labelled '{label}'; valid: one of {valid}"
         )
-    return found[0]
+    return fitting[0]
 
 
 def _value(trial: Trial, key: str) -> Any:

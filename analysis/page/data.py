@@ -12,7 +12,7 @@ from urllib.parse import quote
 from analysis.results import SELECTION_NAMES, CellResult, SeedResult
 
 if TYPE_CHECKING:
-    from analysis.page.html import View
+    from analysis.page.view import View
 
 MOST_POINTS = 60
 """Points of a learning curve on the page; the figures' files have them all."""
@@ -37,34 +37,35 @@ def page_data(
     server: str | None = None
     cells: dict[str, dict[str, Any]] = {}
     panels: dict[str, list[tuple[str, list[str]]]] = {}
+    heads: dict[str, list[str]] = {}
     for view in views:
-        metric, select = view.table.spec.metric.name, view.table.spec.metric.select
+        metric, select = view.table.metric, view.table.spec.metric.select
+        order = [name for name in SELECTION_NAMES if name in (select, *view.others)]
+        heads[view.slug] = [_head(name) for name in order]
         for id, cell in view.cells:
             server = server or next((_server(seed.link) for seed in cell.seeds if seed.link), None)
-            order = [name for name in SELECTION_NAMES if name in (select, *view.others)]
             seeds = [_seed(seed, order, machines, results) for seed in cell.seeds]
             cells[id] = {"name": cell.labels[-1], "published": cell.published, "seeds": seeds}
-            if view.measured:
-                cells[id]["heads"] = ["Measured"]
-            cells[id] |= _lines(cell, metric, order, curves)
+            if metric.better == "higher":
+                cells[id]["higher"] = 1
+            cells[id] |= _lines(cell, metric.name, order, curves)
         rows = view.table.rows if view.table.is_grid else ("",)
         panels[view.slug] = [
             (row, [id for id, cell in view.cells if not row or cell.row == row]) for row in rows
         ]
-    names = [
-        SELECTION_NAMES[name].replace(" epoch", "")
-        for name in SELECTION_NAMES
-        if name != "measured"
-    ]
     return {
         "cells": cells,
         "panels": panels,
         "machines": list(machines),
-        "selections": [name.capitalize() for name in names],
+        "heads": heads,
         "runs": quote(Path(os.path.relpath(results / "runs", folder)).as_posix()) + "/",
         "mlflow": server or LOCAL_SERVER,
         "hint": "" if server else "shown by: make mlflow",
     }
+
+
+def _head(select: str) -> str:
+    return SELECTION_NAMES[select].replace(" epoch", "").capitalize()
 
 
 def thin(curve: Mapping[int, float], epochs: Sequence[int]) -> list[float | None]:
@@ -90,25 +91,25 @@ def shown_epochs(curves: Iterable[Mapping[int, float]]) -> list[int]:
 def _lines(cell: CellResult, metric: str, order: Sequence[str], curves: Curves) -> dict[str, Any]:
     """The cell's learning curves, ours and the authors', and what the authors' logs end with."""
     data: dict[str, Any] = {}
-    mine = [
+    ours = [
         (seed.seed, curves[metric, seed.trial_id])
         for seed in cell.seeds
         if curves.get((metric, seed.trial_id))
     ]
-    theirs = [run.curves[metric] for run in cell.official if metric in run.curves]
-    if mine:
-        epochs = shown_epochs(curve for _, curve in mine)
+    runs = [run for run in cell.official if run.curve(metric)]
+    if ours:
+        epochs = shown_epochs(curve for _, curve in ours)
         data["curves"] = {
-            "s": [seed for seed, _ in mine],
+            "s": [seed for seed, _ in ours],
             "e": epochs,
-            "v": [thin(curve, epochs) for _, curve in mine],
+            "v": [thin(curve, epochs) for _, curve in ours],
         }
-    if theirs:
-        epochs = shown_epochs(theirs)
-        data["theirs"] = [{"e": epochs, "v": thin(curve, epochs)} for curve in theirs]
-        finals = [(run.name, run.finals(metric)) for run in cell.official if metric in run.curves]
+    if runs:
+        epochs = shown_epochs(run.curve(metric) for run in runs)
+        data["theirs"] = [{"e": epochs, "v": thin(run.curve(metric), epochs)} for run in runs]
+        finals = [(run.name, run.finals(metric)) for run in runs]
         data["authors"] = [
-            (name, [round(values[key], 2) for key in order if key in values])
+            (name, [round(values[key], 2) if key in values else None for key in order])
             for name, values in finals
         ]
     return data
@@ -117,8 +118,8 @@ def _lines(cell: CellResult, metric: str, order: Sequence[str], curves: Curves) 
 def _seed(
     seed: SeedResult, order: Sequence[str], machines: dict[str, int], results: Path
 ) -> list[Any]:
-    """[seed, state, values or null, trial, run, folder, machine, origin], without what is empty at
-    the end.
+    """[seed, state, values or null, trial, run, folder, machine, origin, former numerics], without
+    what is empty at the end.
     """
     values = (
         [round(seed.values[name], 3) if name in seed.values else None for name in order]
@@ -139,6 +140,7 @@ def _seed(
         _folder(seed, results),
         machine,
         seed.origin,
+        seed.numerics,
     ]
     while parts[-1] is None:
         parts.pop()

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from markupsafe import Markup
 
 from analysis.results import CellResult, Table
-from analysis.tables import number, signed
+from analysis.tables.text import number, signed
 
 HEIGHT, EDGE = 22, 6
 
 
-class Scale:
-    """The common scale of a table's strips, in points around each cell's published number, or in
-    percent without any.
+class IntervalScale:
+    """The common scale of a table's strips, in the metric's unit: around each cell's published
+    number, or absolute in a table without any.
 
     Wide intervals of few seeds must not press everything else together: an interval that leaves
     the scale ends in an arrow.
@@ -33,12 +33,12 @@ class Scale:
         ]
         ends = [
             end - self._origin(cell)
-            for cell, found in ours
-            for end in (found.low, found.high)
+            for cell, estimate in ours
+            for end in (estimate.low, estimate.high)
             if end is not None
         ]
         if self.relative:
-            means = [found.mean - self._origin(cell) for cell, found in ours]
+            means = [estimate.mean - self._origin(cell) for cell, estimate in ours]
             reach = max([2 * self.margin, *map(abs, means)])
             reach = min(max([reach, *map(abs, ends)]), max(reach, 4 * self.margin)) * 1.08 or 1.0
             self.low, self.high = -reach, reach
@@ -50,7 +50,7 @@ class Scale:
             self.low = max(min([*seeds, *ends]), min(seeds) - pad) - 0.04 * pad
             self.high = min(max([*seeds, *ends]), max(seeds) + pad) + 0.04 * pad
 
-    def strip(self, cell: CellResult) -> Markup:
+    def render(self, cell: CellResult) -> Markup:
         """The strip of one cell; empty where there is nothing to place on the scale."""
         ours = cell.ours
         if ours is None or (self.relative and cell.published is None):
@@ -60,7 +60,8 @@ class Scale:
         if self.relative:
             left, right = self._x(-self.margin), self._x(self.margin)
             parts.append(
-                f'<rect class="band" x="{left:.1f}" y="1" width="{right - left:.1f}" height="{HEIGHT - 2}" rx="2"/>'
+                f'<rect class="band" x="{left:.1f}" y="1" width="{right - left:.1f}" '
+                f'height="{HEIGHT - 2}" rx="2"/>'
             )
             zero = self._x(0.0)
             parts.append(
@@ -73,9 +74,10 @@ class Scale:
             parts.append(f'<circle class="seed" cx="{x:.1f}" cy="{middle:g}" r="2.2"/>')
         mean = self._x(ours.mean - origin)
         parts.append(
-            f'<line class="mean" x1="{mean:.1f}" x2="{mean:.1f}" y1="{middle - 6:g}" y2="{middle + 6:g}"/>'
+            f'<line class="mean" x1="{mean:.1f}" x2="{mean:.1f}" y1="{middle - 6:g}" '
+            f'y2="{middle + 6:g}"/>'
         )
-        return _svg(parts, self._words(cell), self.width)
+        return _svg(parts, self._label(cell), self.width)
 
     def _origin(self, cell: CellResult) -> float:
         return (cell.published or 0.0) if self.relative else 0.0
@@ -88,7 +90,8 @@ class Scale:
         middle = HEIGHT / 2
         left, right = self._x(low), self._x(high)
         parts = [
-            f'<line class="interval" x1="{left:.1f}" x2="{right:.1f}" y1="{middle:g}" y2="{middle:g}"/>'
+            f'<line class="interval" x1="{left:.1f}" x2="{right:.1f}" y1="{middle:g}" '
+            f'y2="{middle:g}"/>'
         ]
         for x, outside, way in ((left, low < self.low, -1), (right, high > self.high, 1)):
             if outside:
@@ -101,7 +104,7 @@ class Scale:
             parts.append(f'<path class="interval" d="{path}"/>')
         return parts
 
-    def _words(self, cell: CellResult) -> str:
+    def _label(self, cell: CellResult) -> str:
         ours = cell.ours
         if ours is None or ours.low is None or ours.high is None:
             return "one value, no interval"
@@ -111,8 +114,9 @@ class Scale:
         return f"95 % interval: {number(ours.low)} to {number(ours.high)}"
 
 
-def _svg(parts: Iterable[str], words: str, width: int) -> Markup:
+def _svg(parts: Iterable[str], label: str, width: int) -> Markup:
     size = f'width="{width}" height="{HEIGHT}" viewBox="0 0 {width} {HEIGHT}"'
     return Markup(
-        f'<svg class="strip" {size} role="img" aria-label="{words}"><title>{words}</title>{"".join(parts)}</svg>'
+        f'<svg class="strip" {size} role="img" aria-label="{label}"><title>{label}</title>'
+        f"{''.join(parts)}</svg>"
     )

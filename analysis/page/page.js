@@ -50,22 +50,23 @@
     remember.set("open", all(".open[aria-expanded=true]").map((button) => button.closest("tr").id).join(" "));
   }
   function details(row) {
-    const cell = data.cells[row.id], pair = make("div", { class: "pair" }, seedTable(cell));
-    if (cell.curves || cell.theirs) pair.append(chart(seedLines(cell), cell.published));
+    const cell = data.cells[row.id], pair = make("div", { class: "pair" }, seedTable(cell, data.heads[row.id.slice(0, row.id.lastIndexOf("--"))]));
+    if (cell.curves || cell.theirs) pair.append(chart(seedLines(cell), cell.published, cell.higher));
     return make("tr", { class: "detail" }, make("td", { colspan: row.cells.length }, pair));
   }
-  function seedTable(cell) {
-    const selections = cell.heads ?? data.selections, heads = ["Seed", ...selections, "Machine", "Run"];
-    const lines = cell.seeds.map(([seed, state, values, trial, run, folder, machine, origin]) => {
+  function seedTable(cell, selections) {
+    const heads = ["Seed", ...selections, "Machine", "Run"];
+    const lines = cell.seeds.map(([seed, state, values, trial, run, folder, machine, origin, numerics]) => {
       const links = make("td");
       const name = make("code", {}, trial);
       if (folder === 1) links.append(make("a", { href: `${data.runs}${trial}/` }, name));
       else links.append(folder ? make("code", {}, folder) : name);
       if (run) links.append(" ", make("a", { href: data.mlflow + run, title: data.hint }, "MLflow"));
       if (origin) links.append(" ", make("span", { class: "chip v-consistent" }, origin));
-      const told = values ? values.map((value) => make("td", { class: "n" }, number(value)))
+      if (numerics != null) links.append(" ", make("span", { class: "chip tag" }, `former numerics ${numerics}`));
+      const results = values ? values.map((value) => make("td", { class: "n" }, number(value)))
         : [make("td", { colspan: selections.length, class: "none" }, state === "missing" ? "no record" : state)];
-      return make("tr", {}, make("td", {}, String(seed)), ...told, make("td", {}, data.machines[machine] ?? "–"), links);
+      return make("tr", {}, make("td", {}, String(seed)), ...results, make("td", {}, data.machines[machine] ?? "–"), links);
     });
     for (const [name, values] of cell.authors ?? [])
       lines.push(make("tr", { class: "none" }, make("td", {}, "authors"), ...values.map((value) => make("td", { class: "n" }, number(value))),
@@ -80,17 +81,16 @@
     ...(cell.curves?.v ?? []).map((values, i) => ({ name: `seed ${cell.curves.s[i]}`, x: cell.curves.e, y: values, colour: palette(i), css: "line" })),
     ...(cell.theirs ?? []).map((curve, i) => ({ name: i ? "" : "authors’ logs", x: curve.e, y: curve.v, colour: "var(--muted)", css: "line thin theirs" })),
   ];
-  function chart(lines, published) {
+  function chart(lines, published, higher) {
     const width = 480, height = 250, left = 40, bottom = 28, top = 8, right = 8;
     const points = lines.flatMap((line) => line.y.map((y, i) => [line.x[i], y])).filter(([, y]) => y !== null);
     const most = Math.max(1, ...points.map(([x]) => x));
-    const lows = lines.map((line) => Math.min(...line.y.filter((y) => y !== null))).concat(published ?? []);
-    const low = Math.min(...lows), reached = Math.max(...lows), highest = Math.max(...points.map(([, y]) => y));
-    const high = Math.min(highest, 2.5 * reached || highest); // the first epochs' errors would flatten the rest
+    const [low, high] = higher ? limits(lines.map((line) => line.y.map((y) => y === null ? null : -y)), published == null ? null : -published).map((y) => -y).reverse()
+      : limits(lines.map((line) => line.y), published);
     const step = roundStep((high - low) / 4 || 1), floor = step * Math.floor(low / step), ceiling = step * Math.ceil(high / step);
     const span = ceiling - floor || step;
     const x = (value) => left + ((value - 1) / Math.max(1, most - 1)) * (width - left - right);
-    const y = (value) => top + (1 - (Math.min(value, ceiling) - floor) / span) * (height - top - bottom);
+    const y = (value) => top + (1 - (Math.max(Math.min(value, ceiling), floor) - floor) / span) * (height - top - bottom);
     const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `learning curves: ${lines.map((line) => line.name).filter(Boolean).join(", ")}` });
     for (let i = 0; i * step <= span * 1.001; i++) {
       const value = floor + i * step, at = y(value);
@@ -110,6 +110,13 @@
     if (published != null) keys.push(make("li", {}, make("i", { style: "border-top-style:dashed" }), `published ${number(published)}`));
     return make("div", { class: "chart" }, svg, make("ul", { class: "legend" }, ...keys));
   }
+  /** The values that a chart of curves shows, smaller being better (others come with their sign turned): the first epochs would flatten the rest. */
+  function limits(curves, published) {
+    const values = curves.flat().filter((y) => y !== null), bests = curves.map((curve) => Math.min(...curve.filter((y) => y !== null)));
+    const low = Math.min(...bests.concat(published ?? [])), reached = Math.max(...bests.concat(published ?? [])), high = Math.max(...values);
+    const room = low >= 0 ? 2.5 * reached : reached + 1.5 * Math.max(reached - low, 0.15 * (high - low));
+    return [low, Math.min(high, room || high)];
+  }
   /** The next of 1, 2 or 5 times a power of ten: what axes are marked in. */
   function roundStep(least) {
     const power = 10 ** Math.floor(Math.log10(least));
@@ -125,7 +132,7 @@
     for (const [title, ids] of data.panels[panel.dataset.curves]) {
       const cells = ids.map((id) => [data.cells[id], id]).filter(([cell]) => cell.curves);
       const lines = cells.map(([cell], i) => ({ name: cell.name, x: cell.curves.e, y: mean(cell.curves), colour: palette(i), css: "line" }));
-      if (lines.length) panel.append(make("div", {}, make("h4", {}, title), chart(lines, null)));
+      if (lines.length) panel.append(make("div", {}, make("h4", {}, title), chart(lines, null, cells[0][0].higher)));
     }
   }
 

@@ -27,7 +27,7 @@ def summary(table: Table) -> list[str]:
         for state in ordered_states(table.states)
         if state != "finished"
     ]
-    sentences = [f"{_all_of(done, total)} finished" + (f"; {_listed(others)}." if others else ".")]
+    sentences = [f"{_all_of(done, total)} finished" + (f"; {_join(others)}." if others else ".")]
     if table.has_published and not table.spec.profile:
         phrases = {
             "reproduced": "{} {is} reproduced",
@@ -35,7 +35,7 @@ def summary(table: Table) -> list[str]:
         }
         phrases |= {"differs": "{} {differ}", "missing": "{} {is} missing"}
         phrases |= {"not comparable": "{} {has} no published number"}
-        sentences.append(_tally(len(table.cells), "cell", table.verdicts, phrases))
+        sentences.append(_summarise(len(table.cells), "cell", table.verdicts, phrases))
     elif not table.has_published:
         sentences.append(
             "There are no published numbers for this table, so it shows estimates and tests "
@@ -49,7 +49,7 @@ def summary(table: Table) -> list[str]:
             "undecided": "{} {stay} undecided",
         }
         phrases |= {"missing": "{} cannot be tested yet"}
-        sentences.append(_tally(len(table.claims), "claimed comparison", words, phrases))
+        sentences.append(_summarise(len(table.claims), "claimed comparison", words, phrases))
     return sentences
 
 
@@ -61,16 +61,16 @@ def assumptions(table: Table) -> list[Assumption]:
         for key, why in cell.assumed.items():
             value = flat.get(key, flat.get(f"{key}.name", ""))
             places.setdefault((key, str(value), why), []).append(tuple(cell.labels))
-    return [Assumption(*what, _covered(table, where)) for what, where in places.items()]
+    return [Assumption(*what, _cells_of(table, labels)) for what, labels in places.items()]
 
 
-def _covered(table: Table, where: list[tuple[str, ...]]) -> str:
-    if len(where) == len(table.cells):
+def _cells_of(table: Table, labels: list[tuple[str, ...]]) -> str:
+    if len(labels) == len(table.cells):
         return "all cells"
-    columns = list(dict.fromkeys(labels[-1] for labels in where))
-    if len(where) == sum(cell.labels[-1] in columns for cell in table.cells):
+    columns = list(dict.fromkeys(one[-1] for one in labels))
+    if len(labels) == sum(cell.labels[-1] in columns for cell in table.cells):
         return ", ".join(columns)
-    return ", ".join(" · ".join(labels) for labels in where)
+    return ", ".join(" · ".join(one) for one in labels)
 
 
 _VERBS = {
@@ -85,18 +85,20 @@ _VERBS = {
 _SINGULAR = {"differ": "differs", "hold": "holds", "turn": "turns", "stay": "stays"}
 
 
-def _tally(total: int, noun: str, counts: Mapping[str, int], phrases: Mapping[str, str]) -> str:
+def _summarise(
+    total: int, noun: str, counts: Mapping[str, int], phrases: Mapping[str, str]
+) -> str:
     """ "Of 8 cells, 3 are reproduced and 5 differ.", in the order of the phrases."""
     if total == 1:
         word = next(word for word in phrases if counts[word])
-        return f"The only {noun} {_said(phrases[word], 1).removeprefix('1 ')}."
+        return f"The only {noun} {_phrase(phrases[word], 1).removeprefix('1 ')}."
     return (
         f"Of {total} {noun}s, "
-        f"{_listed([_said(phrases[word], counts[word]) for word in phrases if counts[word]])}."
+        f"{_join([_phrase(phrases[word], counts[word]) for word in phrases if counts[word]])}."
     )
 
 
-def _said(phrase: str, n: int) -> str:
+def _phrase(phrase: str, n: int) -> str:
     verbs = {
         verb: _SINGULAR.get(verb, verb) if n == 1 else plural for verb, plural in _VERBS.items()
     }
@@ -114,7 +116,7 @@ def _state_words(state: str, n: int) -> str:
         "failed": "{} failed",
         "killed": "{} {was} stopped",
     }
-    return _said(words.get(state, "{} {is} " + state), n)
+    return _phrase(words.get(state, "{} {is} " + state), n)
 
 
 def _all_of(done: int, total: int) -> str:
@@ -126,7 +128,7 @@ def _all_of(done: int, total: int) -> str:
     )
 
 
-def _listed(items: list[str]) -> str:
+def _join(items: list[str]) -> str:
     return (
         " and ".join(part for part in (", ".join(items[:-1]), items[-1]) if part) if items else ""
     )

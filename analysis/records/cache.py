@@ -4,12 +4,13 @@ changed.
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1
+from rm.files import write_atomically
+
+FORMAT = 2
 """Raised when the shape of what is kept changes; older files are then read anew."""
 
 Rows = dict[str, dict[str, Any]]
@@ -17,7 +18,7 @@ Rows = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedStore:
     """All runs of a store as they were last seen.
 
     stamp is that of the database file (None for a server); complete is when all was read, in
@@ -36,15 +37,15 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self, uri: str) -> Kept | None:
+    def read(self, uri: str) -> CachedStore | None:
         """The runs of the store at this address, None where nothing is kept of it."""
         data = self._load(uri, "records")
         try:
-            return Kept(**data) if data else None
+            return CachedStore(**data) if data else None
         except TypeError:
             return None
 
-    def write(self, uri: str, kept: Kept) -> None:
+    def write(self, uri: str, kept: CachedStore) -> None:
         self._store(uri, "records", vars(kept))
 
     def curves(self, uri: str, metric: str) -> dict[str, list[tuple[int, float]]]:
@@ -72,6 +73,4 @@ class Cache:
     def _store(self, uri: str, what: str, data: dict[str, Any]) -> None:
         path = self._path(uri, what)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(data, separators=(",", ":")), encoding="utf-8")
-        partial.replace(path)
+        write_atomically(path, json.dumps(data, separators=(",", ":")))

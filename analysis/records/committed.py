@@ -23,7 +23,7 @@ _ID = re.compile(rb'^\{"id": ?"([0-9a-f]{12})"')
 
 def rows(trial_ids: Collection[str], folder: Path | None = None) -> dict[str, Record]:
     """By trial id what the store would say of each; a line that is not asked for is not parsed."""
-    return {record["id"]: _row(record) for record in read(trial_ids, folder)}
+    return {record["id"]: row(record) for record in read(trial_ids, folder)}
 
 
 def curves(
@@ -34,7 +34,11 @@ def curves(
     found = {}
     for record in read(wanted, folder):
         columns = record["epochs"]
-        points = zip(columns["epoch"], columns.get(metric, ()), strict=False)
+        numbers = columns.get("epoch", ())
+        if metric not in columns:  # of a probe: its points
+            columns = record.get("points", {})
+            numbers = columns.get("point", ())
+        points = zip(numbers, columns.get(metric, ()), strict=False)
         found[f"{PREFIX}{record['id']}"] = [
             (int(epoch), float(value)) for epoch, value in points if value is not None
         ]
@@ -52,10 +56,22 @@ def read(trial_ids: Collection[str], folder: Path | None = None) -> Iterator[Rec
                 yield json.loads(line)
 
 
-def _row(record: Record) -> Record:
+def ended(record: Record) -> float:
+    """When its last epoch, or point, was journalled, in seconds since 1970."""
+    times = [*record["epochs"].get("time", ()), *record.get("points", {}).get("time", ())]
+    return float(max(times, default=record["events"][-1]["time"] if record.get("events") else 0))
+
+
+def commit(attempt: Record) -> str:
+    """The commit that an attempt ran from, marked where the working tree differed from it."""
+    known = attempt.get("git_commit")
+    return f"{known}{'+changes' if attempt.get('git_diff') else ''}" if known else "unknown"
+
+
+def row(record: Record) -> Record:
+    """A committed record as the store would give it."""
     last, result = record["attempts"][-1], record["result"]
-    end = record["epochs"]["time"][-1]
-    commit = last.get("git_commit")
+    end = ended(record)
     versions = ", ".join(
         f"{name} {version}" for name, version in (last.get("packages") or {}).items()
     )
@@ -67,13 +83,11 @@ def _row(record: Record) -> Record:
         "origin": "reproduced",
         "host": last.get("host"),
         "device": last.get("device"),
-        "git_commit": f"{commit}{'+changes' if last.get('git_diff') else ''}"
-        if commit
-        else "unknown",
+        "git_commit": commit(last),
         "versions": versions,
         **result["metrics"],
         "train_seconds": result["train_seconds"],
         "ended": datetime.fromtimestamp(end, UTC).isoformat(timespec="seconds"),
-        "started": int(1000 * record["events"][0]["time"]),
+        "started": int(1000 * record["events"][0]["time"]) if record.get("events") else 0,
         "end": int(1000 * end),
     }

@@ -13,10 +13,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from analysis.paths import ROOT
+from analysis.records.recorded import values_of
 from launch.spec.load import Spec, SpecError, load_spec
+from rm.metrics import METRICS, from_recorded, recorded_as, select
 
 COMMITTED = Path(__file__).with_name("official_curves.csv")
 COLUMNS = ("log", "split", "step_unit", "step", "metric", "value")
@@ -48,13 +49,25 @@ class OfficialRun:
     cell: str
     curves: Mapping[str, Mapping[int, float]]
 
+    def curve(self, metric: str) -> dict[int, float]:
+        """Epoch -> value in order; of an accuracy from the error that the log is kept as."""
+        recorded = self.curves.get(recorded_as(metric), {})
+        return {epoch: from_recorded(metric, recorded[epoch]) for epoch in sorted(recorded)}
+
     def finals(self, metric: str) -> dict[str, float]:
-        """Best, last and median of the last ten epochs, as our own runs record them."""
-        curve = self.curves.get(metric, {})
-        values = [curve[epoch] for epoch in sorted(curve)]
-        if not values:
-            return {}
-        return {"best": min(values), "last": values[-1], "median_last_10": median(values[-10:])}
+        """A metric under each selection, as our own runs record it: top-5 is that of the epoch
+        chosen by top-1, and the median needs ten epochs of the last tenth.
+        """
+        names = sorted(self.curves, key=lambda name: name != "top1_error")
+        epochs = sorted({epoch for curve in self.curves.values() for epoch in curve})
+        columns = {f"test_{name}": self.curves[name] for name in names}
+        accounts = [
+            {"epoch": e, **{key: curve[e] for key, curve in columns.items() if e in curve}}
+            for e in epochs
+        ]
+        metrics = [METRICS[name] for name in names]
+        results = select(accounts, metrics, max(epochs)) if epochs and metrics else {}
+        return values_of(metric, results)
 
 
 def load_official(folder: Path | None = None) -> list[OfficialRun]:

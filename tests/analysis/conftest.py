@@ -2,8 +2,8 @@
 
 import pytest
 
-from analysis.records.load import COLUMNS, EXPERIMENT
-from tests.support.analysis.samples import fake_curve, fake_records, rows_spec
+from analysis.records.load import EXPERIMENT
+from tests.support.analysis.samples import RESULTS, fake_curve, fake_records, rows_spec
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
             Point("test_top1_error", value, 0, epoch)
             for epoch, value in fake_curve(row["trial_id"], 5)
         ]
-        points += [Point(key, row[key], 0, 0) for key in COLUMNS if key.endswith("top1_error")]
+        points += [Point(key, row[key], 0, 0) for key in RESULTS]
         client.log_batch(
             run,
             metrics=[*points, Point("train_seconds", 12.5, 0, 0)],

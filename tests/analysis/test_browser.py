@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.page.html import View, to_html
-from analysis.results import collect
+from analysis.collect import collect
+from analysis.page.html import to_html
+from analysis.page.view import View
 from tests.support.analysis import browser as chromium
 from tests.support.analysis.samples import fake_curve, fake_records, grid_spec, rows_spec
 

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from analysis import claims, compare
+from rm.metrics import METRICS
 
 
 def normal(seed: int, n: int, mean: float, std: float = 0.15) -> list[float]:
@@ -120,7 +121,7 @@ def test_a_true_and_large_difference_is_found():
 @pytest.mark.parametrize("seed", range(4))
 def test_a_claim_is_scipys_paired_and_welchs_test(seed):
     left, right = normal(seed, 4, 18.6), normal(seed + 100, 4, 18.8, 0.3)
-    result = claims.test_claim(by_seed(left), by_seed(right))
+    result = claims.order_test(by_seed(left), by_seed(right))
     assert result.p == pytest.approx(stats.ttest_rel(left, right, alternative="less").pvalue)
     assert result.p_opposite == pytest.approx(
         stats.ttest_rel(left, right, alternative="greater").pvalue
@@ -137,13 +138,13 @@ def test_students_sleep_data():
     """
     first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
     second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
-    result = claims.test_claim(by_seed(first), by_seed(second))
+    result = claims.order_test(by_seed(first), by_seed(second))
     assert (result.word, result.n) == ("holds", 10)
     assert result.p == pytest.approx(0.002833 / 2, abs=1e-6)
 
 
 def test_claims_pair_by_seed_and_use_only_shared_ones():
-    result = claims.test_claim(
+    result = claims.order_test(
         {0: 18.0, 1: 18.5, 2: 18.2, 7: 99.0}, {0: 19.0, 1: 19.6, 2: 19.1, 8: 0.0}
     )
     assert (result.word, result.n, result.difference) == ("holds", 3, pytest.approx(-1.0))
@@ -151,14 +152,14 @@ def test_claims_pair_by_seed_and_use_only_shared_ones():
 
 def test_the_opposite_of_a_claim_is_reversed():
     assert (
-        claims.test_claim({0: 19.0, 1: 19.6, 2: 19.1}, {0: 18.0, 1: 18.5, 2: 18.2}).word
+        claims.order_test({0: 19.0, 1: 19.6, 2: 19.1}, {0: 18.0, 1: 18.5, 2: 18.2}).word
         == "reversed"
     )
 
 
 def test_claims_without_two_pairs_are_missing():
-    assert claims.test_claim({}, {}).word == "missing"
-    alone = claims.test_claim({0: 18.0}, {0: 19.0, 1: 19.1})
+    assert claims.order_test({}, {}).word == "missing"
+    alone = claims.order_test({0: 18.0}, {0: 19.0, 1: 19.1})
     assert (alone.word, alone.difference, alone.p) == ("missing", -1.0, None)
 
 
@@ -166,11 +167,11 @@ def test_equal_differences_fall_back_on_the_sign_test():
     """18.7 - 18.6 and 19.7 - 19.6 differ by rounding only; a t-test would take that for
     certainty.
     """
-    three = claims.test_claim({0: 18.6, 1: 19.6, 2: 20.6}, {0: 18.7, 1: 19.7, 2: 20.7})
+    three = claims.order_test({0: 18.6, 1: 19.6, 2: 20.6}, {0: 18.7, 1: 19.7, 2: 20.7})
     assert (three.word, three.p) == ("undecided", 0.125)
-    five = claims.test_claim(by_seed([18.0] * 5), by_seed([19.0] * 5))
+    five = claims.order_test(by_seed([18.0] * 5), by_seed([19.0] * 5))
     assert (five.word, five.p, five.welch_p) == ("holds", 1 / 32, None)
-    assert claims.test_claim(by_seed([18.0] * 5), by_seed([18.0] * 5)).word == "undecided"
+    assert claims.order_test(by_seed([18.0] * 5), by_seed([18.0] * 5)).word == "undecided"
 
 
 def test_holm_by_hand():
@@ -204,28 +205,30 @@ def test_no_claim_holds_by_chance_more_than_5_percent_of_tables():
             (normal(table * 20 + i, 3, 18.0), normal(90_000 + table * 20 + i, 3, 18.0))
             for i in range(10)
         ]
-        results = claims.holm([claims.test_claim(by_seed(a), by_seed(b)) for a, b in pairs])
+        results = claims.holm([claims.order_test(by_seed(a), by_seed(b)) for a, b in pairs])
         false += any(result.word == "holds" for result in results)
     assert false / 400 <= 0.05 + 0.025
 
 
-def test_what_the_best_epoch_flatters_by_is_a_paired_mean():
+def test_selection_optimism_is_a_paired_mean():
     """The authors' three logs: 2.40, 2.38, 2.28 at their best epochs, 2.68, 2.51, 2.58 at the
     last.
     """
-    found = compare.inflation(
-        {0: 2.40, 1: 2.38, 2: 2.28, 3: 9.0}, {0: 2.68, 1: 2.51, 2: 2.58, 4: 9.0}
-    )
+    best, last = {0: 2.40, 1: 2.38, 2: 2.28, 3: 9.0}, {0: 2.68, 1: 2.51, 2: 2.58, 4: 9.0}
+    found = compare.selection_optimism(METRICS["top1_error"], best, last)
+    mirrored = [{seed: 100 - value for seed, value in side.items()} for side in (best, last)]
+    accuracy = compare.selection_optimism(METRICS["top1_accuracy"], *mirrored)
+    assert (accuracy.n, accuracy.mean) == (3, pytest.approx(found.mean))
     low, high = stats.t.interval(0.95, 2, 0.71 / 3, stats.sem([0.28, 0.13, 0.30]))
     assert (found.n, found.mean) == (3, pytest.approx(0.71 / 3))
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
-    assert compare.inflation({0: 2.4}, {1: 2.5}) is None
+    assert compare.selection_optimism(METRICS["top1_error"], {0: 2.4}, {1: 2.5}) is None
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_range_is_the_worst_pairs_equivalence_test_by_scipy(seed):
     cells = [normal(seed * 10 + i, 5, 18.6, 0.1) for i in range(3)]
-    result = claims.test_range([by_seed(values) for values in cells], 0.3)
+    result = claims.range_test([by_seed(values) for values in cells], 0.3)
     p, outside = [], []
     for a, b in [(0, 1), (0, 2), (1, 2)]:
         differences = np.subtract(cells[a], cells[b])
@@ -243,18 +246,18 @@ def test_a_range_is_the_worst_pairs_equivalence_test_by_scipy(seed):
 def test_a_range_holds_turns_out_wider_or_stays_undecided():
     close, far = {0: 18.60, 1: 18.62, 2: 18.64}, {0: 19.60, 1: 19.62, 2: 19.65}
     near = {0: 18.61, 1: 18.62, 2: 18.66}
-    assert claims.test_range([close, near], 0.3).word == "holds"
-    assert claims.test_range([close, near, far], 0.3).word == "reversed"
-    assert claims.test_range([close, {0: 18.3, 1: 19.0, 2: 18.6}], 0.3).word == "undecided"
-    assert claims.test_range([close, {0: 18.6}], 0.3).word == "missing"
+    assert claims.range_test([close, near], 0.3).word == "holds"
+    assert claims.range_test([close, near, far], 0.3).word == "reversed"
+    assert claims.range_test([close, {0: 18.3, 1: 19.0, 2: 18.6}], 0.3).word == "undecided"
+    assert claims.range_test([close, {0: 18.6}], 0.3).word == "missing"
     assert (
-        claims.test_range([close, close], 0.3).word == "undecided"
+        claims.range_test([close, close], 0.3).word == "undecided"
     )  # equal differences: three seeds are too few for a sign test
 
 
 def test_a_range_that_is_just_exceeded_is_said_to_hold_in_at_most_5_percent():
     words = [
-        claims.test_range(
+        claims.range_test(
             [by_seed(normal(i, 4, 18.0)), by_seed(normal(50_000 + i, 4, 18.3))], 0.3
         ).word
         for i in range(2000)

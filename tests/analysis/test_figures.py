@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from analysis import figures
+from launch.spec import figures as signatures
 from tests.support.analysis.samples import fake_curves, fake_records, grid_spec, rows_spec
 from tests.support.trials import ROOT
 
@@ -45,8 +46,8 @@ def texts(figure):
 
 
 def test_every_figure_of_the_folder_has_data_and_draw():
-    assert {"learning_curves", "overhead", "probe_curve", "sweep"} <= set(figures.available())
-    for name in figures.available():
+    assert {"learning_curves", "overhead", "probe_curve", "sweep"} <= set(signatures.names())
+    for name in signatures.names():
         module = figures.load(name)
         assert callable(module.data)
         assert callable(module.draw)
@@ -221,7 +222,7 @@ def test_the_style_s_colours_can_be_told_apart_by_everyone(sight):
 
 
 def test_every_figure_takes_its_look_from_the_one_style_file():
-    for name in figures.available():
+    for name in signatures.names():
         source = Path(figures.load(name).__file__).read_text(encoding="utf-8")
         assert not re.search(r"rcParams|rc_context|style\.use|pyplot", source), name
         assert not re.search(r'"#[0-9a-fA-F]{3,8}"', source), f"{name}: a colour of its own"

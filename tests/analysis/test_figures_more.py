@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 
 from analysis import figures
+from analysis.collect import collect
 from analysis.figures import MUTED
 from analysis.figures.learning_curves import official
 from analysis.figures.samples import masses
 from analysis.records.load import COLUMNS
-from analysis.results import collect
 from analysis.tables import to_csv, to_latex, to_markdown
 from launch.spec.load import load_spec
 from tests.support.analysis.samples import fake_curves, fake_records
@@ -249,7 +249,7 @@ def test_the_authors_logs_are_behind_the_learning_curves_of_their_cells():
     records = fake_records(spec)
     figure, data = learning_curves(spec, records)
     assert "the authors' released logs of RM (3)" in texts(figure)
-    logs = official(spec)
+    logs = official(spec, "test_top1_error")
     assert logs.groupby("log")["epoch"].count().tolist() == [300, 300, 300]
     assert sorted(logs.groupby("log")["value"].min()) == [2.28, 2.38, 2.4]
     drawn_lines = [line for line in figure.axes[0].lines if line.get_color() == MUTED]
@@ -258,8 +258,8 @@ def test_the_authors_logs_are_behind_the_learning_curves_of_their_cells():
 
 
 def test_other_tables_and_smaller_copies_have_no_logs():
-    assert not len(official(spec_of("table3")))
-    assert not len(official(spec_of("table1", "smoke")))
-    logs = official(spec_of("fig4"))
+    assert not len(official(spec_of("table3"), "test_top1_error"))
+    assert not len(official(spec_of("table1", "smoke"), "test_top1_error"))
+    logs = official(spec_of("fig4"), "test_top1_error")
     assert set(logs["row"]) == {"CIFAR-10, PyramidNet-200"}, "the same trial is in Fig. 4"
     assert set(logs["cell"]) == {"α=0.5"}

@@ -5,9 +5,9 @@ import random
 import pytest
 
 from analysis import import_official
+from analysis.collect import collect, collect_views
 from analysis.paths import ROOT
 from analysis.records import official
-from analysis.results import collect, collect_views
 from analysis.tables import to_csv, to_markdown
 from launch.spec.load import load_spec
 from tests.support.analysis.samples import fake_records, grid_spec, rows_spec

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from analysis import figures
+from analysis.collect import collect
 from analysis.page.data import MOST_POINTS, shown_epochs, thin
-from analysis.page.html import Drawing, View, provenance, render_notes, to_html
+from analysis.page.html import to_html
+from analysis.page.notes import render_notes
+from analysis.page.provenance import provenance
 from analysis.page.sentences import assumptions, summary
+from analysis.page.view import Drawing, View
 from analysis.paths import ROOT
-from analysis.results import collect
 from tests.support.analysis.samples import (
     fake_curve,
     fake_curves,
@@ -125,7 +128,7 @@ def test_ids_are_unique_and_every_inner_link_leads_somewhere(name, request):
 def test_every_cell_has_its_runs_with_a_link_to_directory_and_record(grid):
     data = data_of(grid)
     assert (data["runs"], data["mlflow"]) == ("../runs/", "https://mlflow.example/#/experiments/")
-    assert data["selections"] == ["Best", "Last", "Median of last 10"]
+    assert data["heads"] == {"grid": ["Best", "Last", "Median of last 10"]}
     seeds = [seed for cell in data["cells"].values() for seed in cell["seeds"]]
     assert [seed[3] for seed in seeds] == [trial.id for trial in grid_spec().trials]
     assert all(seed[4] == f"1/runs/run-{seed[3]}" and seed[5] == 1 for seed in seeds)
@@ -176,7 +179,7 @@ def test_notes_stand_below_with_their_sources():
     assert "The RoI box was transposed until April 2023" in checker.text
     assert (
         render_notes("# T\n\n* a <b>\n* `c`")["html"]
-        == "<ul><li>a &lt;b&gt;</li><li><code>c</code></li></ul>"
+        == "<ul>\n<li>a &lt;b&gt;</li>\n<li><code>c</code></li>\n</ul>\n"
     )
 
 

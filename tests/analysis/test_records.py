@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from analysis.records import address, load
+from analysis.records import store as reader
 from analysis.records.cache import Cache
 from analysis.records.load import COLUMNS, EXPERIMENT, RecordsError, load_curves, load_records
-from tests.support.analysis.samples import fake_curve, fake_records, rows_spec
+from tests.support.analysis.samples import RESULTS, fake_curve, fake_records, rows_spec
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_every_record_comes_back_as_it_was_logged(store, trials):
 def test_only_the_wanted_trials_are_read(store, trials):
     found = load_records([trials[0].id, "no such id"], store)
     assert list(found["trial_id"]) == [trials[0].id]
-    assert list(found.columns) == list(COLUMNS)
+    assert list(found.columns) == [*COLUMNS, *sorted(RESULTS)]
 
 
 def test_curves_come_epoch_by_epoch(store, trials):
@@ -108,7 +109,7 @@ def start_run(store, trial, status="FINISHED", start=None):
 def test_an_unchanged_store_is_not_opened_again(store, trials, tmp_path, monkeypatch):
     cache, ids = Cache(tmp_path), [trial.id for trial in trials]
     first = load_records(ids, store, cache)
-    monkeypatch.setattr(load, "_client", lambda uri: pytest.fail("the store was opened"))
+    monkeypatch.setattr(reader, "client", lambda uri: pytest.fail("the store was opened"))
     pd.testing.assert_frame_equal(load_records(ids, store, cache), first)
 
 
@@ -161,10 +162,10 @@ def test_curves_of_finished_runs_are_read_once(store, trials, tmp_path, monkeypa
     finished = {runs[0]}.__contains__
     first = load_curves(runs, "test_top1_error", store, cache, finished)
     asked = []
-    histories = load._histories
+    histories = reader.histories
     monkeypatch.setattr(
-        load,
-        "_histories",
+        reader,
+        "histories",
         lambda uri, ids, metric: asked.extend(ids) or histories(uri, ids, metric),
     )
     pd.testing.assert_frame_equal(

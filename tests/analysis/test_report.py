@@ -105,22 +105,29 @@ def test_all_mistakes_in_all_specs_are_printed_and_nothing_is_written(
     assert not (tmp_path / "results").exists()
 
 
-def test_a_figure_with_a_wrong_option_is_bad_input(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (
+            "basis: Baseline",
+            "quickstart.yaml:26:85: sweep: unknown option 'basis'; valid: x, where",
+        ),
+        (
+            "baseline: Base",
+            "figure 'alpha': baseline: no cells are labelled 'Base'; valid: one of",
+        ),
+    ],
+    ids=["found in the spec", "found with the table"],
+)
+def test_a_figure_with_a_wrong_option_is_bad_input(
+    tmp_path, monkeypatch, capsys, written, message
+):
     monkeypatch.setenv("RM_RESULTS_DIR", str(tmp_path / "results"))
     text = (ROOT / "experiments" / "quickstart.yaml").read_text()
-    (tmp_path / "quickstart.yaml").write_text(
-        text.replace("baseline: Baseline", "basis: Baseline")
-    )
-    assert (
-        report.main(
-            [str(tmp_path / "quickstart.yaml"), "--tracking-uri", f"sqlite:///{tmp_path}/no.db"]
-        )
-        == 2
-    )
-    assert (
-        "figure 'alpha': sweep: unknown option 'basis'; valid: x, where, baseline"
-        in capsys.readouterr().err
-    )
+    (tmp_path / "quickstart.yaml").write_text(text.replace("baseline: Baseline", written))
+    store = f"sqlite:///{tmp_path}/no.db"
+    assert report.main([str(tmp_path / "quickstart.yaml"), "--tracking-uri", store]) == 2
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
 
 

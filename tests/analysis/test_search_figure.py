@@ -1,7 +1,8 @@
-"""A search in the records: samples found by their rows, the winner by the launcher's rule, and the
+"""A search in the records: samples found by their tags, the winner by the launcher's rule, and the
 figure of both.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,7 +12,7 @@ import pytest
 
 from analysis import figures
 from analysis.records.load import EXPERIMENT
-from analysis.search import sample_runs, settled
+from analysis.records.searches import sample_runs, with_search_results
 from launch.spec.load import Spec, TableMetric
 from launch.spec.search import Asha, Dimension, SampleResult, Search
 from tests.support.analysis.samples import rows_spec
@@ -150,16 +151,13 @@ def log_samples(tmp_path):
         found = client.get_experiment_by_name(EXPERIMENT)
         experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
         for one in some:
-            label = one.sample.label
-            rows = (
-                [label, f"{label}; stopped at epoch {one.epoch} by asha"]
-                if one.state == "stopped"
-                else [label]
-            )
+            known = {"sample": one.sample.number}
+            if one.state == "stopped":
+                known["stopped"] = one.epoch
             tags = {
                 "trial_id": one.sample.trial.id,
                 "seed": "0",
-                f"spec.{spec.name}": " | ".join(rows),
+                f"search.{spec.name}": json.dumps(known),
             }
             run = client.create_run(experiment, tags=tags).info.run_id
             params = [Param(key, repr(value)) for key, value in one.sample.point.items()]
@@ -183,12 +181,12 @@ def test_records_give_back_what_the_search_found(log_samples):
     other = replace(spec, search=replace(spec.search, base={**BASE, "train": {"epochs": 2}}))
     log_samples(other, tried(other))  # an earlier state of the same spec, under the same rows
     uri = log_samples(spec, tried(spec)[:3])
-    undecided = settled(spec, uri)
+    undecided = with_search_results(spec, uri)
     assert [one.sample.number for one in undecided.search.tried] == [1, 2, 3]
     assert undecided.cells == spec.cells, "no winner before all samples are decided"
 
     log_samples(spec, tried(spec)[3:])
-    found = settled(spec, uri)
+    found = with_search_results(spec, uri)
     expected = [(one.sample, one.state, one.epoch, one.value) for one in tried(spec)]
     assert [
         (one.sample, one.state, one.epoch, one.value) for one in found.search.tried
@@ -196,13 +194,14 @@ def test_records_give_back_what_the_search_found(log_samples):
     assert len(sample_runs(found)) == 4
     assert found.cells[-1].labels == ("winner",)
     assert found.cells[-1].trials == spec.search.trials(spec.search.drawn()[2].point, spec.seeds)
-    assert settled(rows_spec(), uri) == rows_spec(), "a spec without a search stays as it is"
+    plain = rows_spec()
+    assert with_search_results(plain, uri) == plain, "a spec without a search stays as it is"
 
 
 def test_an_interrupted_sample_without_the_schedulers_word_is_undecided(log_samples):
     spec = search_spec()
     some = (*tried(spec)[:3], replace(tried(spec)[3], state="undecided"))
-    found = settled(spec, log_samples(spec, some))
+    found = with_search_results(spec, log_samples(spec, some))
     assert [one.state for one in found.search.tried] == [
         "finished",
         "stopped",

@@ -10,7 +10,10 @@ import pytest
 from rich.console import Console
 
 from analysis import tables
-from analysis.results import collect
+from analysis.collect import collect
+from analysis.tables.latex import latex_text
+from analysis.tables.long_form import read_csv, to_frame
+from analysis.tables.text import p_value, signed
 from tests.support.analysis.samples import fake_records, grid_spec, rows_spec
 
 
@@ -72,9 +75,9 @@ def test_a_cell_is_mean_and_deviation_of_the_specs_selection_beside_the_other(ro
     last = [records.loc[seed.trial_id, "last_top1_error"] for seed in cell.seeds]
     assert cell.ours.mean == pytest.approx(sum(last) / 3)
     best = [records.loc[seed.trial_id, "best_top1_error"] for seed in cell.seeds]
-    assert cell.other.mean == pytest.approx(sum(best) / 3)
-    assert cell.inflation.mean == pytest.approx((sum(last) - sum(best)) / 3)
-    assert (cell.inflation.n, rows.inflation.n) == (3, 15)
+    assert cell.companion.mean == pytest.approx(sum(best) / 3)
+    assert cell.selection_optimism.mean == pytest.approx((sum(last) - sum(best)) / 3)
+    assert (cell.selection_optimism.n, rows.selection_optimism.n) == (3, 15)
 
 
 def test_claims_are_tested_in_every_row_and_pair_by_pair(grid):
@@ -134,8 +137,8 @@ def test_missing_seeds_are_named(grid):
 @pytest.mark.parametrize("name", ["grid", "smoke", "rows"])
 def test_pandas_reads_the_csv_back_equal(name, request):
     table = request.getfixturevalue(name)
-    read = tables.read_csv(tables.to_csv(table), table.spec.axes)
-    pd.testing.assert_frame_equal(read, tables.to_frame(table), check_exact=True)
+    read = read_csv(tables.to_csv(table), table.spec.axes)
+    pd.testing.assert_frame_equal(read, to_frame(table), check_exact=True)
 
 
 def test_labels_that_look_like_numbers_or_nothing_survive_the_csv():
@@ -145,7 +148,7 @@ def test_labels_that_look_like_numbers_or_nothing_survive_the_csv():
         for cell, label in zip(spec.cells, ["None", "007", "1e3", 'a,"b"', "NA"], strict=True)
     )
     table = collect(replace(spec, cells=cells, claims=()), fake_records(spec))
-    assert list(tables.read_csv(tables.to_csv(table), ("row",))["row"]) == [
+    assert list(read_csv(tables.to_csv(table), ("row",))["row"]) == [
         "None",
         "007",
         "1e3",
@@ -155,11 +158,11 @@ def test_labels_that_look_like_numbers_or_nothing_survive_the_csv():
 
 
 def test_latex_escapes_everything_special():
-    assert tables.latex_text("50% of A&B_c #1 {x} $y$ ~^\\") == (
+    assert latex_text("50% of A&B_c #1 {x} $y$ ~^\\") == (
         r"50\% of A\&B\_c \#1 \{x\} \$y\$ \textasciitilde{}\textasciicircum{}\textbackslash{}"
     )
     assert (
-        tables.latex_text("α̃=270 ± −1 <ω>")
+        latex_text("α̃=270 ± −1 <ω>")
         == r"$\tilde{\alpha}$=270 $\pm$ $-$1 \textless{}$\omega$\textgreater{}"
     )
 
@@ -189,5 +192,5 @@ def test_latex_compiles(name, request, tmp_path):
 
 
 def test_p_values_and_numbers_read_like_a_journals():
-    assert [tables.p_value(p) for p in (None, 0.0004, 0.0237)] == ["–", "< 0.001", "0.024"]
-    assert [tables.signed(x) for x in (None, -0.044, 0.044)] == ["–", "−0.04", "+0.04"]
+    assert [p_value(p) for p in (None, 0.0004, 0.0237)] == ["–", "< 0.001", "0.024"]
+    assert [signed(x) for x in (None, -0.044, 0.044)] == ["–", "−0.04", "+0.04"]

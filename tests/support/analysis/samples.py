@@ -11,6 +11,9 @@ import pandas as pd
 from analysis.records.load import COLUMNS
 from launch.spec.load import Cell, Claim, FigureSpec, Paper, Spec, TableMetric
 from launch.spec.trial import Trial
+from rm.metrics import SELECTIONS
+
+RESULTS = tuple(f"{selection}_top1_error" for selection in SELECTIONS)
 
 METHODS = {
     "Baseline": {"name": "baseline"},
@@ -52,10 +55,19 @@ def grid_spec(profile: str | None = None, seeds: tuple[int, ...] = (0, 1, 2)) ->
             cells.append(Cell((backbone, label), published, trials, assumed))
     claims = (Claim("+ RM (ours) < + CutMix < Baseline", ("+ RM (ours)", "+ CutMix", "Baseline")),)
     return Spec(
-        Path("experiments/grid.yaml"), "Table 3: CIFAR-100 & "
-                                       "<friends>", Paper(key="yang2022recursivemix", table="3"),
-        TableMetric(name="top1_error", select="best"), 0.3, seeds, profile, ("smoke",), ("backbone", "method"), tuple(cells), claims, (),
-    )  # fmt: skip
+        Path("experiments/grid.yaml"),
+        "Table 3: CIFAR-100 & <friends>",
+        Paper(key="yang2022recursivemix", table="3"),
+        TableMetric(name="top1_error", select="best"),
+        0.3,
+        seeds,
+        profile,
+        ("smoke",),
+        ("backbone", "method"),
+        tuple(cells),
+        claims,
+        (),
+    )
 
 
 def rows_spec() -> Spec:
@@ -75,10 +87,19 @@ def rows_spec() -> Spec:
         "baseline": "Baseline",
     }
     return Spec(
-        Path("experiments/rows.yaml"), "Quickstart: handwritten "
-                                       "digits", None, TableMetric(name="top1_error", select="last"), 0.3,
-        (0, 1, 2), None, (), ("row",), cells, claims, (FigureSpec("alpha", "sweep", options),),
-    )  # fmt: skip
+        Path("experiments/rows.yaml"),
+        "Quickstart: handwritten digits",
+        None,
+        TableMetric(name="top1_error", select="last"),
+        0.3,
+        (0, 1, 2),
+        None,
+        (),
+        ("row",),
+        cells,
+        claims,
+        (FigureSpec("alpha", "sweep", options),),
+    )
 
 
 def without_published(spec: Spec) -> Spec:
@@ -98,7 +119,7 @@ def fake_records(spec: Spec, skip: tuple[str, ...] = (), std: float = 0.12) -> p
             best = (cell.published or 8.0 - 0.5 * i) + draw.gauss(0.0, std)
             last = best + abs(draw.gauss(0.3, 0.1))
             finals = {"best": best, "last": last, "median_last_10": last - 0.02}
-            row: dict[str, Any] = dict.fromkeys(COLUMNS)
+            row: dict[str, Any] = dict.fromkeys((*COLUMNS, *RESULTS))
             row |= {
                 "trial_id": one.id,
                 "seed": one.seed,
@@ -116,7 +137,7 @@ def fake_records(spec: Spec, skip: tuple[str, ...] = (), std: float = 0.12) -> p
             row |= {"train_seconds": 1800.0 + draw.random(), "ended": "2026-01-05T12:30:00+00:00"}
             row["link"] = f"https://mlflow.example/#/experiments/1/runs/{row['run_id']}"
             rows.append(row)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=[*COLUMNS, *RESULTS])
 
 
 def fake_curve(run_id: str, epochs: int = 30) -> list[tuple[int, float]]:

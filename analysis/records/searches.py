@@ -3,20 +3,18 @@ launcher went by.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from analysis.records.load import load_samples
 from launch.spec.load import Spec, with_winner
 from launch.spec.search import Dimension, SampleResult, Search, State, winner
 
-_ROW = re.compile(r"sample (?P<number>\d+): .*?(?:; stopped at epoch (?P<stopped>\d+) by \w+)?")
-"""The last of a record's rows: one that was stopped has its row from before as well."""
 _STATES: Mapping[str, State] = {"FINISHED": "finished", "FAILED": "failed"}
 
 
-def settled(spec: Spec, tracking_uri: str | None = None) -> Spec:
+def with_search_results(spec: Spec, tracking_uri: str | None = None) -> Spec:
     """A spec that searches with what its samples showed and, once all of them are decided, its
     winner's row.
 
@@ -24,15 +22,13 @@ def settled(spec: Spec, tracking_uri: str | None = None) -> Spec:
     """
     if spec.search is None:
         return spec
-    from analysis.records.load import load_rows
-
-    found: dict[int, SampleResult] = {}
-    tag = f"spec.{spec.name}.{spec.profile}" if spec.profile else f"spec.{spec.name}"
-    for record in load_rows(tag, "sample ", tracking_uri):
-        one = _tried(spec.search, record)
-        if one is not None:
-            found[one.sample.number] = one
-    tried = tuple(found[number] for number in sorted(found))
+    results: dict[int, SampleResult] = {}
+    name = f"{spec.name}.{spec.profile}" if spec.profile else spec.name
+    for record in load_samples(name, tracking_uri):
+        result = _sample_result(spec.search, record)
+        if result is not None:
+            results[result.sample.number] = result
+    tried = tuple(results[number] for number in sorted(results))
     best = winner(tried, spec.search.samples, spec.search.objective)
     spec = replace(spec, search=replace(spec.search, tried=tried))
     return spec if best is None else with_winner(spec, best)
@@ -43,24 +39,25 @@ def sample_runs(spec: Spec) -> list[str]:
     return [one.run_id for one in spec.search.tried if one.run_id] if spec.search else []
 
 
-def _tried(search: Search, record: Mapping[str, Any]) -> SampleResult | None:
+def _sample_result(search: Search, record: Mapping[str, Any]) -> SampleResult | None:
     """A record as a sample of this search; None where it is of an earlier state of the spec."""
-    row = _ROW.fullmatch(record["rows"][-1])
-    params = record["params"]
-    if row is None or any(dimension.key not in params for dimension in search.space):
+    params, metrics = record["params"], record["metrics"]
+    if any(dimension.key not in params for dimension in search.space):
         return None
     point = {dimension.key: _value(dimension, params[dimension.key]) for dimension in search.space}
-    sample = search.sample(int(row["number"]), point)
+    sample = search.sample(record["sample"], point)
     if sample.trial.id != record["trial_id"] or sample.number > search.samples:
         return None
-    metrics = record["metrics"]
-    value, loss = metrics.get(f"test_{search.metric}"), metrics.get("test_loss")
-    if row["stopped"]:
-        return SampleResult(sample, "stopped", int(row["stopped"]), value, loss, record["run_id"])
-    state = _STATES.get(record["status"], "undecided")
-    return SampleResult(
-        sample, state, search.epochs if state == "finished" else 0, value, loss, record["run_id"]
+    result = SampleResult(
+        sample,
+        "stopped" if "stopped" in record else _STATES.get(record["status"], "undecided"),
+        value=search.value_of(metrics),
+        loss=metrics.get("test_loss"),
+        run_id=record["run_id"],
     )
+    if result.state == "finished":
+        return replace(result, epoch=search.epochs)
+    return replace(result, epoch=record.get("stopped", 0))
 
 
 def _value(dimension: Dimension, text: str) -> Any:
