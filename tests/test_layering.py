@@ -1,87 +1,298 @@
-"""The arrows between the packages, read off the imports of every file (DESIGN: rooms import only
-downward).
+"""The house holds: which room imports what, on which floor of `launch` a file stands, and how much
+fits into a folder, a file, a function and a line. Each test names all violations of its rule.
 """
 
 import ast
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-OURS = {"rm", "launch", "analysis"}
-RAY = ("backend", "cluster", "gpu_memory", "pool", "on_slurm")
-STANDARD = __import__("sys").stdlib_module_names
+from tests.support.source import (
+    circles,
+    files,
+    imports,
+    module_of,
+    modules,
+    path_of,
+    reached,
+    shown,
+    tree,
+)
+from tests.support.trials import ROOT
+
+LIBRARIES = {"torch", "torchvision", "timm", "numpy"}
+"""All that `rm` may import, beside Python's own."""
+DENSE = {"mmengine", "mmcv", "mmdet", "mmseg", "pycocotools"}
+"""What rm/dense alone may import as well."""
+LIGHT = ("rm.registry", "rm.metrics", "rm.files")
+"""Of `rm`, what planning may import: these import Python's own library only."""
+
+OWNERS = {
+    "mlflow": {"launch/tracking", "analysis/records"},
+    "ray": {"launch/backends/ray", "launch/search"},
+    "optuna": {"launch/search"},
+    "submitit": {"launch/backends/slurm"},
+    "torch": {"launch/worker"},
+    "psutil": {"launch/worker"},
+    "pandas": {"analysis"},
+    "matplotlib": {"analysis"},
+    "scipy": {"analysis"},
+    "yaml": {"launch/spec"},
+    "ruamel": {"launch/spec"},
+    "pydantic": {"launch/spec", "launch/backends/slurm"},
+}
+"""Library -> the rooms of launch and analysis that alone import it."""
+
+GROUND = ("errors", "console", "files", "paths", "gpus", "interpreter")
+FLOORS = (
+    GROUND,
+    ("spec",),
+    ("runs",),
+    ("plan", "worker"),
+    ("tracking", "backends", "progress"),
+    ("search",),
+    ("commands",),
+    ("cli",),
+    ("run",),
+)
+"""The floors of `launch` from the ground up. A file imports from its own room and from lower
+floors, never from a neighbour on its floor; on the ground floor it imports nothing of ours."""
+
+OF_A_NAMED_TUPLE = ("_replace", "_asdict", "_fields", "_make")
+"""Public, in spite of their names."""
+
+REGISTRIES = {
+    *(f"rm/{section}" for section in ("tasks", "methods", "backbones", "datasets", "probes")),
+    "launch/commands",
+    "analysis/figures",
+}
+"""Folders whose files are what a person can name; they have as many as there are."""
+
+MOST_FILES, MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_COLUMNS = 12, 320, 50, 99
+ROOMS = ("rm", "launch", "analysis")
 
 
-def imports(path: Path) -> set[str]:
-    """Dotted names of everything a file imports, inside functions and TYPE_CHECKING blocks too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+def assert_none(violations: Iterable[str]) -> None:
+    found = sorted(set(violations))
+    assert not found, f"{len(found)} violations:\n" + "\n".join(found)
 
 
-def files(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
-
-
-def is_under(name: str, modules: set[str]) -> bool:
+def is_under(name: str, modules: Iterable[str]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
-@pytest.mark.parametrize("path", files("rm"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_rm_runs_on_a_bare_gpu_node(path):
-    allowed = {"torch", "torchvision", "timm", "numpy", "rm", *STANDARD}
-    assert {name for name in imports(path) if not is_under(name, allowed)} == set()
+def library(name: str) -> str:
+    return name.partition(".")[0]
 
 
-@pytest.mark.parametrize("path", files("launch"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_launch_leaves_the_libraries_to_their_owners(path):
-    owners = {
-        "rm": {"worker/worker.py"},
-        "torch": {"worker/worker.py"},
-        "mlflow": {"tracking/mirror.py", "tracking/client.py"},
-        "ray": {*(f"backends/ray/{name}.py" for name in RAY), "search/tune.py"},
-        "optuna": {"search/tune.py"},
-        "submitit": {"backends/slurm/script.py"},
-        "analysis": set(),
-        "pandas": set(),
-    }
-    light = {"rm.registry", "rm.metrics", "rm.files"}  # standard library only
-    wrong = {
-        name
-        for name in imports(path)
-        if not is_under(name, light) and name != "rm"
-        for library, where in owners.items()
-        if is_under(name, {library}) and str(path.relative_to(ROOT / "launch")) not in where
-    }
-    assert wrong == set()
+def test_rm_runs_on_a_bare_gpu_node():
+    allowed = {"rm", *LIBRARIES, *sys.stdlib_module_names}
+    assert_none(
+        f"{shown(path, each.line)} imports {each.name}"
+        for path in files("rm")
+        for each in imports(path)
+        if library(each.name) not in allowed
+        and not (library(each.name) in DENSE and ROOT / "rm" / "dense" in path.parents)
+    )
 
 
-@pytest.mark.parametrize("path", files("analysis"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_analysis_needs_no_torch_and_only_specs_and_trials_of_launch(path):
-    names = imports(path)
-    heavy = {"torch", "torchvision", "timm", "rm"}
-    light = {"rm.registry", "rm.metrics", "rm.files"}
-    assert not {
-        name
-        for name in names
-        if is_under(name, heavy) and not is_under(name, light) and name != "rm"
-    }
-    ours = {name for name in names if is_under(name, {"launch"}) and name != "launch"}
-    allowed = {"launch.spec", "launch.interpreter"}
-    assert {name for name in ours if not is_under(name, allowed)} == set()
-    if path != ROOT / "analysis" / "records" / "store.py":
-        assert not {name for name in names if is_under(name, {"mlflow"})}
+def test_what_planning_reads_of_rm_imports_the_standard_library_alone():
+    starts = [path for name in LIGHT if (path := path_of(name))]
+    assert len(starts) == len(LIGHT)
+    assert_none(
+        f"{shown(path, each.line)} imports {each.name}"
+        for path in reached(starts)
+        for each in imports(path)
+        if library(each.name) not in {"rm", *sys.stdlib_module_names}
+    )
+
+
+def test_launch_and_analysis_import_of_rm_only_what_is_light_and_the_worker_the_rest():
+    assert_none(
+        f"{shown(path, each.line)} imports {each.name}"
+        for path in [*files("launch"), *files("analysis")]
+        for each in imports(path)
+        if is_under(each.name, ("rm",))
+        and not is_under(each.name, LIGHT)
+        and ROOT / "launch" / "worker" not in path.parents
+    )
+
+
+def test_each_library_is_imported_in_the_room_that_owns_it():
+    assert_none(
+        f"{shown(path, each.line)} imports {each.name}"
+        for path in [*files("launch"), *files("analysis")]
+        for each in imports(path)
+        if not any(
+            path.is_relative_to(ROOT / room)
+            for room in OWNERS.get(library(each.name), ("launch", "analysis"))
+        )
+    )
+
+
+def test_analysis_imports_of_launch_only_specs_and_launch_nothing_of_analysis():
+    assert_none(
+        f"{shown(path, each.line)} imports {each.name}"
+        for path in [*files("analysis"), *files("launch"), *files("rm")]
+        for each in imports(path)
+        if (
+            is_under(each.name, ("launch",))
+            and not is_under(each.name, ("launch.spec", "launch.interpreter"))
+            if ROOT / "analysis" in path.parents
+            else is_under(each.name, ("analysis",))
+        )
+    )
+
+
+def floor_of(path: Path) -> int | None:
+    """0 is the ground floor; None for a file that has none, and for the package itself."""
+    room = module_of(path).split(".")[1:2]
+    return next((number for number, rooms in enumerate(FLOORS) if room and room[0] in rooms), None)
+
+
+@pytest.mark.xfail(reason="the rooms are being built")
+def test_every_file_of_launch_stands_on_a_floor():
+    loose = [path for path in files("launch") if floor_of(path) is None]
+    assert_none(shown(path) for path in loose if module_of(path) != "launch")
+
+
+@pytest.mark.xfail(reason="the rooms are being built")
+def test_imports_within_launch_go_only_downward():
+    def room(path: Path) -> list[str]:
+        return module_of(path).split(".")[:2]
+
+    assert_none(
+        f"{shown(path, line)} imports {module_of(other)}"
+        for path in files("launch")
+        for other, line in modules(path).items()
+        if floor_of(path) is not None
+        and floor_of(other) is not None
+        and (floor_of(path) == 0 or room(path) != room(other))
+        and floor_of(other) >= floor_of(path)
+    )
+
+
+@pytest.mark.xfail(reason="the rooms are being built")
+def test_no_two_files_import_each_other():
+    everything = [path for room in ROOMS for path in files(room)]
+    assert_none(" <-> ".join(map(shown, group)) for group in circles(everything))
+
+
+@pytest.mark.xfail(reason="the rooms are being built")
+def test_the_local_backend_runs_on_a_bare_gpu_node():
+    allowed = {"rm", "launch", *LIBRARIES, *sys.stdlib_module_names}
+    starts = [*files("launch/backends/local"), *files("launch/worker")]
+    found = reached(starts)
+    assert_none(
+        f"{shown(path, each.line)} imports {each.name} (by way of {shown(found[path] or path)})"
+        for path in found
+        for each in imports(path)
+        if each.at_start and library(each.name) not in allowed
+    )
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name not in OF_A_NAMED_TUPLE
+
+
+def private_names(path: Path) -> set[str]:
+    """What a file defines or sets for itself."""
+    found = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Attribute | ast.Name):
+            name = getattr(node, "attr", getattr(node, "id", ""))
+            found |= {name} if isinstance(node.ctx, ast.Store) else set()
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+    return set(filter(private, found))
+
+
+def private_names_of_others(path: Path, theirs: set[str]) -> Iterable[tuple[int, str]]:
+    """`from launch.x import _y`, and `x._y` where x is another file's module or object.
+
+    A file `_x.py` is its folder's own; among choices the `_` says only that it is none.
+    """
+    for each in imports(path):
+        file = path_of(each.name)
+        module = file or path_of(each.name.rpartition(".")[0])
+        if module and module.name.startswith("_") and module.name != "__init__.py":
+            if module.parent != path.parent and shown(module.parent) not in REGISTRIES:
+                yield each.line, each.name
+        elif not file and private(each.name.rpartition(".")[2]):
+            yield each.line, each.name
+    theirs = theirs - private_names(path)
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Attribute) and node.attr in theirs:
+            yield node.lineno, ast.unparse(node)
+
+
+@pytest.mark.xfail(reason="the rooms are being built")
+def test_no_private_name_crosses_a_file():
+    everything = [path for room in ROOMS for path in files(room)]
+    theirs = set().union(*map(private_names, everything))
+    assert_none(
+        f"{shown(path, line)}: {name}"
+        for path in everything
+        for line, name in private_names_of_others(path, theirs)
+    )
+
+
+@pytest.mark.xfail(reason="the rooms are being built")
+def test_no_folder_holds_more_than_a_dozen_loose_files():
+    assert len(list((ROOT / "launch").glob("*.py"))) <= MOST_FILES
+    folders = {path.parent for room in ROOMS for path in files(room)}
+    counts = {shown(folder): len(list(folder.glob("[!_]*.py"))) for folder in folders}
+    assert_none(
+        f"{folder}: {count} files"
+        for folder, count in counts.items()
+        if count > MOST_FILES and folder not in REGISTRIES
+    )
+
+
+@pytest.mark.xfail(reason="the rooms are being built")
+def test_no_file_and_no_function_is_too_long():
+    def too_long(path: Path) -> Iterable[str]:
+        count = len(path.read_text(encoding="utf-8").splitlines())
+        if count > MOST_LINES:
+            yield f"{shown(path)}: {count} lines"
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > MOST_LINES_OF_A_FUNCTION:
+                    yield f"{shown(path, node.lineno)}: {node.name} has {lines} lines"
+
+    assert_none(line for room in ROOMS for path in files(room) for line in too_long(path))
+
+
+@pytest.mark.xfail(reason="the rooms are being built")
+def test_no_line_is_too_wide():
+    assert_none(
+        shown(path, number)
+        for room in (*ROOMS, "tests", "benchmarks")
+        for path in files(room)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > MOST_COLUMNS
+    )
+
+
+def test_no_test_module_imports_another_one():
+    support = ("tests.support",)
+    assert_none(
+        f"{shown(path, each.line)} imports {each.name}"
+        for room in ("tests", "benchmarks")
+        for path in files(room)
+        for each in imports(path)
+        if is_under(each.name, ("tests",)) and not is_under(each.name, support)
+    )
 
 
 def test_experiments_hold_no_code():
-    assert {path.suffix for path in (ROOT / "experiments").iterdir()} <= {".yaml", ".md"}
+    found = [path for path in (ROOT / "experiments").rglob("*") if path.is_file()]
+    assert_none(shown(path) for path in found if path.suffix not in (".yaml", ".md"))
 
 
 def test_the_rooms_are_where_the_user_fixed_them():
-    for room in ("experiments", "rm", "launch", "analysis", "results", "tests", "environment.yml"):
-        assert (ROOT / room).exists(), room
+    rooms = ("experiments", "rm", "launch", "analysis", "results", "tests", "environment.yml")
+    assert_none(room for room in rooms if not (ROOT / room).exists())
