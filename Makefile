@@ -38,14 +38,18 @@ report: .venv/ready  ## render the report of SPEC (default: quickstart)
 
 MINUTES ?= 9
 QUEUE ?= results/gpu-queue
-SIDE_BY_SIDE ?= 2
+TRIALS_PER_GPU ?= 2
+SPECS ?= experiments/table3.yaml experiments/fig4.yaml experiments/fig5.yaml --where backbone=resnet18
 gpu-queue: .venv/ready  ## train the next unfinished full-scale trials (or SPECS=...) on this machine's GPU for MINUTES
-	$(BIN)/python -m launch.gpu_queue plan --minutes $(MINUTES) --out $(QUEUE) --with-checkpoints $(SPECS)
-	status=0; $(BIN)/python -m rm.gpu_queue $(QUEUE) --minutes $(MINUTES) --more-minutes inf --side-by-side $(SIDE_BY_SIDE) $(if $(DEVICE),--device $(DEVICE)) || status=$$?; \
-	[ $$status -ne 2 ]; $(BIN)/python -m launch.gpu_queue collect $(QUEUE)/back/records*.tar.gz  # 75: some are left
+	$(BIN)/python launch/run.py export $(SPECS) --most 24 --to $(QUEUE)
+	status=0; $(BIN)/python -m launch.backends.local $(QUEUE) --deadline $(MINUTES) --trials-per-gpu $(TRIALS_PER_GPU) || status=$$?; \
+	[ $$status -ne 2 ]  # 75: some are left
+	$(BIN)/python launch/run.py import $(QUEUE)/back/records.tar.gz
+	$(BIN)/python -m analysis.reproduced
 
 gpu-collect: .venv/ready  ## check what came back (ARCHIVE=...), add it to results/reproduced, mirror it
-	$(BIN)/python -m launch.gpu_queue collect $(ARCHIVE)
+	$(BIN)/python launch/run.py import $(ARCHIVE)
+	$(BIN)/python -m analysis.reproduced
 
 PORT ?= 5000
 mlflow: .venv/ready  ## browse the records at http://127.0.0.1:5000 (PORT=...; MLFLOW_BACKEND_STORE_URI=postgresql://... for another store)

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -16,13 +17,15 @@ FIRST = ("run", "plan", "status")
 
 
 def commands() -> list[str]:
-    found = sorted(path.stem for path in (Path(__file__).parent / "commands").glob("[!_]*.py"))
+    """By their files; `import`, which no module can be called, is import_.py."""
+    files = (Path(__file__).parent / "commands").glob("[!_]*.py")
+    found = sorted(path.stem.removesuffix("_") for path in files)
     return [*FIRST, *(name for name in found if name not in FIRST)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0 all finished, 1 something failed, 2 bad input, 3 something was refused, 130
-    stopped by Ctrl-C.
+    """Exit status 0 all finished, 1 something failed, 2 bad input, 3 something was refused, 75
+    stopped at --deadline, 130 stopped by Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] not in (*commands(), "-h", "--help"):
@@ -51,7 +54,8 @@ def _parser(asked: str) -> argparse.ArgumentParser:
     )
     choices = parser.add_subparsers(required=True, metavar="{" + ",".join(commands()) + "}")
     for name in commands() if asked.startswith("-") else [asked]:
-        module = importlib.import_module(f"launch.commands.{name}")
+        file = f"{name}_" if keyword.iskeyword(name) else name
+        module = importlib.import_module(f"launch.commands.{file}")
         command = choices.add_parser(name, help=module.HELP, description=module.__doc__)
         command.set_defaults(function=module.run)
         module.add_arguments(command)

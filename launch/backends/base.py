@@ -10,6 +10,7 @@ from launch.runs.job import Job, Outcome
 
 if TYPE_CHECKING:
     from launch.backends.checks import Check
+    from launch.backends.deadline import Deadline
 
 
 class Watcher(Protocol):
@@ -27,11 +28,12 @@ class Watcher(Protocol):
 
 
 class Limits(NamedTuple):
-    """How many trials run at a time."""
+    """How many trials run at a time, and until when."""
 
     workers: int | None = None
     """None: one a GPU slot, or one a CPU core."""
     trials_per_gpu: int = 1
+    deadline: "Deadline | None" = None
 
 
 class Backend(ABC):
@@ -50,6 +52,8 @@ class Backend(ABC):
     can_search: bool = False
     """It can carry out a search, on the Ray cluster at `address` (None: a private one)."""
     address: str | None = None
+    keeps_deadlines: bool = False
+    """It stays until all has ended, and so can stop it in time."""
 
     @classmethod
     def add_arguments(cls, group: argparse._ArgumentGroup) -> None:

@@ -1,15 +1,17 @@
-"""What the backends that keep workers have in common: which trials are left, which another
-launcher has, and how they ended.
+"""What the backends that keep workers have in common: which trials are left, which may start,
+which another launcher has, and how they ended.
 """
 
+import heapq
 import signal
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from launch.backends.base import Watcher
+from launch.backends.deadline import Deadline
+from launch.runs import rundir
 from launch.runs.job import Outcome
 from launch.runs.resources import wanted
 from launch.runs.rundir import RunDir
@@ -21,25 +23,84 @@ another worker.
 
 
 class Trials:
-    """The run directories of one command, from the queue to their ends."""
+    """The run directories of one command, from the queue to their ends.
 
-    def __init__(self, run_dirs: Sequence[Path], watcher: Watcher) -> None:
-        self.queue = deque(run_dirs)
-        self.elsewhere: list[Path] = []
-        """Under another launcher's lease: done when it is done, ours when it let go."""
-        self.watcher = watcher
+    In the order given, but for those whose parents are not finished: these start when the last
+    parent has, and never where one failed. Trials that so many processes share are a group; the
+    pool of a group takes them one by one.
+    """
+
+    def __init__(
+        self, run_dirs: Sequence[Path], watcher: Watcher, deadline: Deadline | None = None
+    ) -> None:
+        self.watcher, self.deadline = watcher, deadline
+        self.place = {run_dir: number for number, run_dir in enumerate(run_dirs)}
+        self.group = {run_dir: wanted(run_dir).processes for run_dir in run_dirs}
+        self.ready: dict[int, list[tuple[int, Path]]] = {
+            count: [] for count in sorted(set(self.group.values()), reverse=True)
+        }
+        """By group, heaps of what may start."""
+        self.waiting: dict[Path, set[Path]] = {}
+        """What may not, with its unfinished parents."""
+        self.children: dict[Path, list[Path]] = {}
+        self.elsewhere: set[Path] = set()
+        """Under another launcher's lease: done when it is done, ours when it let go. Parents that
+        are not of this command too.
+        """
         self.deaths: dict[Path, int] = {}
         self.ended: dict[Path, Outcome] = {}
+        for run_dir in run_dirs:
+            for parent in parents_of(run_dir):
+                self.children.setdefault(parent, []).append(run_dir)
+                self.waiting.setdefault(run_dir, set()).add(parent)
+        for run_dir in run_dirs:
+            if run_dir not in self.waiting:
+                self._push(run_dir)
+        self.elsewhere |= self.children.keys() - self.place.keys()
+        self.poll_elsewhere()
+
+    def _push(self, run_dir: Path) -> None:
+        heapq.heappush(self.ready[self.group[run_dir]], (self.place[run_dir], run_dir))
+
+    def take(self, group: int) -> Path | None:
+        """The next one to start, or None."""
+        heap = self.ready[group]
+        return heapq.heappop(heap)[1] if heap and self._may_start() else None
+
+    def _may_start(self) -> bool:
+        return self.deadline is None or self.deadline.allows_start()
 
     @property
     def left(self) -> bool:
         """Whether something still needs a worker, or may need one."""
-        return bool(self.queue or self.elsewhere)
+        open_ = len(self.ended) < len(self.place)
+        return open_ and self._may_start()
+
+    def startable(self, group: int) -> int:
+        """How many of the group need a worker now, or may soon: others' may come back."""
+        members = (run_dir for run_dir in self.elsewhere if self.group.get(run_dir) == group)
+        return (len(self.ready[group]) + sum(1 for _ in members)) * self._may_start()
+
+    def is_open(self, group: int) -> bool:
+        """Whether the pool of this group should stay. Where nothing may start yet, it does as long
+        as something of its group is left; where something of another group may, it gives way.
+        """
+        if not self.left:
+            return False
+        if self.ready[group] or any(self.ready.values()):
+            return bool(self.ready[group])
+        return any(
+            self.group.get(run_dir) == group for run_dir in (*self.elsewhere, *self.waiting)
+        )
+
+    def stops(self) -> int:
+        """As many Ctrl-C as the deadline stands for by now."""
+        return self.deadline.stops() if self.deadline else 0
 
     def answered(self, run_dir: Path, answer: Mapping[str, Any]) -> None:
         """What `launch.worker.run_one` returned."""
         if answer["outcome"] == "busy":
-            self.elsewhere.append(run_dir)
+            self.elsewhere.add(run_dir)
         else:
             self.end(run_dir, Outcome(answer["outcome"], answer["error"]))
 
@@ -59,29 +120,61 @@ class Trials:
             )
         else:
             self.watcher.on_death(run_dir, how)
-            self.queue.appendleft(run_dir)
+            self._push(run_dir)
 
     def poll_elsewhere(self) -> None:
         """See what became of the run directories that another launcher works on."""
-        for run_dir in list(self.elsewhere):
+        for run_dir in sorted(self.elsewhere):
             state = RunDir(run_dir).state()
             if state == "running":
                 continue
             self.elsewhere.remove(run_dir)
-            if state == "finished":
+            if run_dir not in self.place:  # a parent that somebody else was asked to train
+                trained = state == "finished"
+                self._release(run_dir, Outcome("finished" if trained else "failed", None))
+            elif state == "finished":
                 self.end(run_dir, Outcome("finished", None))
             else:
-                self.queue.append(run_dir)
+                self._push(run_dir)
 
-    def end(self, run_dir: Path, ended: Outcome) -> None:
-        self.ended[run_dir] = ended
-        self.watcher.on_end(run_dir, ended)
+    def end(self, run_dir: Path, outcome: Outcome) -> None:
+        self.ended[run_dir] = outcome
+        self.watcher.on_end(run_dir, outcome)
+        self._release(run_dir, outcome)
+
+    def _release(self, parent: Path, outcome: Outcome) -> None:
+        """Let the children of what has ended start, or end them as well."""
+        for child in self.children.get(parent, ()):
+            if child in self.ended:
+                continue
+            if outcome.status == "finished":
+                self.waiting[child].discard(parent)
+                if not self.waiting[child]:
+                    del self.waiting[child]
+                    self._push(child)
+            elif outcome.status in ("failed", "blocked"):
+                self._block(child, f"it starts from trial {parent.name}, which is not trained")
+            elif outcome.error == rundir.CANCELLED:
+                self._block(child, f"it starts from trial {parent.name}, which was cancelled")
+
+    def _block(self, run_dir: Path, why: str) -> None:
+        del self.waiting[run_dir]
+        self.end(run_dir, Outcome("blocked", why))
 
     def close(self) -> dict[Path, Outcome]:
         """How each ended, once no worker works any more."""
-        for run_dir in (*self.queue, *self.elsewhere):
-            self.end(run_dir, Outcome("interrupted", "not started"))
+        for run_dir in self.place:
+            if run_dir not in self.ended:
+                self.end(run_dir, Outcome("interrupted", "not started"))
         return self.ended
+
+
+def parents_of(run_dir: Path) -> tuple[Path, ...]:
+    """The run directories of the trials whose weights it starts from."""
+    try:
+        return RunDir(run_dir).parents
+    except (OSError, ValueError, AttributeError):
+        return ()  # not a readable trial; its own run says so
 
 
 def by_processes(run_dirs: Sequence[Path]) -> list[tuple[int, list[Path]]]:

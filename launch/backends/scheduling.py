@@ -4,11 +4,12 @@ do any more.
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
+from launch.backends.queue import parents_of
 from launch.runs.rundir import RunDir
 from launch.spec.trial import canonical
 
@@ -18,8 +19,8 @@ _IMAGES = 50_000
 
 
 def longest_first(run_dirs: Sequence[Path]) -> list[Path]:
-    """By epochs times the seconds an epoch took in runs alike (another seed, more epochs); those
-    alike keep their order.
+    """By epochs times the seconds an epoch took in runs alike (another seed, more epochs), and the
+    longest of what starts from it; those alike keep their order.
 
     Where no run alike is on disk, an epoch counts by its images, at the pace of the runs that are.
     """
@@ -34,7 +35,27 @@ def longest_first(run_dirs: Sequence[Path]) -> list[Path]:
         kind = _kind(values)
         epoch = median(known[kind]) if kind in known else kind[1] * pace
         costs[run_dir] = epoch * values.get("train", {}).get("epochs", 1)
-    return sorted(run_dirs, key=lambda run_dir: -costs[run_dir])
+    chains = _with_children(costs)
+    return sorted(run_dirs, key=lambda run_dir: -chains[run_dir])
+
+
+def _with_children(costs: Mapping[Path, float]) -> dict[Path, float]:
+    """Each cost with that of the costliest chain of trials that start from it: a parent comes
+    before its children, and the longest chain first.
+    """
+    children: dict[Path, list[Path]] = {}
+    for run_dir in costs:
+        for parent in parents_of(run_dir):
+            children.setdefault(parent, []).append(run_dir)
+    chains: dict[Path, float] = {}
+
+    def chain(run_dir: Path) -> float:
+        if run_dir not in chains:
+            after = max(map(chain, children.get(run_dir, ())), default=0.0)
+            chains[run_dir] = costs[run_dir] + after
+        return chains[run_dir]
+
+    return {run_dir: chain(run_dir) for run_dir in costs}
 
 
 def balance(run_dirs: Sequence[Item], tasks: int) -> list[list[Item]]:

@@ -8,6 +8,7 @@ from launch.commands import add_selection, load_specs
 from launch.commands.run import (
     add_backend_arguments,
     chosen_backend,
+    exit_status,
     limits_of,
     prepare_as_asked,
     run_plan,
@@ -62,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         again = {use.trial.id for use in chosen}
         print(to_json([row for row in _look(args) if row.use.trial.id in again]))
-    outcomes = Counter(end.status for end in ended.values())
-    return 1 if outcomes["failed"] else 130 if outcomes["interrupted"] else 0
+    return exit_status(ended, limits_of(args))
 
 
 def _look(args: argparse.Namespace) -> list[Row]:

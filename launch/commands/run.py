@@ -4,12 +4,13 @@ import argparse
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch import backends
 from launch.backends import Backend, Limits
+from launch.backends.deadline import DEADLINE_STATUS, Deadline
 from launch.backends.scheduling import longest_first
 from launch.commands import add_selection, load_specs, mirror_quietly, positive, show
 from launch.console import say
@@ -73,6 +74,12 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
         help="sample processor, memory and GPUs while trials run (default: every 10 s), for "
         "MLflow's page of them",
     )
+    parser.add_argument(
+        "--deadline",
+        type=Deadline.in_minutes,
+        metavar="MINUTES",
+        help="checkpoint and stop all before then, and start only what can still make progress",
+    )
     add_backend_choice(parser)
 
 
@@ -91,12 +98,18 @@ def chosen_backend(args: argparse.Namespace) -> Backend:
         raise UsageError(
             f"unknown backend '{args.backend}'{suggestion(args.backend, backends.NAMES)}"
         )
-    return backends.get(args.backend).from_args(args)
+    backend = backends.get(args.backend).from_args(args)
+    if getattr(args, "deadline", None) and not backend.keeps_deadlines:
+        raise UsageError(
+            "--deadline is for backends that stay until all has ended; a job's limit is "
+            "--slurm time=HH:MM:SS, and it is resumed after each"
+        )
+    return backend
 
 
 def limits_of(args: argparse.Namespace) -> Limits:
     """How many trials are to run at a time."""
-    return Limits(args.workers, args.trials_per_gpu)
+    return Limits(args.workers, args.trials_per_gpu, args.deadline)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -124,12 +137,20 @@ def run(args: argparse.Namespace) -> int:
     ended = run_plan(plan, backend, limits_of(args))
     if args.json:
         print(make_plan(load_specs(args), runs_dir(), args.where).to_json())
-    outcomes = Counter(end.status for end in ended.values())
-    if outcomes["failed"]:
-        return 1
-    if outcomes["interrupted"]:
-        return 130
+    status = exit_status(ended, limits_of(args))
+    if status:
+        return status
     return 3 if plan.refusals() else searched.status
+
+
+def exit_status(ended: Mapping[Path, Outcome], limits: Limits) -> int:
+    """1 something failed, 75 stopped at the deadline, 130 stopped by a signal."""
+    statuses = {outcome.status for outcome in ended.values()}
+    if statuses & {"failed", "blocked"}:
+        return 1
+    if "interrupted" in statuses:
+        return DEADLINE_STATUS if limits.deadline and limits.deadline.is_over() else 130
+    return 0
 
 
 def prepare_as_asked(uses: Sequence[Planned], args: argparse.Namespace) -> None:
@@ -226,7 +247,9 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
         f"{time.monotonic() - began:.1f} s"
     )
     if outcomes["interrupted"]:
-        say("stopped; nothing is lost: the same command resumes from here")
+        over = limits.deadline is not None and limits.deadline.is_over()
+        why = "the time is up" if over else "stopped"
+        say(f"{why}; nothing is lost: the same command resumes from here")
     elif outcomes["failed"]:
         say(
             "failed trials keep their log.txt and journal (see `logs TRIAL`); `retry SPEC.yaml` "

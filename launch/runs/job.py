@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-Status = Literal["finished", "failed", "interrupted", "submitted"]
+Status = Literal["finished", "failed", "interrupted", "submitted", "blocked"]
 
 
 class Outcome(NamedTuple):

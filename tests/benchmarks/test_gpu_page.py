@@ -49,7 +49,9 @@ def test_every_option_on_the_page_exists(module, words):
         assert files
         assert all((ROOT / file).is_file() for file in files)
         return
-    source = (ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
+    path = ROOT / module.replace(".", "/")
+    path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    source = path.read_text(encoding="utf-8")
     for option in re.findall(r"--[a-z][a-z0-9-]+", words):
         assert f'"{option}"' in source, option
     for spec in re.findall(r"experiments/\w+\.yaml", words):

@@ -8,7 +8,7 @@ from pathlib import Path
 from launch.backends import gpu_memory
 from launch.backends.base import Backend, Limits, Watcher
 from launch.backends.local.pool import Pool
-from launch.backends.queue import by_processes, on_signals
+from launch.backends.queue import Trials, by_processes, on_signals
 from launch.errors import UsageError
 from launch.gpus import cores, visible_gpus
 from launch.runs.job import Outcome
@@ -19,29 +19,29 @@ class LocalBackend(Backend):
 
     name = "local"
     can_search = True
+    keeps_deadlines = True
 
     def run(
         self, run_dirs: Sequence[Path], watcher: Watcher, limits: Limits
     ) -> dict[Path, Outcome]:
         """Trials that take several GPUs come first, and have them to themselves."""
         self._check_memory(run_dirs, limits)
-        pools = [
-            Pool(
-                group,
-                watcher,
-                slots(limits, len(group))
-                if count == 1
-                else group_slots(count, limits.workers, len(group)),
-            )
-            for count, group in by_processes(run_dirs)
-        ]
+        trials = Trials(run_dirs, watcher, limits.deadline)
+        environments = {count: _environments(count, trials, limits) for count in trials.ready}
+        pools: list[Pool] = []
 
         def stop() -> None:
-            for pool in pools:
-                pool.stop()
+            stops.append(None)
+            if pools:
+                pools[-1].stop()
 
+        stops: list[None] = []
         with on_signals(stop):
-            return {run_dir: ended for pool in pools for run_dir, ended in pool.run().items()}
+            while trials.left and not stops and not trials.stops():
+                group = next(count for count in environments if trials.is_open(count))
+                pools.append(Pool(trials, group, environments[group]))
+                pools[-1].run()
+        return trials.close()
 
     def _check_memory(self, run_dirs: Sequence[Path], limits: Limits) -> None:
         """UsageError where recorded needs say that so many trials do not fit on one GPU."""
@@ -49,6 +49,13 @@ class LocalBackend(Backend):
         if gpus and single:
             per_gpu = -(-(limits.workers or limits.trials_per_gpu * len(gpus)) // len(gpus))
             gpu_memory.check(single, min(per_gpu, len(single)), gpu_memory.min_free_here)
+
+
+def _environments(count: int, trials: Trials, limits: Limits) -> list[dict[str, str]]:
+    members = sum(1 for processes in trials.group.values() if processes == count)
+    if count == 1:
+        return slots(limits, members)
+    return group_slots(count, limits.workers, members)
 
 
 def slots(limits: Limits, trials: int) -> list[dict[str, str]]:

@@ -14,10 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.backends.base import Watcher
 from launch.backends.queue import Trials
 from launch.paths import ROOT
-from launch.runs.job import Outcome
 
 
 class WorkerProcess:
@@ -73,19 +71,18 @@ class WorkerProcess:
 
 
 class Pool:
-    """A worker for each of the environments, over the run directories of one queue."""
+    """A worker for each of the environments, over the trials of one group (see `Trials`)."""
 
     def __init__(
-        self, run_dirs: Sequence[Path], watcher: Watcher, environments: Sequence[Mapping[str, str]]
+        self, trials: Trials, group: int, environments: Sequence[Mapping[str, str]]
     ) -> None:
-        self.trials = Trials(run_dirs, watcher)
-        self.environments = environments
+        self.trials, self.group, self.environments = trials, group, environments
         self.workers: list[WorkerProcess] = []
         self.selector = selectors.DefaultSelector()
         self.stops = 0
 
     def stop(self) -> None:
-        """Called from a signal handler: ask the workers to checkpoint; the second time, kill
+        """Called from a signal handler too: ask the workers to checkpoint; the second time, kill
         them.
         """
         self.stops += 1
@@ -93,27 +90,26 @@ class Pool:
             if worker.process.poll() is None:
                 worker.process.send_signal(signal.SIGTERM if self.stops == 1 else signal.SIGKILL)
 
-    def run(self) -> dict[Path, Outcome]:
+    def run(self) -> None:
+        """Until nothing of the group is left, or may start before another group has trained."""
         try:
             for environment in self.environments:
                 if not self.stops:
                     self._spawn(environment)
-            while self._unfinished():
+            while self._is_open():
                 for key, _ in self.selector.select(timeout=1.0):
                     self._receive(key.data)
-                self._poll_elsewhere()
-                self.trials.watcher.tick()
+                self._look_around()
         finally:
             for worker in list(self.workers):
-                if self._unfinished() and not self.stops:
+                if self._is_open() and not self.stops:
                     worker.process.terminate()  # an error of ours: leave nothing running
                 self._dismiss(worker)
             self.selector.close()
-        return self.trials.close()
 
-    def _unfinished(self) -> bool:
+    def _is_open(self) -> bool:
         working = any(worker.run_dir for worker in self.workers)
-        return working or (not self.stops and self.trials.left)
+        return working or (not self.stops and self.trials.is_open(self.group))
 
     def _spawn(self, environment: Mapping[str, str]) -> None:
         worker = WorkerProcess(environment)
@@ -127,24 +123,29 @@ class Pool:
         return worker.close()
 
     def _assign(self, worker: WorkerProcess) -> None:
-        worker.run_dir = None
-        if self.trials.queue and not self.stops:
-            worker.send(self.trials.queue.popleft())
-            if worker.run_dir:
-                self.trials.watcher.on_start(worker.run_dir)
+        run_dir = None if self.stops else self.trials.take(self.group)
+        if run_dir:
+            worker.send(run_dir)
+            self.trials.watcher.on_start(run_dir)
 
     def _receive(self, worker: WorkerProcess) -> None:
         for answer in worker.answers():
-            run_dir = worker.run_dir
+            run_dir, worker.run_dir = worker.run_dir, None
             if answer is None:
-                self._on_death(worker)
+                self._on_death(worker, run_dir)
             elif run_dir:
                 self.trials.answered(run_dir, answer)
+                self._assign_all()
+
+    def _assign_all(self) -> None:
+        """What has ended may have been what others waited for."""
+        for worker in self.workers:
+            if worker.run_dir is None:
                 self._assign(worker)
 
-    def _on_death(self, worker: WorkerProcess) -> None:
-        how, run_dir = self._dismiss(worker), worker.run_dir
-        if run_dir is None and (self.stops or not self.trials.left):
+    def _on_death(self, worker: WorkerProcess, run_dir: Path | None) -> None:
+        how = self._dismiss(worker)
+        if run_dir is None and (self.stops or not self.trials.is_open(self.group)):
             return  # an idle one, and nothing is left that could still need it
         if run_dir is not None:
             self.trials.died(run_dir, how, stopping=bool(self.stops))
@@ -152,8 +153,9 @@ class Pool:
             time.sleep(0.2)  # a worker that cannot even start must not spin
             self._spawn(worker.environment)
 
-    def _poll_elsewhere(self) -> None:
+    def _look_around(self) -> None:
+        if self.trials.stops() > self.stops:
+            self.stop()
         self.trials.poll_elsewhere()
-        for worker in self.workers:
-            if worker.run_dir is None:
-                self._assign(worker)
+        self._assign_all()
+        self.trials.watcher.tick()

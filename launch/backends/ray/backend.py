@@ -21,8 +21,15 @@ from pathlib import Path
 from typing import Self
 
 from launch.backends.base import Backend, Limits, Watcher
-from launch.backends.queue import by_processes, on_signals
-from launch.backends.ray.cluster import check_installed, divide, divide_among_groups, joined, nodes
+from launch.backends.queue import Trials, by_processes, on_signals
+from launch.backends.ray.cluster import (
+    Slots,
+    check_installed,
+    divide,
+    divide_among_groups,
+    joined,
+    nodes,
+)
 from launch.backends.ray.gpu_memory import check_memory
 from launch.backends.ray.pool import Pool
 from launch.backends.slurm.site import Site, load_site
@@ -37,12 +44,13 @@ class RayBackend(Backend):
 
     name = "ray"
     can_search = True
+    keeps_deadlines = True
 
     def __init__(
         self, address: str | None = None, site: Site | None = None, on_nodes: int = 1
     ) -> None:
         self.address, self.site, self.on_nodes = address, site, on_nodes
-        self.can_search = site is None
+        self.can_search = self.keeps_deadlines = site is None
 
     @classmethod
     def add_arguments(cls, group: argparse._ArgumentGroup) -> None:
@@ -85,23 +93,40 @@ class RayBackend(Backend):
             from launch.backends.ray.on_slurm import submit
 
             return submit(run_dirs, watcher, limits, site=self.site, on_nodes=self.on_nodes)
-        stops: list[None] = []
+        signals: list[None] = []
 
         def stop() -> None:
-            stops.append(None)
+            signals.append(None)
 
         # Ray sets a SIGTERM handler of its own as it starts: ours goes over it again.
         with on_signals(stop), joined(self.address), on_signals(stop):
-            pools = []
-            for count, group in by_processes(run_dirs):
-                if count > 1:
-                    slots = divide_among_groups(nodes(), limits.workers, count)
-                else:
-                    slots = divide(nodes(), limits)
-                    check_memory(group, slots)
-                grows = limits.workers is None
-                pools.append(Pool(group, watcher, slots, lambda: len(stops), grows=grows))
-            return {run_dir: ended for pool in pools for run_dir, ended in pool.run().items()}
+            slots = _slots(run_dirs, limits)
+            trials = Trials(run_dirs, watcher, limits.deadline)
+
+            def stops() -> int:
+                return max(len(signals), trials.stops())
+
+            while trials.left and not stops():
+                group = next(count for count in slots if trials.is_open(count))
+                if not Pool(
+                    trials, group, slots[group], stops, grows=limits.workers is None
+                ).run():
+                    break
+            return trials.close()
+
+
+def _slots(run_dirs: Sequence[Path], limits: Limits) -> dict[int, Slots]:
+    """How the nodes are divided, by the number of processes of a trial; UsageError where trials do
+    not fit.
+    """
+    slots = {}
+    for count, group in by_processes(run_dirs):
+        if count > 1:
+            slots[count] = divide_among_groups(nodes(), limits.workers, count)
+        else:
+            slots[count] = divide(nodes(), limits)
+            check_memory(group, slots[count])
+    return slots
 
 
 def _checked(address: str | None) -> str | None:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from launch.backends import snapshot
 from launch.backends.base import Limits, Watcher
-from launch.backends.queue import by_processes
+from launch.backends.queue import Trials, by_processes
 from launch.backends.ray.cluster import OBJECT_STORE_BYTES, divide, joined, nodes
 from launch.backends.ray.gpu_memory import check_memory
 from launch.backends.ray.pool import Pool
@@ -166,10 +166,9 @@ class _RayTask(Task):
                 signal.signal(number, self._on_signal)
             slots = divide(self._await_nodes(), Limits(self.workers, self.side_by_side))
             check_memory(todo, slots)
-            pool = Pool(todo, self, slots, lambda: int(self.stopped), grows=self.workers is None)
-            for run_dir, ended in pool.run().items():
-                if ended.status == "failed":
-                    self._fail(run_dir, ended.error or "no reason given")
+            trials = Trials(todo, self)
+            Pool(trials, 1, slots, lambda: int(self.stopped), grows=self.workers is None).run()
+            self._note_ends(trials.close())
 
     def _await_nodes(self) -> list[dict[str, float]]:
         wanted, deadline = int(os.environ["SLURM_JOB_NUM_NODES"]), time.monotonic() + NODES_SECONDS

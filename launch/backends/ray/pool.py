@@ -4,17 +4,15 @@ are replaced.
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from launch.backends.base import Watcher
 from launch.backends.queue import Trials
 from launch.backends.ray.actor import Worker
 from launch.backends.ray.cluster import Slots, capacity, environment, library, nodes
 from launch.console import say
 from launch.errors import UsageError
-from launch.runs.job import Outcome
 
 MOST_FAILED_STARTS = 3
 PATIENCE_SECONDS = 60.0
@@ -37,12 +35,14 @@ class _ActorHandle:
 
 
 class Pool:
-    """At most `slots.wanted` actors; with `grows`, more where nodes join the cluster."""
+    """At most `slots.wanted` actors, over the trials of one group; with `grows`, more where nodes
+    join the cluster.
+    """
 
     def __init__(
         self,
-        run_dirs: Sequence[Path],
-        watcher: Watcher,
+        trials: Trials,
+        group: int,
         slots: Slots,
         stops: Callable[[], int],
         *,
@@ -50,14 +50,10 @@ class Pool:
     ) -> None:
         ray = library()
 
-        self.trials, self.slots, self.stops, self.grows = (
-            Trials(run_dirs, watcher),
-            slots,
-            stops,
-            grows,
-        )
+        self.trials, self.group, self.slots = trials, group, slots
+        self.stops, self.grows = stops, grows
         self.actors: list[_ActorHandle] = []
-        self.example = str(run_dirs[0])
+        self.example = str(next(iter(trials.place)))
         self.forwarded = 0
         self.failed_starts: list[str] = []
         self.began = self.grown = self.polled = self.answered = time.monotonic()
@@ -72,15 +68,17 @@ class Pool:
             runtime_env={"env_vars": environment(slots)},
         )
 
-    def run(self) -> dict[Path, Outcome]:
-        """Until every trial has ended, or has stopped after Ctrl-C."""
+    def run(self) -> bool:
+        """Until nothing of the group is left, or may start before another group has trained; false
+        where the cluster is gone.
+        """
         ray = library()
 
         try:
-            while self._unfinished():
+            while self._is_open():
                 if not self._head_answers():
                     self._abandon()
-                    break
+                    return False
                 self._spawn()
                 self._receive()
                 self._forward_stop()
@@ -89,7 +87,7 @@ class Pool:
         finally:
             for handle in self.actors:
                 ray.kill(handle.actor)
-        return self.trials.close()
+        return True
 
     def _head_answers(self) -> bool:
         """Whether the cluster's head can be reached; asked before anything that would wait for it
@@ -125,10 +123,9 @@ class Pool:
                 )
         self.actors = []
 
-    def _unfinished(self) -> bool:
-        return any(handle.run_dir for handle in self.actors) or (
-            not self.stops() and self.trials.left
-        )
+    def _is_open(self) -> bool:
+        working = any(handle.run_dir for handle in self.actors)
+        return working or (not self.stops() and self.trials.is_open(self.group))
 
     def _look_around(self) -> None:
         """Once a second: on disk, and at the cluster."""
@@ -152,7 +149,7 @@ class Pool:
                 )
             return
         busy = sum(handle.run_dir is not None for handle in self.actors)
-        needed = busy + len(self.trials.queue) + len(self.trials.elsewhere)
+        needed = busy + self.trials.startable(self.group)
         while not self.stops() and len(self.actors) < min(self.slots.wanted, needed):
             actor = self.actor_class.remote()
             self.actors.append(_ActorHandle(actor, actor.arrive.remote(self.example)))
@@ -184,8 +181,10 @@ class Pool:
 
     def _assign(self) -> None:
         for handle in self.actors:
-            if handle.place and handle.run_dir is None and self.trials.queue and not self.stops():
-                handle.run_dir = self.trials.queue.popleft()
+            if handle.place is None or handle.run_dir is not None or self.stops():
+                continue
+            handle.run_dir = self.trials.take(self.group)
+            if handle.run_dir is not None:
                 handle.call = handle.actor.run_one.remote(str(handle.run_dir))
                 self.trials.watcher.on_start(handle.run_dir)
 

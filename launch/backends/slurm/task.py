@@ -15,11 +15,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launch.backends import gpu_memory
 from launch.backends.local.pool import Pool
+from launch.backends.queue import Trials
 from launch.backends.slurm import cli, submissions
 from launch.backends.slurm.cli import SlurmError, SlurmJobContext
 from launch.backends.slurm.submissions import Entry
@@ -47,6 +48,7 @@ class Task:
         self.folder, self.side_by_side, self.job = folder, side_by_side, job
         self.entries = submissions.tasks(folder)[job.task]
         self.failed = self.stopped = False
+        self.blocked: set[Path] = set()
         self.pool: Pool | None = None
 
     def run(self) -> int:
@@ -72,7 +74,9 @@ class Task:
         return [
             entry.run_dir
             for entry in self.entries
-            if self._is_open(entry) and not self._is_stuck(entry.run_dir)
+            if entry.run_dir not in self.blocked
+            and self._is_open(entry)
+            and not self._is_stuck(entry.run_dir)
         ]
 
     def _refuse(self, left: Sequence[Path], why: str) -> None:
@@ -88,12 +92,21 @@ class Task:
             min(self.side_by_side, len(todo)) if os.environ.get("CUDA_VISIBLE_DEVICES") else 1
         )
         gpu_memory.check(todo, per_gpu, gpu_memory.min_free_here)
-        self.pool = Pool(todo, self, self._environments(len(todo)))
+        trials = Trials(todo, self)
+        (group,) = trials.ready  # a task's trials are alike in that
+        self.pool = Pool(trials, group, self._environments(len(todo)))
         if self.stopped:
             self.pool.stop()
-        for run_dir, ended in self.pool.run().items():
-            if ended.status == "failed":
-                self._fail(run_dir, ended.error or "no reason given")
+        self.pool.run()
+        self._note_ends(trials.close())
+
+    def _note_ends(self, ended: Mapping[Path, Outcome]) -> None:
+        for run_dir, outcome in ended.items():
+            if outcome.status == "failed":
+                self._fail(run_dir, outcome.error or "no reason given")
+            elif outcome.status == "blocked":  # nothing to mark: `run` submits it once it may
+                self.failed = True
+                self.blocked.add(run_dir)
 
     def _on_signal(self, number: int, frame: object) -> None:
         """Once: the local backend takes a second call for impatience, but SLURM warns and

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from launch.backends import Watcher
+from launch.backends.base import Watcher
+from launch.backends.queue import parents_of
 from launch.runs.job import Job, Outcome
 from launch.runs.rundir import RunDir
 
@@ -86,7 +87,10 @@ class _Waiting:
             if time.monotonic() - since >= GONE_SECONDS and RunDir(run_dir).state() != "running":
                 how = f" ({job.where})" if job and job.where else ""
                 what = "cancelled" if RunDir(run_dir).cancelled() else f"its job is gone{how}"
-                self._end(run_dir, Outcome("interrupted", what))
+                untrained = [p for p in parents_of(run_dir) if RunDir(p).state() != "finished"]
+                if untrained:
+                    what = f"it starts from trial {untrained[0].name}, which is not trained"
+                self._end(run_dir, Outcome("blocked" if untrained else "interrupted", what))
 
     def _end(self, run_dir: Path, ended: Outcome) -> None:
         self.open.remove(run_dir)

@@ -1,0 +1,118 @@
+"""Train run directories on this machine, with nothing but torch, torchvision, timm and numpy.
+
+    python -m launch.backends.local FOLDER --deadline 9 --trials-per-gpu 3
+
+FOLDER is what `run.py export` wrote, or any folder of run directories. What is finished stays;
+what was interrupted resumes; parents train before what starts from them. In the end what came of
+them is packed into FOLDER/back, for `run.py import` on the machine that has the records. Exit
+status 0 all finished, 1 something failed, 2 bad input, 75 stopped at the deadline, 130 by Ctrl-C.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from launch.backends.base import Limits
+from launch.backends.deadline import DEADLINE_STATUS, Deadline
+from launch.backends.local.backend import LocalBackend
+from launch.errors import UsageError
+from launch.gpus import visible_gpus
+from launch.runs.job import Outcome
+from launch.runs.rundir import RunDir
+from launch.runs.transfer import pack, read_manifest, run_dirs_of
+
+LINE_SECONDS = 30.0
+
+
+class LogWatcher:
+    """Tells what happens in lines with the time of day."""
+
+    def __init__(self, labels: dict[str, str]) -> None:
+        self.labels = labels
+        self.running: set[Path] = set()
+        self.last_line = time.monotonic()
+
+    def label(self, run_dir: Path) -> str:
+        return self.labels.get(run_dir.name, run_dir.name)
+
+    def on_start(self, run_dir: Path) -> None:
+        self.running.add(run_dir)
+        log(f"started {self.label(run_dir)}")
+
+    def on_death(self, run_dir: Path, how: str) -> None:
+        log(f"{self.label(run_dir)}: {how}; retrying on another worker")
+
+    def on_end(self, run_dir: Path, outcome: Outcome) -> None:
+        self.running.discard(run_dir)
+        log(f"{outcome.status} {self.label(run_dir)}{f': {outcome.error}' * bool(outcome.error)}")
+
+    def tick(self) -> None:
+        if time.monotonic() - self.last_line < LINE_SECONDS:
+            return
+        self.last_line = time.monotonic()
+        for run_dir in sorted(self.running):
+            last = RunDir(run_dir).last_event() or {}
+            log(f"  {self.label(run_dir)}: epoch {last.get('epoch', '-')}")
+
+
+def log(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    folder: Path = args.folder.resolve()
+    run_dirs = run_dirs_of(folder) if folder.is_dir() else []
+    if not run_dirs:
+        print(f"error: {folder}: no run directories are in it", file=sys.stderr)
+        return 2
+    labels = {trial["id"]: trial["label"] for trial in read_manifest(folder).get("trials", [])}
+    left = [run_dir for run_dir in run_dirs if RunDir(run_dir).state() != "finished"]
+    gpus = f"{len(visible_gpus())} GPUs" if visible_gpus() else "no GPU: trains on CPU cores"
+    log(f"{len(left)} of {len(run_dirs)} run directories are unfinished; {gpus}")
+    limits = Limits(args.workers, args.trials_per_gpu, args.deadline)
+    try:
+        ended = LocalBackend().run(left, LogWatcher(labels), limits) if left else {}
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for line in pack(folder, run_dirs, args.out or folder / "back", args.with_checkpoints):
+        log(line)
+    counts = Counter(outcome.status for outcome in ended.values())
+    log(", ".join(f"{n} {status}" for status, n in counts.items()) or "all were finished")
+    if counts["failed"] or counts["blocked"]:
+        return 1
+    if counts["interrupted"]:
+        over = args.deadline is not None and args.deadline.is_over()
+        return DEADLINE_STATUS if over else 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.backends.local",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument(
+        "--deadline",
+        type=Deadline.in_minutes,
+        metavar="MINUTES",
+        help="checkpoint, stop and pack before then",
+    )
+    parser.add_argument("--workers", type=int, help="trials at a time")
+    parser.add_argument("--trials-per-gpu", type=int, default=1, help="default: 1")
+    parser.add_argument("--out", type=Path, help="where archives go (default: FOLDER/back)")
+    parser.add_argument(
+        "--with-checkpoints",
+        action="store_true",
+        help="pack weights, and checkpoints of what is unfinished, as well",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
