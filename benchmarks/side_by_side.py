@@ -1,5 +1,5 @@
-"""Throughput of N trials side by side on one GPU, as processes, for N = 1, 2, ...: how many
-`rm.gpu_queue` should be told to run.
+"""Throughput of N trials side by side on one GPU, as processes, for N = 1, 2, ...: what to give
+--trials-per-gpu.
 
     python -m benchmarks.side_by_side [--backbone resnet18] [--most 6] [--seconds 15] [--device
     cuda]
@@ -13,23 +13,23 @@ import argparse
 import itertools
 import json
 import os
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 from rm.rundir.journal import read
-from rm.side_by_side import Entry, Runner
 
-MARGIN = 10.0
+ROOT = Path(__file__).resolve().parents[1]
 LEAST_EPOCHS = 2
 
 
-def trial(given: argparse.Namespace, seed: int) -> dict[str, object]:
+def trial(args: argparse.Namespace, seed: int) -> dict[str, object]:
     return {
         "seed": seed,
-        "dataset": {"name": given.dataset, "limit": given.limit, "test_limit": given.limit},
-        "backbone": {"name": given.backbone},
+        "dataset": {"name": args.dataset, "limit": args.limit, "test_limit": args.limit},
+        "backbone": {"name": args.backbone},
         "method": {"name": "recursive_mix"},
         "train": {
             "epochs": 100_000,
@@ -42,13 +42,24 @@ def trial(given: argparse.Namespace, seed: int) -> dict[str, object]:
     }
 
 
-def ends(entry: Entry) -> list[float]:
+def start(run_dir: Path, count: int, device: str) -> "subprocess.Popen[bytes]":
+    """A process of `rm.train`, with its share of the cores."""
+    words = [sys.executable, "-m", "rm.train", str(run_dir / "trial.json"), str(run_dir)]
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    with (run_dir / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [*words, "--device", device],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads},
+        )
+
+
+def ends(run_dir: Path) -> list[float]:
     """When its epochs ended."""
-    return [
-        event["time"]
-        for event in read(entry.run_dir / "journal.jsonl")
-        if event["event"] == "epoch"
-    ]
+    journal = run_dir / "journal.jsonl"
+    events = read(journal) if journal.exists() else []
+    return [event["time"] for event in events if event["event"] == "epoch"]
 
 
 def window(times: list[list[float]]) -> tuple[float, float]:
@@ -66,47 +77,31 @@ def epochs_between(times: list[float], begin: float, end: float) -> float:
     )
 
 
-def measure(count: int, given: argparse.Namespace, folder: Path) -> tuple[float, float]:
+def measure(count: int, args: argparse.Namespace, folder: Path) -> tuple[float, float]:
     """(epochs a second over all of them, seconds of the window) with so many side by side."""
-    entries = []
-    for seed in range(count):
-        run_dir = folder / f"{count}-{seed}"
+    run_dirs = [folder / f"{count}-{seed}" for seed in range(count)]
+    for seed, run_dir in enumerate(run_dirs):
         run_dir.mkdir()
-        (run_dir / "trial.json").write_text(json.dumps(trial(given, seed)), encoding="utf-8")
-        entries.append(Entry(run_dir.name, run_dir.name, run_dir, 100_000, given.backbone))
-    runner = Runner(
-        entries,
-        count,
-        seconds=60 * given.minutes + MARGIN,
-        later=float("inf"),
-        margin=MARGIN,
-        device=given.device,
-    )
-    thread = threading.Thread(target=runner.run)
-    thread.start()
+        (run_dir / "trial.json").write_text(json.dumps(trial(args, seed)), encoding="utf-8")
+    processes = [start(run_dir, count, args.device) for run_dir in run_dirs]
+    deadline = time.monotonic() + 60 * args.minutes
     try:
-        while thread.is_alive():
-            times = [ends(entry) for entry in entries]
-            if any(entry.outcome != "waiting" for entry in entries):
-                break
+        while time.monotonic() < deadline and all(p.poll() is None for p in processes):
+            times = [ends(run_dir) for run_dir in run_dirs]
             if all(len(each) > LEAST_EPOCHS for each in times):
                 begin, end = window(times)
-                if end - begin >= given.seconds and all(
-                    epochs_between(each, begin, end) >= LEAST_EPOCHS for each in times
-                ):
-                    return sum(epochs_between(each, begin, end) for each in times) / (
-                        end - begin
-                    ), end - begin
+                epochs = [epochs_between(each, begin, end) for each in times]
+                if end - begin >= args.seconds and min(epochs) >= LEAST_EPOCHS:
+                    return sum(epochs) / (end - begin), end - begin
             time.sleep(0.5)
     finally:
-        runner.stop()
-        thread.join()
-    logs = "\n".join(
-        (entry.run_dir / "log.txt").read_text(encoding="utf-8")[-1000:] for entry in entries
-    )
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+    logs = "\n".join((run_dir / "log.txt").read_text()[-1000:] for run_dir in run_dirs)
     raise SystemExit(
-        f"{count} side by side: not {given.seconds:g} s of all in {given.minutes:g} "
-        f"minutes\n{logs}"
+        f"{count} side by side: not {args.seconds:g} s of all in {args.minutes:g} minutes\n{logs}"
     )
 
 
@@ -123,15 +118,15 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="train and test on this many images only")
     parser.add_argument("--minutes", type=float, default=3.0, help="at most, for each N")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    given = parser.parse_args()
+    args = parser.parse_args()
     alone = None
-    for count in range(given.least, given.most + 1):
+    for count in range(args.least, args.most + 1):
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            pace, counted = measure(count, given, Path(folder))
+            pace, counted = measure(count, args, Path(folder))
         alone = alone or pace
         print(
-            f"{count} side by side: {pace * (given.limit or 50_000):8,.0f} training images/s in "
+            f"{count} side by side: {pace * (args.limit or 50_000):8,.0f} training images/s in "
             f"all, {pace / alone:.2f} times the "
             f"first line; {count / pace:.2f} s an epoch each; {counted:.0f} s counted, "
             f"{time.monotonic() - began:.0f} s taken",

@@ -14,13 +14,14 @@ from launch.commands import add_filters, load_specs, positive
 from launch.console import say
 from launch.paths import ROOT, runs_dir
 from launch.plan import Planned, make_plan
+from launch.runs import rundir
 from launch.runs.create import prepare
 from launch.runs.rundir import RunDir
 from launch.runs.transfer import source_digest
 from rm.files import write_atomically
 
 HELP = "write unfinished trials into a folder or archive, to be trained on another machine"
-_NOT_TO_TRAVEL = (".lease.lock", "lease.json", "*.tmp", "checkpoint.prev.pt", "cancel", "log.txt")
+_NOT_TO_TRAVEL = (*rundir.NOT_COPIED, rundir.CANCEL, rundir.JOBS)
 _ARCHIVES = {".tar": "w", ".tgz": "w:gz", ".gz": "w:gz"}
 
 

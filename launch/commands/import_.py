@@ -11,10 +11,10 @@ from launch.commands import mirror_quietly
 from launch.console import say
 from launch.errors import UsageError
 from launch.paths import results_dir, runs_dir
-from launch.runs import archive
+from launch.runs import archive, rundir
 from launch.runs.archive import Record, RecordError, committed, make_record, read, read_run
 from launch.runs.rundir import RunDir
-from launch.runs.transfer import HEAVY, ArchiveError, Files, read_archive
+from launch.runs.transfer import WEIGHTS, ArchiveError, Files, read_archive
 from rm.files import write_atomically
 
 HELP = "check what was trained elsewhere, commit and mirror it"
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     heavy: list[tuple[str, Files]] = []
     refused = 0
     for where, files in found:
-        if "result.json" not in files:
+        if rundir.RESULT not in files:
             say(f"unfinished, not recorded: {where}{_put_in_progress(files)}")
             continue
         try:
@@ -74,7 +74,7 @@ def _runs_in(source: Path) -> list[tuple[str, Files]]:
     if not source.is_dir():
         return read_archive(source)
     runs = source / "runs" if (source / "runs").is_dir() else source
-    found = [(str(path.parent), read_run(path.parent)) for path in runs.glob("*/result.json")]
+    found = [(str(path.parent), read_run(path.parent)) for path in runs.glob(f"*/{rundir.RESULT}")]
     there = sum(1 for path in runs.iterdir() if path.is_dir())
     say(f"{runs}: {len(found)} of {there} run directories are finished")
     return sorted(found)
@@ -115,8 +115,8 @@ def _put_in_progress(files: Files) -> str:
     """An unfinished run that brought its checkpoint becomes a run directory here, where there is
     none that is further.
     """
-    run_dir = runs_dir() / json.loads(files["trial.json"])["id"]
-    if "checkpoint.pt" not in files or RunDir(run_dir).state() not in ("waiting", "failed"):
+    run_dir = runs_dir() / json.loads(files[rundir.TRIAL])["id"]
+    if rundir.CHECKPOINT not in files or RunDir(run_dir).state() not in ("waiting", "failed"):
         return ""
     run_dir.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
@@ -127,7 +127,7 @@ def _put_in_progress(files: Files) -> str:
 def _keep_weights(identity: str, files: Files) -> None:
     """What starts from a trial needs its weights, which no record holds."""
     run_dir = runs_dir() / identity
-    for name in HEAVY[1:]:
+    for name in WEIGHTS:
         if name in files and not (run_dir / name).exists():
             run_dir.mkdir(parents=True, exist_ok=True)
             write_atomically(run_dir / name, files[name])

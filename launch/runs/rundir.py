@@ -38,8 +38,6 @@ LEASE_LOCK = ".lease.lock"
 
 RECORD_FILES = (TRIAL, USES, PROVENANCE, JOURNAL, RESULT)
 """What a committed record is made of: small files, no weights."""
-EXPORTED_FILES = (*RECORD_FILES, LOG, CHECKPOINT)
-"""What comes back from another machine."""
 NOT_COPIED = (LEASE_LOCK, LEASE, "*.tmp", CHECKPOINT_BEFORE)
 """What a copy of a run directory for another machine leaves out."""
 

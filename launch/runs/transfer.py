@@ -18,20 +18,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from launch.paths import ROOT
+from launch.runs import rundir
+from launch.runs.rundir import RunDir
 
 Files = dict[str, bytes]
 """The files of one run directory, by name."""
 
-RECORD = (
-    "trial.json",
-    "uses.jsonl",
-    "resources.json",
-    "provenance.json",
-    "journal.jsonl",
-    "log.txt",
-    "result.json",
-)
-HEAVY = ("checkpoint.pt", "weights.pt", "weights.best.pt")
+RECORD = (*rundir.RECORD_FILES, rundir.RESOURCES, rundir.LOG)
+WEIGHTS = (rundir.WEIGHTS, rundir.BEST_WEIGHTS)
+HEAVY = (rundir.CHECKPOINT, *WEIGHTS)
 LOG_TAIL = 64 * 1024
 """Bytes of a log that travel, its last ones."""
 _NAME = re.compile(r"[0-9a-f]{12}")
@@ -57,7 +52,7 @@ def run_dirs_of(folder: Path) -> list[Path]:
     manifest, where it has one.
     """
     runs = folder / "runs" if (folder / "runs").is_dir() else folder
-    found = {path.parent.name: path.parent for path in sorted(runs.glob("*/trial.json"))}
+    found = {path.parent.name: path.parent for path in sorted(runs.glob(f"*/{rundir.TRIAL}"))}
     order = [trial["id"] for trial in read_manifest(folder).get("trials", [])]
     return [found[name] for name in dict.fromkeys((*order, *found)) if name in found]
 
@@ -84,12 +79,12 @@ def pack(
     for old in (out / "records.tar.gz", *out.glob(f"{'[0-9a-f]' * 12}.tar")):
         old.unlink(missing_ok=True)
     about = json.dumps({"plan": read_manifest(folder), "source": source_digest()}).encode()
-    began = [run_dir for run_dir in run_dirs if (run_dir / "journal.jsonl").exists()]
+    began = [run_dir for run_dir in run_dirs if RunDir(run_dir).has(rundir.JOURNAL)]
     path = out / "records.tar.gz"
     _write_archive(path, "w:gz", about, began, RECORD)
     yield f"packed {len(began)} run directories: {path}, {path.stat().st_size / 2**20:.2f} MiB"
     for run_dir in began if with_checkpoints else ():
-        heavy = HEAVY[1:] if (run_dir / "result.json").exists() else HEAVY[:1]
+        heavy = WEIGHTS if RunDir(run_dir).has(rundir.RESULT) else (rundir.CHECKPOINT,)
         if any((run_dir / name).exists() for name in heavy):
             path = out / f"{run_dir.name}.tar"
             _write_archive(path, "w", about, [run_dir], (*RECORD, *heavy))
@@ -106,7 +101,7 @@ def _write_archive(
             for name in names:
                 if (run_dir / name).is_file():
                     data = (run_dir / name).read_bytes()
-                    kept = data[-LOG_TAIL:] if name == "log.txt" else data
+                    kept = data[-LOG_TAIL:] if name == rundir.LOG else data
                     _add_file(archive, f"runs/{run_dir.name}/{name}", kept)
     aside.replace(path)
 
@@ -161,10 +156,10 @@ def _add_commit(files: Files, manifest: Mapping[str, Any]) -> None:
     plan, it is the plan's.
     """
     plan = manifest["plan"]
-    if "provenance.json" not in files or manifest["source"] != plan.get("source"):
+    if rundir.PROVENANCE not in files or manifest["source"] != plan.get("source"):
         return
-    attempts = json.loads(files["provenance.json"])
+    attempts = json.loads(files[rundir.PROVENANCE])
     for attempt in attempts:
         if attempt.get("git_commit") is None and plan["git_commit"]:
             attempt |= {"git_commit": plan["git_commit"], "git_diff": ""}
-    files["provenance.json"] = json.dumps(attempts).encode()
+    files[rundir.PROVENANCE] = json.dumps(attempts).encode()

@@ -99,9 +99,8 @@ def carry_out(
         else:
             say(
                 f"{spec.name}: the winner is sample {best.sample.number} of "
-                f"{state.search.samples}, "
-                f"{describe(best.sample.point)}: {state.search.metric} {best.value:.4g} on held-out "
-                "images"
+                f"{state.search.samples}, {describe(best.sample.point)}: "
+                f"{state.search.metric} {best.value:.4g} on held-out images"
             )
         found.append(state.remaining())
     return Searched(found, status)
