@@ -23,7 +23,7 @@ def measure(folder: Path, repeat: int) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for backbone, batch in (("resnet18", 16), ("pyramidnet200_240", 4)):
         training = our_run(backbone, batch, RM, device)
-        training.take_step()
+        training.train_step()
         taken = {
             name: milliseconds(call, repeat)
             for name, call in _parts(training.state_dict, folder).items()

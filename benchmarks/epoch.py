@@ -126,7 +126,7 @@ def contestants(
         if run.step >= run.steps_per_epoch:
             run.epoch += 1
             run.start_epoch()
-        run.take_step()
+        run.train_step()
 
     steps: dict[str, Callable[[], object]] = {
         "ours RM": lambda: our_step("RM"),

@@ -19,7 +19,7 @@ from torchvision.ops import roi_align
 from benchmarks.step import RM, our_run, wait
 from rm.methods._consistency import roi_features
 from rm.ops import mix_targets, resize_fill
-from rm.trainer import Run
+from rm.trainer import Trainer
 
 KINDS = {
     "convolution": ("conv",),
@@ -60,7 +60,7 @@ def matmul_peak(device: torch.device) -> float:
     return 2 * side**3 / (milliseconds(lambda: left @ right, device, 10) / 1000)
 
 
-def by_kind(run: Run, steps: int) -> dict[str, float]:
+def by_kind(run: Trainer, steps: int) -> dict[str, float]:
     """Milliseconds a step in each kind of operation: computing on a CPU, in the kernels that it
     launched on a GPU.
     """
@@ -69,7 +69,7 @@ def by_kind(run: Run, steps: int) -> dict[str, float]:
         activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     ) as seen:
         for _ in range(steps):
-            run.take_step()
+            run.train_step()
         wait(run.device)
     totals: dict[str, float] = defaultdict(float)
     for event in seen.key_averages():
@@ -79,16 +79,16 @@ def by_kind(run: Run, steps: int) -> dict[str, float]:
     return totals
 
 
-def parts(run: Run, batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
+def parts(run: Trainer, batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
     """What RecursiveMix adds to a step, and what it could have been made of."""
-    images, _ = run.train.batch(run.views, slice(0, batch))
+    images, _ = run.task.images.batch(run.epoch_plan, slice(0, batch))
     previous, box = images.clone(), (8, 6, 24, 22)
     features = torch.randn(batch, 512, 4, 4, device=device)
     corners = torch.tensor([[i, 6.0, 8.0, 22.0, 24.0] for i in range(batch)], device=device)
     targets = torch.rand(batch, 100, device=device)
     return {
-        "gather, crop, flip, normalise a batch": lambda: run.train.batch(
-            run.views, slice(0, batch)
+        "gather, crop, flip, normalise a batch": lambda: run.task.images.batch(
+            run.epoch_plan, slice(0, batch)
         ),
         "resize and paste": lambda: resize_fill(images, previous, box),
         "mix labels": lambda: mix_targets(targets, targets, 0.25),
@@ -96,7 +96,7 @@ def parts(run: Run, batch: int, device: torch.device) -> dict[str, Callable[[], 
         "region features, torchvision's RoIAlign": lambda: roi_align(
             features, corners, 1, 1 / 8, -1, True
         ),
-        "remember the batch": lambda: run.method.state_dict(),
+        "remember the batch": lambda: run.task.method.state_dict(),
         "optimizer step": lambda: run.optimizer.step(),
     }
 
@@ -115,13 +115,13 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = our_run(given.backbone, given.batch, RM, device)
     for _ in range(5):
-        run.take_step()
+        run.train_step()
     with FlopCounterMode(display=False) as flops:
-        run.take_step()
+        run.train_step()
 
     def steps() -> None:
         for _ in range(given.steps):
-            run.take_step()
+            run.train_step()
 
     step = milliseconds(steps, device, 3) / given.steps
     totals = by_kind(run, given.steps)

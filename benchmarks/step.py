@@ -24,7 +24,7 @@ import torch
 from benchmarks.plain import PlainRecursiveMix, cifar_loader
 from rm import registry
 from rm.datasets import data_dir
-from rm.trainer import Run
+from rm.trainer import Trainer
 from rm.trial import parse_trial
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -40,12 +40,12 @@ RM = {"name": "recursive_mix", "alpha": 0.5, "omega": 0.1}
 
 def our_run(
     backbone: str, batch: int, method: dict[str, Any], device: torch.device, **train: Any
-) -> Run:
+) -> Trainer:
     """Table 3's trial of this backbone and method, on a device; a 224 px network sees digits of
     that size.
     """
     large = backbone.startswith("imagenet_")
-    return Run(
+    return Trainer(
         parse_trial(
             {
                 "seed": 0,
@@ -112,7 +112,7 @@ def against_plain(name: str, given: argparse.Namespace, device: torch.device) ->
     for variant in given.variants:
         contestants[f"ours {variant}"] = our_run(
             name, given.batch, RM, device, **VARIANTS[variant]
-        ).take_step
+        ).train_step
     seconds = alternate(contestants, given.pairs, device)
     base = statistics.median(seconds["plain"])
     for label, values in seconds.items():
@@ -132,7 +132,7 @@ def overhead(name: str, given: argparse.Namespace, device: torch.device) -> None
         for label, method in (("baseline", {"name": "baseline"}), ("RM", RM))
     }
     seconds = alternate(
-        {label: run.take_step for label, run in runs.items()}, 2 * given.pairs, device
+        {label: run.train_step for label, run in runs.items()}, 2 * given.pairs, device
     )
     ratios = [rm / base for base, rm in zip(seconds["baseline"], seconds["RM"], strict=True)]
     print(
@@ -171,7 +171,7 @@ def peak(given: argparse.Namespace, device: torch.device) -> float:
         given.backbone[0], given.batch, RM if given.peak == "RM" else {"name": "baseline"}, device
     )
     for _ in range(3):
-        run.take_step()
+        run.train_step()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -70,6 +70,14 @@ class ProcessGroup:
         dist.gather_object(_on_cpu(state), states, group=self.control)
         return states or []
 
+    def broadcast(self, value: Any) -> Any:
+        """The first process's value, in all of them."""
+        if self.count == 1:
+            return value
+        values = [value if self.is_first else None]
+        dist.broadcast_object_list(values, 0, group=self.control)
+        return values[0]
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """The module whose backward pass averages gradients over the processes; batch-norm buffers
         are those of the first.
@@ -130,4 +138,6 @@ def _on_cpu(state: Any) -> Any:
         return state.cpu()
     if isinstance(state, dict):
         return {key: _on_cpu(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_on_cpu(value) for value in state]
     return state

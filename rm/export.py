@@ -1,7 +1,8 @@
-"""Deployed weights of a run: the backbone alone, without RecursiveMix's second head.
+"""Deployed weights of a run: what a later trial or another library loads, without what a method
+added for training.
 
-python -m rm.export RUN_DIR WEIGHTS.pt        a state dict; loads strictly into timm or torchvision
-where the network is theirs
+python -m rm.export RUN_DIR WEIGHTS.pt [--best]     # a state dict; loads strictly into timm or
+                                                    # torchvision where the network is theirs
 """
 
 import argparse
@@ -11,30 +12,32 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rm.backbones import Backbone
-from rm.datasets import DataError
-from rm.methods._consistency import ConsistencyNetwork
-from rm.rundir import checkpoint
+from rm.rundir import checkpoint, weights
 from rm.rundir.checkpoint import CheckpointError
-from rm.trainer import Run
-from rm.trial import TrialError, load_trial
+from rm.tasks import pick_deployed
 
 
-def exported(run_dir: Path) -> dict[str, Tensor]:
-    """The weights of a run directory's newest checkpoint, on the CPU, contiguous; CheckpointError
-    where there is none.
+def deployed(run_dir: Path, *, best: bool = False) -> dict[str, Tensor]:
+    """The weights that a run left, or those of its newest checkpoint, on the CPU; CheckpointError
+    where there are none.
+
+    best   of the best epoch, where `train.keep_best` has them kept
     """
-    run = Run(load_trial(run_dir / "trial.json"), torch.device("cpu"))
-    saved = checkpoint.load(run_dir, run.device)
+    path = run_dir / weights.FILES["best" if best else "last"]
+    if path.is_file():
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+    saved = checkpoint.load(run_dir, torch.device("cpu"))
     if saved is None:
         raise CheckpointError(f"{run_dir} holds no whole checkpoint; run the trial first")
-    run.model.load_state_dict(saved["model"])
-    backbone = run.model.backbone if isinstance(run.model, ConsistencyNetwork) else run.model
-    if not isinstance(backbone, Backbone):
-        raise TypeError(
-            f"{type(run.method).__name__} trains a {type(backbone).__name__}, which is no backbone"
+    if not best:
+        return pick_deployed(saved["task"], saved["deployed"])
+    if saved["best_weights"] is None:
+        raise CheckpointError(
+            f"{run_dir} keeps no weights of its best epoch; train with `keep_best: true`"
         )
-    return {name: value.contiguous() for name, value in backbone.plain_state_dict().items()}
+    kept: dict[str, Tensor] = saved["best_weights"]
+    return kept
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,17 +47,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("weights", type=Path, metavar="WEIGHTS.pt")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--best", action="store_true", help="those of the best epoch")
+    args = parser.parse_args(arguments)
     try:
-        weights = exported(given.run_dir)
-    except (TrialError, CheckpointError, DataError) as error:
+        state = deployed(args.run_dir, best=args.best)
+    except CheckpointError as error:
         print(error, file=sys.stderr)
         return 2
-    torch.save(weights, given.weights)
-    print(
-        f"{given.weights}: {sum(value.numel() for value in weights.values()):,} numbers in "
-        f"{len(weights)} tensors"
-    )
+    weights.save(args.weights, state)
+    numbers = sum(value.numel() for value in state.values())
+    print(f"{args.weights}: {numbers:,} numbers in {len(state)} tensors")
     return 0
 
 

@@ -1,16 +1,36 @@
-"""Optimizers: a public function here is a name that a spec can give under `optimizer`."""
+"""Optimizers: a public function here is a name that a spec can give under `optimizer`.
 
-from collections.abc import Callable
+Each takes the parameter groups of a task, each with its own factor on the learning rate. The
+trainer writes the rate of every step into the groups.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from inspect import isfunction, unwrap
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import nn
 
+from rm.schedules import Progress
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning rate; those that need no gradient are left out.
+
+    lr_factor   on the trial's learning rate
+    schedule    in place of the trial's
+    """
+
+    parameters: Sequence[nn.Parameter]
+    lr_factor: float = 1.0
+    schedule: Callable[[Progress], float] | None = None
+
 
 def sgd(
-    model: nn.Module,
+    groups: Sequence[ParameterGroup],
     *,
     lr: Annotated[float, "lr > 0"],
     momentum: Annotated[float, "0 <= momentum < 1"] = 0.9,
@@ -21,12 +41,17 @@ def sgd(
     """Stochastic gradient descent; `decay: weights` spares biases and norms, `all` is what the
     released code does.
     """
-    groups = _groups(model, weight_decay, decay)
-    return _light(torch.optim.SGD)(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
+    return _without_dynamo(torch.optim.SGD)(
+        _split(groups, weight_decay, decay),
+        lr=lr,
+        momentum=momentum,
+        nesterov=nesterov,
+        fused=True,
+    )
 
 
 def adamw(
-    model: nn.Module,
+    groups: Sequence[ParameterGroup],
     *,
     lr: Annotated[float, "lr > 0"],
     beta1: Annotated[float, "0 <= beta1 < 1"] = 0.9,
@@ -36,27 +61,38 @@ def adamw(
     decay: Literal["all", "weights"] = "weights",
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as PVTv2 is trained."""
-    groups = _groups(model, weight_decay, decay)
-    return _light(torch.optim.AdamW)(groups, lr=lr, betas=(beta1, beta2), eps=epsilon, fused=True)
+    return _without_dynamo(torch.optim.AdamW)(
+        _split(groups, weight_decay, decay),
+        lr=lr,
+        betas=(beta1, beta2),
+        eps=epsilon,
+        fused=True,
+    )
 
 
-def _groups(model: nn.Module, weight_decay: float, decay: str) -> list[dict[str, object]]:
-    """One group with decay, and for `decay: weights` one without, for biases and norms (parameters
-    of one dimension).
+def _split(
+    groups: Sequence[ParameterGroup], weight_decay: float, decay: str
+) -> list[dict[str, Any]]:
+    """Torch's groups: one with decay of each of ours, and for `decay: weights` one without, for
+    biases and norms (parameters of one dimension). `part` is the number of ours.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if decay == "all":
-        return [{"params": parameters, "weight_decay": weight_decay}]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    split: list[dict[str, Any]] = []
+    for part, group in enumerate(groups):
+        trainable = [p for p in group.parameters if p.requires_grad]
+        if decay == "all":
+            split.append({"params": trainable, "weight_decay": weight_decay, "part": part})
+            continue
+        weights = [p for p in trainable if p.ndim > 1]
+        others = [p for p in trainable if p.ndim <= 1]
+        split.append({"params": weights, "weight_decay": weight_decay, "part": part})
+        split.append({"params": others, "weight_decay": 0.0, "part": part})
+    return split
 
 
 @cache
-def _light(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """The optimizer without its import of torch._dynamo, which would add four seconds to the first
-    step of every process.
+def _without_dynamo(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """The optimizer without its import of torch._dynamo, which adds four to eight seconds to the
+    start of every process (still so with torch 2.15).
 
     torch wraps these methods to hide them from its compiler. Only the model is ever compiled here,
     so they run unwrapped; the arithmetic is torch's own.

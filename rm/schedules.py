@@ -1,23 +1,79 @@
-"""Learning-rate schedules: a public function here is a name that a spec can give under `schedule`.
+"""Where a training stands, and learning-rate schedules by it: a public function here is a name
+that a spec can give under `schedule`.
 
-Each maps (epoch from 1, number of epochs) to the factor on the optimizer's lr for that whole
-epoch, as the released code does.
+Each maps a `Progress` to the factor on the optimizer's lr for the step that comes. Those of the
+released code look at the epoch alone, so that a whole epoch has one rate; others may look at
+`fraction`, `steps_done` or `total_steps`.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, NamedTuple
+
+import numpy as np
 
 
-def cosine(
-    epoch: int, epochs: int, *, warmup_epochs: Annotated[int, "warmup_epochs >= 0"] = 0
-) -> float:
+class Progress(NamedTuple):
+    """What lies behind a training before a step.
+
+    epoch   from 1
+    step    of that epoch, from 0
+    """
+
+    epoch: int = 1
+    epochs: int = 1
+    step: int = 0
+    steps_per_epoch: int = 1
+
+    @property
+    def steps_done(self) -> int:
+        """Steps of the whole training before this one."""
+        return (self.epoch - 1) * self.steps_per_epoch + self.step
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def fraction(self) -> float:
+        """0 before the first step, just below 1 before the last one."""
+        return self.steps_done / self.total_steps
+
+
+class StepContext(NamedTuple):
+    """What a task and a method are told about a step.
+
+    generator   of this epoch and of nothing else, so that a resumed run draws the same
+    position    how far the training is
+    """
+
+    generator: np.random.Generator
+    position: Progress = Progress()
+
+    @property
+    def epoch(self) -> int:
+        """From 1."""
+        return self.position.epoch
+
+    @property
+    def step(self) -> int:
+        """Of the whole training, from 0."""
+        return self.position.steps_done
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that lies behind, in [0, 1)."""
+        return self.position.fraction
+
+
+def cosine(at: Progress, *, warmup_epochs: Annotated[int, "warmup_epochs >= 0"] = 0) -> float:
     """(1 + cos(pi (e-1) / T)) / 2 with no warmup offset, after a linear warmup e / (w+1)."""
-    return _warmup(epoch, warmup_epochs) or 0.5 * (1 + math.cos(math.pi * (epoch - 1) / epochs))
+    return _warmup(at.epoch, warmup_epochs) or 0.5 * (
+        1 + math.cos(math.pi * (at.epoch - 1) / at.epochs)
+    )
 
 
 def step(
-    epoch: int,
-    epochs: int,
+    at: Progress,
     *,
     milestones: Annotated[list[int], "all(0 < m for m in milestones)"],
     gamma: Annotated[float, "0 < gamma <= 1"] = 0.1,
@@ -26,16 +82,14 @@ def step(
     """gamma for each milestone behind us: a milestone of 150 acts from the 151st epoch on (seen in
     the released curves).
     """
-    return _warmup(epoch, warmup_epochs) or gamma ** sum(
-        epoch > milestone for milestone in milestones
+    return _warmup(at.epoch, warmup_epochs) or gamma ** sum(
+        at.epoch > milestone for milestone in milestones
     )
 
 
-def constant(
-    epoch: int, epochs: int, *, warmup_epochs: Annotated[int, "warmup_epochs >= 0"] = 0
-) -> float:
+def constant(at: Progress, *, warmup_epochs: Annotated[int, "warmup_epochs >= 0"] = 0) -> float:
     """1 after the warmup."""
-    return _warmup(epoch, warmup_epochs) or 1.0
+    return _warmup(at.epoch, warmup_epochs) or 1.0
 
 
 def _warmup(epoch: int, warmup_epochs: int) -> float:

@@ -1,9 +1,9 @@
 """The one training loop: `fit` trains a trial in a run directory, from wherever it was left, and
 writes result.json at the end.
 
-python -m rm.train TRIAL.json RUN_DIR        # exit status 0 finished, 1 failed, 2 bad input, 75
-interrupted (run it again) python -m torch.distributed.run --nproc-per-node 2 -m rm.train
-TRIAL.json RUN_DIR
+python -m rm.train TRIAL.json RUN_DIR     # exit status 0 finished, 1 failed, 2 bad input,
+                                          # 75 interrupted (run it again)
+python -m torch.distributed.run --nproc-per-node 2 -m rm.train TRIAL.json RUN_DIR
 """
 
 import argparse
@@ -17,24 +17,25 @@ import traceback
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
 from rm.datasets import DataError
 from rm.distributed import ProcessGroup, is_lost_peer, join
-from rm.rundir import checkpoint
+from rm.files import write_atomically
+from rm.metrics import Metric, select
+from rm.rundir import checkpoint, weights
 from rm.rundir.journal import Journal, read
 from rm.rundir.provenance import record_attempt
-from rm.trainer import Run
+from rm.trainer import Trainer
 from rm.trial import Trial, TrialError, load_trial
 
 INTERRUPTED = 75
 
 
 class Interrupted(Exception):
-    """Training stopped where it was told to, after a checkpoint; running the trial again goes on
+    """Training stopped where it was told to, after a checkpoint; running the trial again resumes
     from there.
     """
 
@@ -48,7 +49,7 @@ def fit(
     run_dir: Path,
     *,
     device: torch.device | None = None,
-    processes: ProcessGroup | None = None,
+    group: ProcessGroup | None = None,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float | None = None,
 ) -> dict[str, Any]:
@@ -57,38 +58,33 @@ def fit(
     stop                 asked before every step; true: checkpoint and raise Interrupted
     checkpoint_seconds   time between periodic checkpoints (default $RM_CHECKPOINT_SECONDS or 300);
                          0 is every step
-    processes            the group that trains together; each calls `fit`, the first one writes
+    group                the processes that train together; each calls `fit`, the first one writes
 
-    An interrupted or killed run goes on from its newest whole checkpoint and ends with the numbers
+    An interrupted or killed run resumes from its newest whole checkpoint and ends with the numbers
     of an undisturbed one. Any error is written to the journal as `failed`, with its traceback,
     before it is raised.
     """
-    processes = processes or ProcessGroup()
+    group = group or ProcessGroup()
     finished = run_dir / "result.json"
     if finished.exists():
         result: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
         return result
-    every = (
-        float(os.environ.get("RM_CHECKPOINT_SECONDS", 300))
-        if checkpoint_seconds is None
-        else checkpoint_seconds
-    )
-    with Journal(run_dir / "journal.jsonl", silent=not processes.is_first) as journal:
+    if checkpoint_seconds is None:
+        checkpoint_seconds = float(os.environ.get("RM_CHECKPOINT_SECONDS", 300))
+    with Journal(run_dir / "journal.jsonl", silent=not group.is_first) as journal:
         try:
             _same_threads(read(journal.path))
             device = device or default_device()
-            if processes.is_first:
+            if group.is_first:
                 record_attempt(run_dir, device)
             if trial.probe is None:
-                with closing(Run(trial, device, processes)) as run:
-                    train(run, run_dir, journal, stop, every)
-                    result = _result(run)
+                result = _trained(trial, run_dir, device, group, journal, stop, checkpoint_seconds)
             else:
-                result = _measured(trial, device, processes, journal, stop)
+                result = _measured(trial, device, group, journal, stop)
         except Interrupted:
             raise
         except Exception as error:
-            if processes.count > 1 and is_lost_peer(error):
+            if group.count > 1 and is_lost_peer(error):
                 raise  # this process has not failed; whoever started them knows which one has
             journal.append(
                 "failed",
@@ -96,35 +92,62 @@ def fit(
                 traceback=traceback.format_exc(),
             )
             raise
-        if processes.is_first:
-            checkpoint.write_atomically(finished, json.dumps(result, indent=1))
+        if group.is_first:
+            write_atomically(finished, json.dumps(result, indent=1))
             (run_dir / "checkpoint.prev.pt").unlink(missing_ok=True)
         journal.append("finished", **result["metrics"])
         return result
 
 
+def _trained(
+    trial: Trial,
+    run_dir: Path,
+    device: torch.device,
+    group: ProcessGroup,
+    journal: Journal,
+    stop: Callable[[], bool],
+    checkpoint_seconds: float,
+) -> dict[str, Any]:
+    """The result of a training, resumed or from its start; its weights are written already."""
+    saved = checkpoint.load(run_dir, device)
+    # A checkpoint holds all weights: where there is one, those of the start are not asked for.
+    init = weights.read_init(trial.init, run_dir) if trial.init and saved is None else None
+    with closing(Trainer(trial, device, group, init=init)) as trainer:
+        train(trainer, run_dir, journal, stop, checkpoint_seconds, saved)
+        written = _save_weights(trainer, run_dir) if group.is_first else {}
+        return _result(trainer, written)
+
+
+def _save_weights(trainer: Trainer, run_dir: Path) -> dict[str, str]:
+    """Write weights.pt and, if it is kept, weights.best.pt: file -> sha256."""
+    written = {weights.FILES["last"]: trainer.task.deployed()}
+    if trainer.best_weights is not None:
+        written[weights.FILES["best"]] = trainer.best_weights
+    return {name: weights.save(run_dir / name, state) for name, state in written.items()}
+
+
 def _measured(
     trial: Trial,
     device: torch.device,
-    processes: ProcessGroup,
+    group: ProcessGroup,
     journal: Journal,
     stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """The result of a trial with a probe, which is measured and not trained."""
     from rm.probes._measure import measure
 
-    if processes.count > 1:
+    if group.count > 1:
         raise TrialError(
             f"trial {trial.id} is a measurement ({trial.probe}) and takes one process, not "
-            f"{processes.count}"
+            f"{group.count}"
         )
 
-    def check() -> None:
+    def raise_if_stopped() -> None:
         if stop():
-            journal.append("interrupted", epoch=0, step=0)
+            journal.append("interrupted")
             raise Interrupted(f"stopped while measuring {trial.probe}")
 
-    return measure(trial, device, journal, check)
+    return measure(trial, device, journal, raise_if_stopped)
 
 
 def default_device() -> torch.device:
@@ -142,137 +165,146 @@ def _same_threads(events: list[dict[str, Any]]) -> None:
 
 
 def train(
-    run: Run, run_dir: Path, journal: Journal, stop: Callable[[], bool], every: float
+    trainer: Trainer,
+    run_dir: Path,
+    journal: Journal,
+    stop: Callable[[], bool],
+    checkpoint_seconds: float,
+    saved: dict[str, Any] | None = None,
 ) -> None:
-    """From the newest checkpoint, or the start, through the last epoch."""
-    _begin(run, run_dir, journal)
+    """From a checkpoint, or the start, through the last epoch."""
+    _begin(trainer, journal, saved)
     last_save = time.monotonic()
-    while run.epoch <= run.options.epochs:
+    while trainer.epoch <= trainer.options.epochs:
         began = time.monotonic()
-        while run.step < run.steps_per_epoch:
-            stopping, due = run.processes.any(stop(), time.monotonic() - last_save >= every)
+        while trainer.step < trainer.steps_per_epoch:
+            due = time.monotonic() - last_save >= checkpoint_seconds
+            stopping, due = trainer.group.any(stop(), due)
             if stopping or due:
-                run.seconds += time.monotonic() - began
-                save(run, run_dir, journal)
+                trainer.seconds += time.monotonic() - began
+                save(trainer, run_dir, journal)
                 if stopping:
-                    journal.append("interrupted", epoch=run.epoch, step=run.step)
+                    journal.append("interrupted", epoch=trainer.epoch, step=trainer.step)
                     raise Interrupted(
-                        f"stopped in epoch {run.epoch} of {run.options.epochs}, before step "
-                        f"{run.step + 1}"
+                        f"stopped in epoch {trainer.epoch} of {trainer.options.epochs}, before "
+                        f"step {trainer.step + 1}"
                     )
                 began = last_save = time.monotonic()
-            run.take_step()
-        check_finite(
-            run, run_dir
-        )  # reads from the device, so that the clock stops when the work is done
-        run.seconds += time.monotonic() - began
-        journal.append("epoch", durable=False, **run.end_epoch())
-    save(run, run_dir, journal)
+            trainer.train_step()
+        # This reads from the device, so that the clock stops when the work is done.
+        check_finite(trainer, run_dir)
+        trainer.seconds += time.monotonic() - began
+        journal.append("epoch", durable=False, **trainer.end_epoch())
+    save(trainer, run_dir, journal)
 
 
-def _begin(run: Run, run_dir: Path, journal: Journal) -> None:
-    saved = checkpoint.load(run_dir, run.device)
+def _begin(trainer: Trainer, journal: Journal, saved: dict[str, Any] | None) -> None:
     if saved is None:
         several: dict[str, Any] = (
-            {"processes": run.processes.count} if run.processes.count > 1 else {}
+            {"processes": trainer.group.count} if trainer.group.count > 1 else {}
         )
-        threads, device = torch.get_num_threads(), str(run.device)
         journal.append(
-            "started", epochs=run.options.epochs, threads=threads, device=device, **several
+            "started",
+            epochs=trainer.options.epochs,
+            threads=torch.get_num_threads(),
+            device=str(trainer.device),
+            **several,
         )
         return
-    run.load_state_dict(saved)
-    journal.append("resumed", epoch=run.epoch, step=run.step)
+    trainer.load_state_dict(saved)
+    journal.append("resumed", epoch=trainer.epoch, step=trainer.step)
     # A power cut can take the newest epoch events with it; the checkpoint still knows them.
     known = {event["epoch"] for event in read(journal.path) if event["event"] == "epoch"}
-    for metrics in run.epochs:
+    for metrics in trainer.epochs:
         if metrics["epoch"] not in known:
             journal.append("epoch", durable=False, **metrics)
 
 
-def save(run: Run, run_dir: Path, journal: Journal) -> None:
+def save(trainer: Trainer, run_dir: Path, journal: Journal) -> None:
     """Write a checkpoint; a diverged state never replaces a good one."""
-    check_finite(run, run_dir)
-    state = run.state_dict()
-    if run.processes.is_first:
+    check_finite(trainer, run_dir)
+    state = trainer.state_dict()
+    if trainer.group.is_first:
         checkpoint.save(run_dir, state)
-    run.processes.wait()
-    journal.append("checkpoint", epoch=run.epoch, step=run.step)
+    trainer.group.wait()
+    journal.append("checkpoint", epoch=trainer.epoch, step=trainer.step)
 
 
-def check_finite(run: Run, run_dir: Path) -> None:
+def check_finite(trainer: Trainer, run_dir: Path) -> None:
     """Raise Diverged, naming step, learning rate and the last good checkpoint, once any process's
     loss was not finite.
     """
-    bad = run.processes.largest(int(run.bad_step))
+    bad = trainer.group.largest(int(trainer.first_nonfinite_step))
     if bad < 0:
         return
     held = [name for name in ("checkpoint.pt", "checkpoint.prev.pt") if (run_dir / name).exists()]
     raise Diverged(
-        f"the loss is not finite at step {bad} of epoch {run.epoch} (lr {run.lr:g}); last good "
-        "checkpoint: "
-        f"{run_dir / held[0] if held else 'none yet'}"
+        f"the loss is not finite at step {bad} of epoch {trainer.epoch} (lr {trainer.lr:g}); last "
+        f"good checkpoint: {run_dir / held[0] if held else 'none yet'}"
     )
 
 
-def _result(run: Run) -> dict[str, Any]:
-    metrics: dict[str, float] = {}
-    evaluated = [epoch for epoch in run.epochs if "test_top1_error" in epoch]
-    for name in ("top1_error", "top5_error"):
-        values = [epoch[f"test_{name}"] for epoch in evaluated]
-        metrics |= {
-            f"best_{name}": min(values),
-            f"last_{name}": values[-1],
-            f"median_last_10_{name}": median(values[-10:]),
-        }
-    metrics["best_epoch"] = min(evaluated, key=lambda epoch: epoch["test_top1_error"])["epoch"]
-    return {
-        "id": run.trial.id,
-        "seed": run.trial.seed,
-        "metrics": metrics,
-        "epochs": run.options.epochs,
-        "train_seconds": sum(epoch["epoch_seconds"] for epoch in run.epochs),
-        "parameters": sum(p.numel() for p in run.model.parameters()),
-        "test_images": len(run.test),
+def _result(trainer: Trainer, written: dict[str, str]) -> dict[str, Any]:
+    """What stands in result.json; `written`: the files of weights and their sha256."""
+    epochs = trainer.epochs
+    result = {
+        "id": trainer.trial.id,
+        "seed": trainer.trial.seed,
+        "metrics": select(epochs, _reported(trainer), trainer.options.epochs),
+        "epochs": trainer.options.epochs,
+        "train_seconds": sum(epoch["epoch_seconds"] for epoch in epochs),
+        "parameters": sum(p.numel() for p in trainer.task.parameters()),
+        **trainer.task.facts(),
+        "weights": written,
     }
+    if trainer.init_sha256 is not None:
+        result["init"] = {"sha256": trainer.init_sha256}
+    return result
+
+
+def _reported(trainer: Trainer) -> list[Metric]:
+    """The task's metrics, and those of the network's further heads, `<metric>.<head>`."""
+    metrics = list(trainer.task.metrics())
+    for key in trainer.epochs[-1]:
+        name = key.removeprefix("test_")
+        for metric in trainer.task.metrics():
+            if key.startswith("test_") and name.startswith(f"{metric.name}."):
+                metrics.append(metric._replace(name=name))
+    return metrics
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command `python -m rm.train`."""
-    given = _parser().parse_args(arguments)
-    stopped: list[int] = []
+    args = _parser().parse_args(arguments)
+    signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: stopped.append(number))
+        signal.signal(number, lambda number, frame: signals.append(number))
     try:
-        trial = load_trial(given.trial)
-        processes, device = (
-            join() if int(os.environ.get("WORLD_SIZE", 1)) > 1 else (ProcessGroup(), given.device)
-        )
-        given.run_dir.mkdir(parents=True, exist_ok=True)
-        if (
-            processes.is_first
-            and given.trial.resolve() != (given.run_dir / "trial.json").resolve()
-        ):
-            shutil.copyfile(given.trial, given.run_dir / "trial.json")
-        every = given.checkpoint_seconds
+        trial = load_trial(args.trial)
+        together = int(os.environ.get("WORLD_SIZE", 1)) > 1
+        group, device = join() if together else (ProcessGroup(), args.device)
+        args.run_dir.mkdir(parents=True, exist_ok=True)
+        here = args.run_dir / "trial.json"
+        if group.is_first and args.trial.resolve() != here.resolve():
+            shutil.copyfile(args.trial, here)
         result = fit(
             trial,
-            given.run_dir,
+            args.run_dir,
             device=device,
-            processes=processes,
-            stop=lambda: bool(stopped),
-            checkpoint_seconds=every,
+            group=group,
+            stop=lambda: bool(signals),
+            checkpoint_seconds=args.checkpoint_seconds,
         )
     except TrialError as error:
         print(error, file=sys.stderr)
         return 2
     except Interrupted as error:
-        print(f"{error}; run the same command again to go on", file=sys.stderr)
+        print(f"{error}; run the same command again to resume", file=sys.stderr)
         return INTERRUPTED
     except (DataError, Diverged, checkpoint.CheckpointError) as error:
         print(error, file=sys.stderr)
         return 1
-    if processes.is_first:
+    if group.is_first:
         print(json.dumps(result["metrics"]))
     return 0
 

@@ -17,6 +17,7 @@ from rm import registry
 from rm.backbones import Backbone
 from rm.datasets import DataError, data_dir, load
 from rm.methods import Method
+from rm.schedules import StepContext
 from tests.support.rm.training import assert_is_a_data_set
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,22 +36,23 @@ def test_a_method_trains_a_network(name):
     backbone = registry.load("backbone", "resnet8")(5, 3, width=8)
     if registry.missing_files(registry.check("method", {"name": name})[0], data_dir()):
         with pytest.raises(DataError, match="put there what can be had from"):
-            method.network(backbone)
+            method.wrap_model(backbone)
         return  # its own tests train it, with files they make
-    model = method.network(backbone)
+    model = method.wrap_model(backbone)
     generator = np.random.default_rng(0)
     method.start_epoch()
     for size in (8, 8, 3):
         images, targets = torch.randn(size, 3, 12, 16), torch.eye(5)[torch.randint(5, (size,))]
         before = images.clone(), targets.clone()
-        loss, logits = method.loss(model, images, targets, generator)
+        output = method(model, images, targets, StepContext(generator))
+        loss, logits = output.loss, output.logits
         assert loss.shape == ()
         assert torch.isfinite(loss)
         assert logits.shape == (size, 5)
         loss.backward()
         assert torch.equal(images, before[0])
         assert torch.equal(targets, before[1])
-        assert all(np.isfinite(float(value)) for value in method.observed.values())
+        assert all(np.isfinite(float(value)) for value in output.logs.values())
     assert backbone.head.weight.grad is not None
     again = registry.load("method", name)()
     again.load_state_dict(method.state_dict())

@@ -84,8 +84,8 @@ def _fit(run_dir: Path, stop: Callable[[], bool], together: bool = False) -> dic
     from rm.train import Interrupted, fit
 
     try:
-        processes, device = join() if together else (None, None)
-        fit(_load(run_dir), run_dir, stop=stop, processes=processes, device=device)
+        group, device = join() if together else (None, None)
+        fit(_load(run_dir), run_dir, stop=stop, group=group, device=device)
     except Interrupted as error:
         return {"outcome": "interrupted", "error": str(error)}
     except (

@@ -5,14 +5,15 @@ A network function is `name(num_classes, in_channels, *, option=default, ...) ->
 training loop supplies the two positional arguments, the spec the keyword-only ones.
 
 A file's `FEATURES` names what methods can reach inside its networks: "stem" and "stages"
-(`named_stages`), "residual branches" (`residual_branches`); a tuple for all of them, or a mapping name:
-tuple. A method's `REQUIRES_FEATURES` is checked against it when a spec is planned.
+(`named_stages`), "residual branches" (`residual_branches`); a tuple for all of them, or a mapping
+name: tuple. A method's `REQUIRES_FEATURES` is checked against it when a spec is planned.
 """
 
 import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,14 @@ class Backbone(nn.Module):
 
     num_features: int
     head: nn.Linear
+    has_map: bool = True
+    """Whether `features` is a map (B, C, h, w), as region losses need it, or something else."""
+    frozen: bool = False
+
+    @property
+    def title(self) -> str:
+        """Its name in a sentence."""
+        return type(self).__name__
 
     def features(self, images: Tensor) -> Tensor:
         """images (B, in_channels, H, W) -> last feature map before pooling (B, C, h, w)."""
@@ -46,11 +55,35 @@ class Backbone(nn.Module):
         """Global average pool: (B, C, h, w) -> (B, C)."""
         return features.mean((2, 3))
 
-    def plain_state_dict(self) -> dict[str, Tensor]:
-        """The deployed weights, under the names of the library that the architecture comes from,
-        if it comes from one.
+    def pool_region(self, region: Tensor) -> Tensor:
+        """What the head reads of one region of the map: (B, C) -> (B, C)."""
+        return region
+
+    def plain_name(self, name: str) -> str:
+        """The name in the deployed weights of an entry of the state dict: that of the library that
+        the architecture comes from, if it comes from one.
         """
-        return dict(self.state_dict())
+        return name
+
+    def plain_state_dict(self) -> dict[str, Tensor]:
+        """The deployed weights, under their plain names."""
+        return {self.plain_name(name): value for name, value in self.state_dict().items()}
+
+    def freeze(self) -> None:
+        """Keep everything but the head as it is: no gradients; `train` leaves it in evaluation
+        mode, so that batch norms keep their statistics.
+        """
+        self.frozen = True
+        self.requires_grad_(False)
+        self.head.requires_grad_(True)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.frozen:
+            for module in self.children():
+                module.train(mode and module is self.head)
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, in_channels, H, W) -> logits (B, K)."""
@@ -66,7 +99,7 @@ class FeatureHooks:
     """Forward hooks through which a method changes what modules inside a network put out, and only
     while it says so.
 
-    hooks = FeatureHooks(backbone.named_stages())       in Method.network
+    hooks = FeatureHooks(backbone.named_stages())       in Method.wrap_model
     with hooks.active(change):                in Method.loss; modules in evaluation mode stay as
     they are
         logits = model(images)

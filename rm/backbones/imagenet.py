@@ -43,17 +43,13 @@ class TimmBackbone(Backbone):
         out: Tensor = self.network.forward_features(images)
         return out
 
-    def plain_state_dict(self) -> dict[str, Tensor]:
-        """State dict under timm's names: loads strictly into timm.create_model(name,
-        num_classes=K).
-
-        The ResNets' names are torchvision's too.
+    def plain_name(self, name: str) -> str:
+        """Timm's: loads strictly into timm.create_model(name, num_classes=K). The ResNets' names
+        are torchvision's too.
         """
-        state: dict[str, Tensor] = dict(self.network.state_dict())
-        state.update(
-            {f"{self._classifier}.{name}": value for name, value in self.head.state_dict().items()}
-        )
-        return state
+        if name.startswith("head."):
+            return f"{self._classifier}.{name.removeprefix('head.')}"
+        return name.removeprefix("network.")
 
 
 class _ResNet(TimmBackbone):

@@ -27,7 +27,7 @@ class Images(Protocol):
         """
 
     def batches(self, views: Any, slices: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The augmented images at these positions of what `sample_epoch` returned, a batch each."""
+        """The augmented images at these positions of a sampled epoch, a batch each."""
 
     def eval_batches(self, positions: slice, largest: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images as they are evaluated, in their own order, in batches of at most `largest`."""

@@ -1,40 +1,115 @@
 """Training methods: one file each, `rm/methods/<name>.py`, with one public class, a Method; its
-keyword-only parameters are the
-options a spec can set."""
+keyword-only parameters are the options that a spec can set.
 
-from typing import Any
+A method that mixes images defines `mix`; one that acts elsewhere defines `loss`. What it keeps
+between steps (buffers, momentum copies, extra state) is saved with the rest of the training.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from rm.backbones import Backbone
+from rm.ops import soft_cross_entropy
+from rm.optimizers import ParameterGroup
+from rm.schedules import StepContext
 
 
-class Method:
+class Mixed(NamedTuple):
+    """A batch as the network is shown it.
+
+    images    (B, C, H, W)
+    targets   (B, K)
+    partner   (B,) which image of the batch was mixed into each; None: none of this batch was
+    area      share of the partner in the targets, one number or (B,)
+    logs      name -> scalar for the epoch's metrics, the same names at every step
+    """
+
+    images: Tensor
+    targets: Tensor
+    partner: Tensor | None = None
+    area: float | Tensor = 0.0
+    logs: Mapping[str, Tensor | float] = {}
+
+
+class MethodOutput(NamedTuple):
+    """The scalar loss, the logits (B, K) for the training error, the batch that was shown, and
+    scalars for the epoch's metrics, the same names at every step.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    mixed: Mixed
+    logs: Mapping[str, Tensor | float]
+
+
+class Method(nn.Module):
     """What a training step does with a batch, from images to loss."""
 
-    def __init__(self) -> None:
-        self.observed: dict[str, Tensor | float] = {}
-        """Scalars of the last step that the loop averages into the epoch's metrics; the same names
-        at every step.
-        """
+    ZERO_GRADIENTS = False
+    """Whether parameters that took no part in a step get a gradient of zero, so that momentum and
+    weight decay go on, as where zero_grad() leaves zeros; else they stay as they are.
+    """
 
-    def network(self, backbone: Backbone) -> nn.Module:
-        """The module to train: the backbone itself, unless the method needs more parameters."""
+    def wrap_model(self, backbone: Backbone) -> nn.Module:
+        """The network to train: the backbone itself, unless the method needs more parameters. In
+        evaluation it returns logits (B, K), or {head: logits} with the primary head first.
+        """
         return backbone
+
+    def deployed(self, model: nn.Module) -> Backbone:
+        """What of `wrap_model`'s network is used after training."""
+        backbone = getattr(model, "backbone", model)
+        if not isinstance(backbone, Backbone):
+            raise TypeError(
+                f"{type(self).__name__} trains a {type(model).__name__}, which has no backbone: "
+                "it has to say what is deployed"
+            )
+        return backbone
+
+    def parameter_groups(self, model: nn.Module) -> list[ParameterGroup]:
+        """Groups with learning rates of their own; of the method's parameters too, if it has
+        any.
+        """
+        own = [p for p in self.parameters() if all(p is not q for q in model.parameters())]
+        return [ParameterGroup([*model.parameters(), *own])]
 
     def start_epoch(self) -> None:
         """Called before the first step of each epoch (not when resuming inside one)."""
 
+    def mix(
+        self, images: Tensor, targets: Tensor, step: StepContext, model: nn.Module | None = None
+    ) -> Mixed:
+        """Mix a batch, for a task of any kind.
+
+        images   (B, C, H, W)   left unchanged, as the targets are
+        targets  (B, K)
+        model    (images) -> logits, for methods that look at what the network sees
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not mix images: it has no mix()")
+
     def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """images (B, C, H, W), targets (B, K) -> scalar loss, logits (B, K)."""
-        raise NotImplementedError(f"{type(self).__name__} does not define loss()")
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> MethodOutput:
+        """images (B, C, H, W), targets (B, K) -> loss, logits and what was shown."""
+        mixed = self.mix(images, targets, step, model)
+        logits = model(mixed.images)
+        return MethodOutput(soft_cross_entropy(logits, mixed.targets), logits, mixed, mixed.logs)
 
-    def state_dict(self) -> dict[str, Any]:
-        """What the method carries from step to step; tensors and plain values only."""
-        return {}
+    def forward(
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> MethodOutput:
+        """`loss`, as a call that forward hooks can watch."""
+        return self.loss(model, images, targets, step)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+    def after_step(self, model: nn.Module, step: StepContext) -> None:
+        """Called after the optimizer's step."""
+
+
+def draw_partner(images: Tensor, generator: np.random.Generator) -> Tensor:
+    """A permutation of the batch, (B,), on its device."""
+    order = torch.from_numpy(generator.permutation(len(images)))
+    return order.to(images.device, non_blocking=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rm.backbones import Backbone
 from rm.ops import Box
+from rm.trial import TrialError
 
 
 def roi_features(
@@ -66,6 +67,11 @@ class ConsistencyNetwork(nn.Module):
         self, backbone: Backbone, *, share_head: bool = False, transposed: bool = False
     ) -> None:
         super().__init__()
+        if not backbone.has_map:
+            raise TrialError(
+                "the consistency loss reads a region of the backbone's last map (B, C, h, w), and "
+                f"{backbone.title} ends in tokens: `omega: 0` leaves that loss out"
+            )
         self.backbone = backbone
         self.transposed = transposed
         classes, width = backbone.head.weight.shape
@@ -81,5 +87,6 @@ class ConsistencyNetwork(nn.Module):
         features = self.backbone.features(images)
         size = (images.shape[-2], images.shape[-1])
         region = roi_features(features, box, size, transposed=self.transposed)
+        region = self.backbone.pool_region(region)
         head = self.backbone.head if self.second_head is None else self.second_head
         return self.backbone.head(self.backbone.pool(features)), head(region)

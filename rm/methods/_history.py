@@ -2,48 +2,47 @@
 network said about them.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
-class Triplet:
-    """images (B, C, H, W) and targets (B, K) after mixing; logits (B, K), detached, of the
-    training-mode forward.
+class PreviousBatch(nn.Module):
+    """The mixed batch of the last step, or none. It rides in the checkpoint as extra state, not as
+    buffers: each process has its own, of the size of its own last batch.
+
+    images    (B, C, H, W)   after mixing
+    targets   (B, K)         after mixing
+    logits    (B, K)         of the training-mode forward pass
     """
 
-    images: Tensor
-    targets: Tensor
-    logits: Tensor
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-class History:
-    """The triplet of the last step, or nothing."""
+    images: Tensor | None
+    targets: Tensor | None
+    logits: Tensor | None
 
     def __init__(self) -> None:
-        self._last: Triplet | None = None
+        super().__init__()
+        self.clear()
 
-    @property
-    def last(self) -> Triplet | None:
-        return self._last
+    def __len__(self) -> int:
+        return 0 if self.images is None else len(self.images)
 
-    def push(self, images: Tensor, targets: Tensor, logits: Tensor) -> None:
-        """Remember this step's batch in place of the former one; the tensors are kept, not
-        copied.
-        """
-        self._last = Triplet(images.detach(), targets.detach(), logits.detach())
+    def store(self, images: Tensor, targets: Tensor) -> None:
+        """Keep this step's batch in place of the former one; the tensors are kept, not copied."""
+        self.images, self.targets, self.logits = images.detach(), targets.detach(), None
 
-    def reset(self) -> None:
+    def store_logits(self, logits: Tensor) -> None:
+        """Keep what the network said about the batch that is stored."""
+        self.logits = logits.detach()
+
+    def clear(self) -> None:
         """Forget (at an epoch's start, as the released code does)."""
-        self._last = None
+        self.images = self.targets = self.logits = None
 
-    def state_dict(self) -> dict[str, Any]:
-        return {} if self._last is None else dict(vars(self._last))
+    def get_extra_state(self) -> dict[str, Tensor]:
+        tensors = {"images": self.images, "targets": self.targets, "logits": self.logits}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._last = Triplet(**state) if state else None
+    def set_extra_state(self, state: Any) -> None:
+        self.images, self.targets = state.get("images"), state.get("targets")
+        self.logits = state.get("logits")

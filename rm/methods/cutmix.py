@@ -6,12 +6,11 @@ permutation a batch; labels are weighted with the area of the clipped box, as in
 
 from typing import Annotated
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from rm.methods import Method
-from rm.ops import cut_fill, mix_targets, mixed_area, sample_box, soft_cross_entropy
+from rm.methods import Method, Mixed, draw_partner
+from rm.ops import cut_fill, mix_targets, mixed_area, sample_box
+from rm.schedules import StepContext
 
 
 class CutMix(Method):
@@ -28,19 +27,20 @@ class CutMix(Method):
         super().__init__()
         self.alpha, self.probability = alpha, probability
 
-    def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        self.observed = {"area": 0.0}
-        if generator.random() < self.probability:
-            size = (images.shape[-2], images.shape[-1])
-            partner = torch.from_numpy(generator.permutation(len(images))).to(
-                images.device, non_blocking=True
-            )
-            box = sample_box(size, 1 - float(generator.beta(self.alpha, self.alpha)), generator)
-            area = mixed_area(box, size)
-            images = cut_fill(images, images[partner], box)
-            targets = mix_targets(targets, targets[partner], area)
-            self.observed = {"area": area}
-        logits = model(images)
-        return soft_cross_entropy(logits, targets), logits
+    def mix(
+        self, images: Tensor, targets: Tensor, step: StepContext, model: nn.Module | None = None
+    ) -> Mixed:
+        generator = step.generator
+        if generator.random() >= self.probability:
+            return Mixed(images, targets, logs={"area": 0.0})
+        size = (images.shape[-2], images.shape[-1])
+        partner = draw_partner(images, generator)
+        box = sample_box(size, 1 - float(generator.beta(self.alpha, self.alpha)), generator)
+        area = mixed_area(box, size)
+        return Mixed(
+            cut_fill(images, images[partner], box),
+            mix_targets(targets, targets[partner], area),
+            partner,
+            area,
+            {"area": area},
+        )

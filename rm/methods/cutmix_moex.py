@@ -12,14 +12,13 @@ paper: Table 6 (ImageNet), which states no hyper-parameters.
 
 from typing import Annotated
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from rm.backbones import Backbone, FeatureHooks
-from rm.methods import Method
+from rm.methods import Method, MethodOutput, Mixed, draw_partner
 from rm.methods.moex import exchange_moments
 from rm.ops import cut_fill, mix_targets, mixed_area, sample_box, soft_cross_entropy
+from rm.schedules import StepContext
 
 REQUIRES_FEATURES = ("stem",)
 
@@ -41,29 +40,29 @@ class CutMixMoEx(Method):
         self.alpha, self.cutmix_probability = alpha, cutmix_probability
         self.label_weight, self.moex_probability = label_weight, moex_probability
 
-    def network(self, backbone: Backbone) -> nn.Module:
+    def wrap_model(self, backbone: Backbone) -> nn.Module:
         self.hooks = FeatureHooks({"stem": backbone.named_stages()["stem"]})
         return backbone
 
     def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        partner = torch.from_numpy(generator.permutation(len(images))).to(
-            images.device, non_blocking=True
-        )
-        self.observed = {"area": 0.0, "exchanged": 0.0}
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> MethodOutput:
+        generator = step.generator
+        partner = draw_partner(images, generator)
+        logs = {"area": 0.0, "exchanged": 0.0}
         if generator.random() < self.cutmix_probability:
             size = (images.shape[-2], images.shape[-1])
             box = sample_box(size, 1 - float(generator.beta(self.alpha, self.alpha)), generator)
             area = mixed_area(box, size)
             images = cut_fill(images, images[partner], box)
             targets = mix_targets(targets, targets[partner], area)
-            self.observed["area"] = area
+            logs["area"] = area
         if generator.random() < self.moex_probability:
             targets = mix_targets(targets, targets[partner], 1 - self.label_weight)
-            self.observed["exchanged"] = 1.0
+            logs["exchanged"] = 1.0
             with self.hooks.active(lambda _, features: exchange_moments(features, partner)):
                 logits = model(images)
         else:
             logits = model(images)
-        return soft_cross_entropy(logits, targets), logits
+        mixed = Mixed(images, targets, partner, logs["area"])
+        return MethodOutput(soft_cross_entropy(logits, targets), logits, mixed, logs)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rm.methods import Method
-from rm.ops import soft_cross_entropy
+from rm.methods import Method, Mixed
+from rm.schedules import StepContext
 
 
 class Cutout(Method):
@@ -25,9 +25,10 @@ class Cutout(Method):
         super().__init__()
         self.size = size
 
-    def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def mix(
+        self, images: Tensor, targets: Tensor, step: StepContext, model: nn.Module | None = None
+    ) -> Mixed:
+        generator = step.generator
         (count, _, height, width), device = images.shape, images.device
         rows = self._inside(height, generator.integers(height, size=count)).to(
             device, non_blocking=True
@@ -36,9 +37,7 @@ class Cutout(Method):
             device, non_blocking=True
         )
         hole = (rows[:, :, None] & columns[:, None, :])[:, None]
-        self.observed = {"hole": hole.float().mean()}
-        logits = model(images.masked_fill(hole, 0))
-        return soft_cross_entropy(logits, targets), logits
+        return Mixed(images.masked_fill(hole, 0), targets, logs={"hole": hole.float().mean()})
 
     def _inside(self, side: int, centres: np.ndarray) -> Tensor:
         """(B,) centres along one side -> (B, side): which pixels the square covers; outside the

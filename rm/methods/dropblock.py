@@ -6,31 +6,31 @@ channel by itself; what is left is divided by its share of the map: x = x * mask
 gamma = (1-p)/b^2 * HW / ((H-b+1) (W-b+1)).
 
 Source: tensorflow/tpu, models/official/resnet (`dropblock` in resnet_model.py; resnet_main.py):
-blocks lie whole inside the map, p holds in the last stage and 1 - (1-p)/4 in the one before. Two
-things differ. There p falls linearly from 1 during the training; a method does not know the epoch,
-so here p is constant. There DropBlock follows each convolution and shortcut inside those stages;
-here each stage, once, so that its strength does not grow with a network's depth. Rows of the RM
-paper (Tables 1 and 6): no hyper-parameters are stated; block_size 7 and keep_prob 0.9 are those of
-the DropBlock paper's ImageNet ResNet-50.
+blocks lie whole inside the map, p holds in the last stage and 1 - (1-p)/4 in the one before. There
+p falls linearly from 1 during the training, which is `schedule: linear`. One thing differs: there
+DropBlock follows each convolution and shortcut inside those stages; here each stage, once, so that
+its strength does not grow with a network's depth. Rows of the RM paper (Tables 1 and 6): no
+hyper-parameters are stated; block_size 7 and keep_prob 0.9 are those of the DropBlock paper's
+ImageNet ResNet-50.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rm.backbones import Backbone, FeatureHooks
-from rm.methods import Method
+from rm.methods import Method, MethodOutput, Mixed
 from rm.ops import soft_cross_entropy
+from rm.schedules import StepContext
 
 REQUIRES_FEATURES = ("stages",)
 
 
 class DropBlock(Method):
     """block_size: a block's side in elements, at most the map's; keep_prob: p, the share of the
-    last stage's map to be kept.
+    last stage's map to be kept; schedule: whether p holds from the start, or falls linearly to it.
     """
 
     def __init__(
@@ -38,11 +38,12 @@ class DropBlock(Method):
         *,
         block_size: Annotated[int, "block_size >= 1"] = 7,
         keep_prob: Annotated[float, "0 < keep_prob <= 1"] = 0.9,
+        schedule: Literal["constant", "linear"] = "constant",
     ) -> None:
         super().__init__()
-        self.block_size, self.keep_prob = block_size, keep_prob
+        self.block_size, self.keep_prob, self.schedule = block_size, keep_prob, schedule
 
-    def network(self, backbone: Backbone) -> nn.Module:
+    def wrap_model(self, backbone: Backbone) -> nn.Module:
         stages = backbone.named_stages()
         before, last = list(stages)[-2:]
         self.keep_probs = {before: 1 - (1 - self.keep_prob) / 4, last: self.keep_prob}
@@ -50,21 +51,26 @@ class DropBlock(Method):
         return backbone
 
     def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        noise = torch.Generator(images.device).manual_seed(int(generator.integers(2**62)))
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> MethodOutput:
+        seed = int(step.generator.integers(2**62))
+        noise = torch.Generator(images.device).manual_seed(seed)
+        logs: dict[str, Tensor | float] = {}
 
         def dropped(stage: str, features: Tensor) -> Tensor:
-            mask = block_mask(features.shape, self.block_size, self.keep_probs[stage], noise)
-            kept = mask.mean()
-            self.observed[f"kept_{stage}"] = kept
+            keep_prob = self.keep_probs[stage]
+            if self.schedule == "linear":
+                keep_prob = 1 - (1 - keep_prob) * step.progress
+            mask = block_mask(features.shape, self.block_size, keep_prob, noise)
+            logs[f"kept_{stage}"] = kept = mask.mean()
             # A map dropped as a whole stays zero. Only the whole batch's being dropped could make
             # the share zero.
             return features * (mask / kept.clamp_min(1 / mask.numel())).to(features.dtype)
 
         with self.hooks.active(dropped):
             logits = model(images)
-        return soft_cross_entropy(logits, targets), logits
+        loss = soft_cross_entropy(logits, targets)
+        return MethodOutput(loss, logits, Mixed(images, targets), logs)
 
 
 def block_mask(

@@ -12,13 +12,12 @@ probability 1 are those of CutMix on ImageNet.
 
 from typing import Annotated, Literal
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from rm.backbones import Backbone, FeatureHooks
-from rm.methods import Method
+from rm.methods import Method, MethodOutput, Mixed, draw_partner
 from rm.ops import cut_fill, mix_targets, mixed_area, sample_box, soft_cross_entropy
+from rm.schedules import StepContext
 
 REQUIRES_FEATURES = ("stages",)
 
@@ -38,17 +37,16 @@ class FeatureCutMix(Method):
         super().__init__()
         self.alpha, self.stage, self.probability = alpha, stage, probability
 
-    def network(self, backbone: Backbone) -> nn.Module:
+    def wrap_model(self, backbone: Backbone) -> nn.Module:
         self.hooks = FeatureHooks({self.stage: backbone.named_stages()[self.stage]})
         return backbone
 
     def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> MethodOutput:
+        generator = step.generator
         area = 0.0
-        partner = torch.from_numpy(generator.permutation(len(images))).to(
-            images.device, non_blocking=True
-        )
+        partner = draw_partner(images, generator)
 
         def mixed(_: str, features: Tensor) -> Tensor:
             nonlocal area
@@ -62,5 +60,6 @@ class FeatureCutMix(Method):
                 logits = model(images)
         else:
             logits = model(images)
-        self.observed = {"area": area}
-        return soft_cross_entropy(logits, mix_targets(targets, targets[partner], area)), logits
+        targets = mix_targets(targets, targets[partner], area)
+        shown = Mixed(images, targets, partner, area)
+        return MethodOutput(soft_cross_entropy(logits, targets), logits, shown, {"area": area})

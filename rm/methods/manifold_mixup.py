@@ -11,13 +11,13 @@ alpha = 1.0, the default here; Table 6 states none.
 
 from typing import Annotated
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rm.backbones import Backbone, FeatureHooks
-from rm.methods import Method
+from rm.methods import Method, MethodOutput, Mixed, draw_partner
 from rm.ops import mix_targets, soft_cross_entropy
+from rm.schedules import StepContext
 
 REQUIRES_FEATURES = ("stages",)
 _LAYERS = ("stage1", "stage2")
@@ -30,24 +30,25 @@ class ManifoldMixup(Method):
         super().__init__()
         self.alpha = alpha
 
-    def network(self, backbone: Backbone) -> nn.Module:
+    def wrap_model(self, backbone: Backbone) -> nn.Module:
         stages = backbone.named_stages()
         self.hooks = FeatureHooks({name: stages[name] for name in _LAYERS})
         return backbone
 
     def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> MethodOutput:
+        generator = step.generator
         area = 1 - float(generator.beta(self.alpha, self.alpha))
-        partner = torch.from_numpy(generator.permutation(len(images))).to(
-            images.device, non_blocking=True
-        )
+        partner = draw_partner(images, generator)
         layer = ("images", *_LAYERS)[int(generator.integers(3))]
 
         def mixed(name: str, features: Tensor) -> Tensor:
             return torch.lerp(features, features[partner], area) if name == layer else features
 
         with self.hooks.active(mixed):
-            logits = model(mixed("images", images))
-        self.observed = {"area": area}
-        return soft_cross_entropy(logits, mix_targets(targets, targets[partner], area)), logits
+            images = mixed("images", images)
+            logits = model(images)
+        targets = mix_targets(targets, targets[partner], area)
+        shown = Mixed(images, targets, partner, area)
+        return MethodOutput(soft_cross_entropy(logits, targets), logits, shown, {"area": area})

@@ -6,12 +6,12 @@ One lambda ~ Beta(alpha, alpha) and one permutation a batch, as the official CIF
 
 from typing import Annotated
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rm.methods import Method
-from rm.ops import mix_targets, soft_cross_entropy
+from rm.methods import Method, Mixed, draw_partner
+from rm.ops import mix_targets
+from rm.schedules import StepContext
 
 
 class Mixup(Method):
@@ -21,13 +21,15 @@ class Mixup(Method):
         super().__init__()
         self.alpha = alpha
 
-    def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        area = 1 - float(generator.beta(self.alpha, self.alpha))
-        partner = torch.from_numpy(generator.permutation(len(images))).to(
-            images.device, non_blocking=True
+    def mix(
+        self, images: Tensor, targets: Tensor, step: StepContext, model: nn.Module | None = None
+    ) -> Mixed:
+        area = 1 - float(step.generator.beta(self.alpha, self.alpha))
+        partner = draw_partner(images, step.generator)
+        return Mixed(
+            torch.lerp(images, images[partner], area),
+            mix_targets(targets, targets[partner], area),
+            partner,
+            area,
+            {"area": area},
         )
-        logits = model(torch.lerp(images, images[partner], area))
-        self.observed = {"area": area}
-        return soft_cross_entropy(logits, mix_targets(targets, targets[partner], area)), logits

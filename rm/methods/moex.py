@@ -13,13 +13,13 @@ and Table 1 (CIFAR-10); neither states hyper-parameters.
 
 from typing import Annotated
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rm.backbones import Backbone, FeatureHooks
-from rm.methods import Method
+from rm.methods import Method, MethodOutput, Mixed, draw_partner
 from rm.ops import mix_targets, soft_cross_entropy
+from rm.schedules import StepContext
 
 REQUIRES_FEATURES = ("stem",)
 _EPSILON = 1e-5
@@ -39,26 +39,24 @@ class MoEx(Method):
         super().__init__()
         self.label_weight, self.probability = label_weight, probability
 
-    def network(self, backbone: Backbone) -> nn.Module:
+    def wrap_model(self, backbone: Backbone) -> nn.Module:
         self.hooks = FeatureHooks({"stem": backbone.named_stages()["stem"]})
         return backbone
 
     def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        exchange = generator.random() < self.probability
-        self.observed = {"exchanged": float(exchange)}
-        if not exchange:
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> MethodOutput:
+        generator = step.generator
+        if generator.random() >= self.probability:
             logits = model(images)
-            return soft_cross_entropy(logits, targets), logits
-        partner = torch.from_numpy(generator.permutation(len(images))).to(
-            images.device, non_blocking=True
-        )
+            loss = soft_cross_entropy(logits, targets)
+            return MethodOutput(loss, logits, Mixed(images, targets), {"exchanged": 0.0})
+        partner = draw_partner(images, generator)
         with self.hooks.active(lambda _, features: exchange_moments(features, partner)):
             logits = model(images)
-        return soft_cross_entropy(
-            logits, mix_targets(targets, targets[partner], 1 - self.label_weight)
-        ), logits
+        targets = mix_targets(targets, targets[partner], 1 - self.label_weight)
+        mixed = Mixed(images, targets, partner, 1 - self.label_weight)
+        return MethodOutput(soft_cross_entropy(logits, targets), logits, mixed, {"exchanged": 1.0})
 
 
 def exchange_moments(features: Tensor, partner: Tensor) -> Tensor:

@@ -33,9 +33,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rm.methods import Method
+from rm.methods import Method, Mixed, draw_partner
 from rm.methods._graph_cut import cut_grid
-from rm.ops import soft_cross_entropy
+from rm.schedules import StepContext
 
 BLOCK_NUMBERS = (2, 4, 8, 16)
 
@@ -82,24 +82,27 @@ class PuzzleMix(Method):
             transport_size,
         )
 
-    def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        self.observed = {"area": 0.0}
-        if generator.random() < self.probability:
-            blocks = _draw_blocks(images, generator)
-            partner = torch.from_numpy(generator.permutation(len(images))).to(
-                images.device, non_blocking=True
-            )
-            kept = float(generator.beta(self.alpha, self.alpha))
-            salient = saliency(model, images, targets)
-            mask = self.mask(images, salient, partner, blocks, kept)
-            images = self._joined(images, salient, partner, mask)
-            share = mask.mean((1, 2))[:, None]
-            targets = share * targets + (1 - share) * targets[partner]
-            self.observed = {"area": 1 - share.mean()}
-        logits = model(images)
-        return soft_cross_entropy(logits, targets), logits
+    def mix(
+        self, images: Tensor, targets: Tensor, step: StepContext, model: nn.Module | None = None
+    ) -> Mixed:
+        generator = step.generator
+        if generator.random() >= self.probability:
+            return Mixed(images, targets, logs={"area": 0.0})
+        if model is None:
+            raise ValueError("PuzzleMix looks for what is salient to a classifier: it needs one")
+        blocks = _draw_blocks(images, generator)
+        partner = draw_partner(images, generator)
+        kept = float(generator.beta(self.alpha, self.alpha))
+        salient = saliency(model, images, targets)
+        mask = self.mask(images, salient, partner, blocks, kept)
+        share = mask.mean((1, 2))[:, None]
+        return Mixed(
+            self._joined(images, salient, partner, mask),
+            share * targets + (1 - share) * targets[partner],
+            partner,
+            1 - share[:, 0],
+            {"area": 1 - share.mean()},
+        )
 
     def mask(
         self, images: Tensor, salient: Tensor, partner: Tensor, blocks: int, kept: float
@@ -199,17 +202,16 @@ def saliency(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     the logits, softmax(logits) - targets, has unit length: the gradients of an image that the
     network is sure of would vanish in half precision.
     """
-    network = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    training = network.training
-    network.eval()
+    training = model.training
+    model.eval()
     try:
         clean = images.detach().requires_grad_()
-        logits = network(clean)
+        logits = model(clean)
         wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
         slope = F.normalize(wide.softmax(1) * targets.sum(1, keepdim=True) - targets, dim=1)
         (gradient,) = torch.autograd.grad(logits, clean, slope.to(logits.dtype))
     finally:
-        network.train(training)
+        model.train(training)
     return gradient.float().square().mean(1).sqrt()
 
 

@@ -7,16 +7,16 @@ linear head, is pulled towards softmax of what the network said about the previo
 earlier, with weight omega * area (Eq. 3-4). Details: DESIGN.md, "What the paper leaves out".
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rm.backbones import Backbone
-from rm.methods import Method
+from rm.methods import Method, MethodOutput, Mixed, draw_partner
 from rm.methods._consistency import ConsistencyNetwork
-from rm.methods._history import History, Triplet
+from rm.methods._history import PreviousBatch
 from rm.ops import (
     Box,
     cut_fill,
@@ -26,12 +26,21 @@ from rm.ops import (
     sample_box,
     soft_cross_entropy,
 )
+from rm.schedules import StepContext
 
 CONSTRAINTS = {
     "history or omega "
     "== 0": "without history there is no earlier prediction to be consistent with",
     "omega > 0 or not share_head": "without the consistency loss there is no head to share",
 }
+
+
+class _Pasted(NamedTuple):
+    """What is pasted into a batch: another batch, and which of this one's images they are."""
+
+    images: Tensor
+    targets: Tensor
+    partner: Tensor | None
 
 
 class RecursiveMix(Method):
@@ -49,6 +58,8 @@ class RecursiveMix(Method):
     reset_history   never: the history outlives the epoch
     probability     of mixing a step at all
     """
+
+    ZERO_GRADIENTS = True  # the second head takes no part in a plain step
 
     def __init__(
         self,
@@ -71,9 +82,9 @@ class RecursiveMix(Method):
             reset_history,
             probability,
         )
-        self.history = History()
+        self.previous = PreviousBatch()
 
-    def network(self, backbone: Backbone) -> nn.Module:
+    def wrap_model(self, backbone: Backbone) -> nn.Module:
         if self.omega == 0:
             return backbone
         return ConsistencyNetwork(
@@ -82,68 +93,75 @@ class RecursiveMix(Method):
 
     def start_epoch(self) -> None:
         if self.reset_history == "epoch":
-            self.history.reset()
+            self.previous.clear()
+
+    def mix(
+        self, images: Tensor, targets: Tensor, step: StepContext, model: nn.Module | None = None
+    ) -> Mixed:
+        return self._mix(images, targets, step.generator)[0]
 
     def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        partner = self._partner(images, targets, generator)
-        box, area = None, 0.0
-        if partner is not None:
-            size = (images.shape[-2], images.shape[-1])
-            box = sample_box(size, float(generator.uniform(0, self.alpha)), generator)
-            area = mixed_area(box, size)
-        said, region = None, None
-        if (
-            partner is None or box is None or area == 0
-        ):  # nothing to paste, or an empty box: a plain step
-            logits = model(images)
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> MethodOutput:
+        teacher_logits = self.previous.logits  # mixing puts this batch into their place
+        mixed, box = self._mix(images, targets, step.generator)
+        logs: dict[str, Tensor | float] = {"area": mixed.area, "consistency_loss": 0.0}
+        if box is None or self.omega == 0 or teacher_logits is None:
+            logits = model(mixed.images)
+            loss = soft_cross_entropy(logits, mixed.targets)
         else:
-            images = self._filled(images, partner.images, box)
-            targets = mix_targets(targets, partner.targets, area)
-            if self.omega == 0:
-                logits = model(images)
-            else:
-                said = partner.logits[: len(images)]
-                said = said.softmax(dim=1, dtype=torch.promote_types(said.dtype, torch.float32))
-                logits, region = model(images, box)
-        loss = soft_cross_entropy(logits, targets)
-        self.observed = {"area": area, "consistency_loss": 0.0}
-        if said is not None and region is not None:
-            consistency = soft_cross_entropy(region, said)
-            loss = loss + self.omega * area * consistency
-            self.observed["consistency_loss"] = consistency.detach()
+            wide = torch.promote_types(teacher_logits.dtype, torch.float32)
+            teacher_probs = teacher_logits[: len(images)].softmax(dim=1, dtype=wide)
+            logits, roi_logits = model(mixed.images, box)
+            consistency = soft_cross_entropy(roi_logits, teacher_probs)
+            loss = soft_cross_entropy(logits, mixed.targets)
+            loss = loss + self.omega * mixed.area * consistency
+            logs["consistency_loss"] = consistency.detach()
         if self.use_history:
-            self.history.push(images, targets, logits)
-        return loss, logits
+            self.previous.store_logits(logits)
+        return MethodOutput(loss, logits, mixed, logs)
+
+    def _mix(
+        self, images: Tensor, targets: Tensor, generator: np.random.Generator
+    ) -> tuple[Mixed, Box | None]:
+        """The mixed batch, and the box in which the other one lies: None for a plain step, with
+        nothing to paste or an empty box. It becomes the previous batch.
+        """
+        mixed, box = Mixed(images, targets), None
+        pasted = self._pasted(images, targets, generator)
+        if pasted is not None:
+            size = (images.shape[-2], images.shape[-1])
+            drawn = sample_box(size, float(generator.uniform(0, self.alpha)), generator)
+            area = mixed_area(drawn, size)
+            if area > 0:
+                box = drawn
+                mixed = Mixed(
+                    self._filled(images, pasted.images, box),
+                    mix_targets(targets, pasted.targets, area),
+                    pasted.partner,
+                    area,
+                )
+        if self.use_history:
+            self.previous.store(mixed.images, mixed.targets)
+        return mixed, box
 
     def _filled(self, images: Tensor, previous: Tensor, box: Box) -> Tensor:
         if self.resize:
             return resize_fill(images, previous, box, self.interpolation)
         return cut_fill(images, previous, box)
 
-    def _partner(
+    def _pasted(
         self, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> Triplet | None:
-        """What is pasted into this batch: the previous step's, or the batch itself in another
-        order; None: a plain step.
-        """
+    ) -> _Pasted | None:
+        """The previous step's batch, or the batch itself in another order; None: a plain step."""
         if self.probability < 1 and generator.random() >= self.probability:
             return None
-        if self.use_history:
-            last = self.history.last
-            # A history smaller than the batch can only be an epoch's short last batch, where it
-            # outlives the epoch.
-            return None if last is None or len(last) < len(images) else last
-        order = torch.from_numpy(generator.permutation(len(images))).to(
-            images.device, non_blocking=True
-        )
-        return Triplet(
-            images[order], targets[order], logits=targets[order]
-        )  # CONSTRAINTS keeps these from being read
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.history.load_state_dict(state["history"])
+        if not self.use_history:
+            partner = draw_partner(images, generator)
+            return _Pasted(images[partner], targets[partner], partner)
+        previous = self.previous
+        # A history smaller than the batch can only be an epoch's short last batch, where it
+        # outlives the epoch.
+        if previous.images is None or previous.targets is None or len(previous) < len(images):
+            return None
+        return _Pasted(previous.images, previous.targets, None)

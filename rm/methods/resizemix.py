@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rm.methods import Method
-from rm.ops import mix_targets, soft_cross_entropy
+from rm.methods import Method, Mixed, draw_partner
+from rm.ops import mix_targets
+from rm.schedules import StepContext
 
 CONSTRAINTS = {"low <= high": "the scale is drawn between the two"}
 
@@ -39,27 +40,27 @@ class ResizeMix(Method):
         super().__init__()
         self.low, self.high, self.probability = low, high, probability
 
-    def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        self.observed = {"area": 0.0}
-        if generator.random() < self.probability:
-            height, width = images.shape[-2:]
-            scale = generator.uniform(self.low, self.high)
-            partner = torch.from_numpy(generator.permutation(len(images))).to(
-                images.device, non_blocking=True
-            )
-            size = (max(int(height * scale), 1), max(int(width * scale), 1))
-            top = _starts(height, size[0], len(images), generator)
-            left = _starts(width, size[1], len(images), generator)
-            images = paste(
-                images, F.interpolate(images[partner], size=size), np.stack([top, left])
-            )
-            area = size[0] * size[1] / (height * width)
-            targets = mix_targets(targets, targets[partner], area)
-            self.observed = {"area": area}
-        logits = model(images)
-        return soft_cross_entropy(logits, targets), logits
+    def mix(
+        self, images: Tensor, targets: Tensor, step: StepContext, model: nn.Module | None = None
+    ) -> Mixed:
+        generator = step.generator
+        if generator.random() >= self.probability:
+            return Mixed(images, targets, logs={"area": 0.0})
+        height, width = images.shape[-2:]
+        scale = generator.uniform(self.low, self.high)
+        partner = draw_partner(images, generator)
+        size = (max(int(height * scale), 1), max(int(width * scale), 1))
+        top = _starts(height, size[0], len(images), generator)
+        left = _starts(width, size[1], len(images), generator)
+        patches = F.interpolate(images[partner], size=size)
+        area = size[0] * size[1] / (height * width)
+        return Mixed(
+            paste(images, patches, np.stack([top, left])),
+            mix_targets(targets, targets[partner], area),
+            partner,
+            area,
+            {"area": area},
+        )
 
 
 def _starts(side: int, part: int, count: int, generator: np.random.Generator) -> np.ndarray:

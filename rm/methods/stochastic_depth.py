@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from rm.backbones import Backbone, FeatureHooks
-from rm.methods import Method
+from rm.methods import Method, MethodOutput, Mixed
 from rm.ops import soft_cross_entropy
+from rm.schedules import StepContext
 
 REQUIRES_FEATURES = ("residual branches",)
 
@@ -29,11 +30,13 @@ class StochasticDepth(Method):
     1.
     """
 
+    ZERO_GRADIENTS = True  # so that weight decay and momentum go on in branches left out
+
     def __init__(self, *, last_survival: Annotated[float, "0 < last_survival <= 1"] = 0.5) -> None:
         super().__init__()
         self.last_survival = last_survival
 
-    def network(self, backbone: Backbone) -> nn.Module:
+    def wrap_model(self, backbone: Backbone) -> nn.Module:
         branches = backbone.residual_branches()
         depths = np.arange(1, len(branches) + 1) / len(branches)
         self.survival = 1 - depths * (1 - self.last_survival)
@@ -41,10 +44,10 @@ class StochasticDepth(Method):
         return backbone
 
     def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> MethodOutput:
+        generator = step.generator
         survives = generator.random(len(self.survival)) < self.survival
-        self.observed = {"survived": float(survives.mean())}
 
         def gated(index: str, branch: Tensor) -> Tensor:
             if not survives[int(index)]:
@@ -53,4 +56,9 @@ class StochasticDepth(Method):
 
         with self.hooks.active(gated):
             logits = model(images)
-        return soft_cross_entropy(logits, targets), logits
+        return MethodOutput(
+            soft_cross_entropy(logits, targets),
+            logits,
+            Mixed(images, targets),
+            {"survived": float(survives.mean())},
+        )

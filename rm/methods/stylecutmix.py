@@ -35,17 +35,18 @@ from torch import Tensor, nn
 
 from rm.backbones import Backbone
 from rm.datasets import DataError, data_dir
-from rm.methods import Method
+from rm.methods import Method, Mixed, draw_partner
 from rm.methods._style import StyleTransfer, load_style_transfer
-from rm.ops import Box, mixed_area, sample_box, soft_cross_entropy
+from rm.ops import Box, mixed_area, sample_box
+from rm.schedules import StepContext
 
 REQUIRES_FILES = {
     "weights": {
-        "vgg_normalised.pth": "https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/vgg_normalised.pth (SHA-256, as "
-        "other repositories state it: "
+        "vgg_normalised.pth": "https://github.com/naoto0804/pytorch-AdaIN/releases/download/"
+        "v0.0.0/vgg_normalised.pth (SHA-256, as other repositories state it: "
         "804ca2835ecf7539f0cd2a7ac3c18ce81e6f8468969ae7117ac0c148d286bb4a)",
-        "decoder.pth": "https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/decoder.pth (SHA-256, as "
-        "other repositories state it: "
+        "decoder.pth": "https://github.com/naoto0804/pytorch-AdaIN/releases/download/"
+        "v0.0.0/decoder.pth (SHA-256, as other repositories state it: "
         "379ca41d59f3a37eed3599bbbc2560c19da5c458870a5ffd3a9dd41aa88f9472)",
     }
 }
@@ -89,38 +90,42 @@ class StyleCutMix(Method):
         self.gamma, self.delta, self.style_alpha = gamma, delta, style_alpha
         self.alpha, self.content_weight, self.probability = alpha, content_weight, probability
         self.resolution = resolution
-        self.style: StyleTransfer | None = None
+        self._style: list[StyleTransfer] = []  # in a list: no part of what is trained and saved
         self.distances: Tensor | None = None
 
-    def network(self, backbone: Backbone) -> nn.Module:
+    def wrap_model(self, backbone: Backbone) -> nn.Module:
         """The backbone alone; the style networks are read here, and stay out of what is trained
         and saved.
         """
-        self.style = load_style_transfer(self.folder, REQUIRES_FILES["weights"], *self.digests)
+        self._style = [load_style_transfer(self.folder, REQUIRES_FILES["weights"], *self.digests)]
         if self.gamma == "auto":
             self.distances = load_distances(self.folder, backbone.head.out_features)
         return backbone
 
-    def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        self.observed = {"area": 0.0}
-        if generator.random() < self.probability:
-            partner = torch.from_numpy(generator.permutation(len(images))).to(
-                images.device, non_blocking=True
-            )
-            kept = self._kept(targets, targets[partner], generator)
-            own_style = float(generator.beta(self.alpha, self.alpha))
-            size = (self.resolution, self.resolution)
-            box = sample_box(size, float(generator.beta(self.alpha, self.alpha)), generator)
-            area = mixed_area(box, size)
-            images = self.mixed(images, partner, kept, own_style, box)
-            style_share = kept * area + (1 - kept) * own_style
-            share = (self.content_weight * area + (1 - self.content_weight) * style_share)[:, None]
-            targets = share * targets + (1 - share) * targets[partner]
-            self.observed = {"area": 1 - area}
-        logits = model(images)
-        return soft_cross_entropy(logits, targets), logits
+    def mix(
+        self, images: Tensor, targets: Tensor, step: StepContext, model: nn.Module | None = None
+    ) -> Mixed:
+        generator = step.generator
+        if generator.random() >= self.probability:
+            return Mixed(images, targets, logs={"area": 0.0})
+        partner = draw_partner(images, generator)
+        kept = self._kept(targets, targets[partner], generator)
+        own_style = float(generator.beta(self.alpha, self.alpha))
+        size = (self.resolution, self.resolution)
+        box = sample_box(size, float(generator.beta(self.alpha, self.alpha)), generator)
+        area = mixed_area(box, size)
+        images = self.mixed(images, partner, kept, own_style, box)
+        style_share = kept * area + (1 - kept) * own_style
+        share = self.content_weight * area + (1 - self.content_weight) * style_share
+        targets = share[:, None] * targets + (1 - share[:, None]) * targets[partner]
+        return Mixed(images, targets, partner, 1 - share, {"area": 1 - area})
+
+    @property
+    def style(self) -> StyleTransfer:
+        """The style networks."""
+        if not self._style:
+            raise RuntimeError("StyleCutMix has no style networks: wrap_model() was not called")
+        return self._style[0]
 
     def _kept(self, own: Tensor, other: Tensor, generator: np.random.Generator) -> Tensor:
         """g of each pair: how much of an image stays as it is where it takes the other's style;
@@ -129,7 +134,7 @@ class StyleCutMix(Method):
         if self.gamma == "random":
             return own.new_full((len(own),), generator.beta(self.style_alpha, self.style_alpha))
         if self.distances is None:
-            raise RuntimeError("StyleCutMix has no style distances: network() was not called")
+            raise RuntimeError("StyleCutMix has no style distances: wrap_model() was not called")
         self.distances = self.distances.to(own.device)
         return torch.tanh(self.distances[own.argmax(1), other.argmax(1)] / self.delta).to(
             own.dtype
@@ -149,8 +154,6 @@ class StyleCutMix(Method):
         box         of resolution x resolution pixels: where the content is the image's own
         returns     (B, C, H, W)
         """
-        if self.style is None:
-            raise RuntimeError("StyleCutMix has no style networks: network() was not called")
         style = self.style.to(images.device)
         size = (self.resolution, self.resolution)
         own = F.interpolate(images.expand(-1, 3, -1, -1), size=size, mode="bilinear")

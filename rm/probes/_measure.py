@@ -9,36 +9,37 @@ from typing import Any
 import torch
 
 from rm import registry
+from rm.files import write_atomically
 from rm.rundir.journal import Journal, read
 from rm.trial import Trial, TrialError
 
 
-class Notes:
-    """A probe's `Log` in a run's journal: each point is an `epoch` event, so that records hold it
-    as they hold a
-    training's; files go to `artifacts/` in the run directory."""
+class JournalLogger:
+    """A probe's `ProbeLogger` in a run directory: each point is an event of the journal, files go
+    to `artifacts/`.
+    """
 
-    def __init__(self, journal: Journal, check: Callable[[], None]) -> None:
-        self._journal, self.check = journal, check
+    def __init__(self, journal: Journal, raise_if_stopped: Callable[[], None]) -> None:
+        self._journal, self.raise_if_stopped = journal, raise_if_stopped
         self._points = 0
 
-    def point(self, **values: float) -> None:
+    def log_point(self, **values: float) -> None:
         self._points += 1
-        self._journal.append("epoch", durable=False, epoch=self._points, **values)
+        self._journal.append("point", durable=False, point=self._points, **values)
 
-    def keep(self, name: str, content: bytes) -> None:
+    def save_artifact(self, name: str, content: bytes) -> None:
         folder = self._journal.path.parent / "artifacts"
         folder.mkdir(exist_ok=True)
-        (folder / name).write_bytes(content)
+        write_atomically(folder / name, content)
 
 
 def measure(
-    trial: Trial, device: torch.device, journal: Journal, check: Callable[[], None]
+    trial: Trial, device: torch.device, journal: Journal, raise_if_stopped: Callable[[], None]
 ) -> dict[str, Any]:
     """What `trial.probe` finds, as it stands in result.json: its number is the metric
     `measured_<probe>`.
 
-    check   called where the probe can be stopped; raises to stop it
+    raise_if_stopped   called where the probe can be stopped
     """
     name = trial.probe
     if name is None:
@@ -46,13 +47,12 @@ def measure(
     again = bool(read(journal.path))
     journal.append(
         "resumed" if again else "started",
-        epochs=0,
         threads=torch.get_num_threads(),
         device=str(device),
     )
     began = time.monotonic()
     found: dict[str, float] = registry.load("probe", name)(
-        trial, device, Notes(journal, check), **trial.options("probe")
+        trial, device, JournalLogger(journal, raise_if_stopped), **trial.options("probe")
     )
     return {
         "id": trial.id,

@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from rm import registry
 from rm.backbones import Backbone
 from rm.methods import Method
-from rm.probes import Log
+from rm.probes import ProbeLogger
+from rm.schedules import StepContext
 from rm.trial import Trial, TrialError
+
+METRIC = {"label": "effective classes", "unit": "", "better": "lower"}
 
 CURVE = [10 ** (step / 4 - 8) for step in range(32)]
 """Thresholds from 1e-8 to 0.56, four a decade."""
@@ -26,7 +29,7 @@ CURVE = [10 ** (step / 4 - 8) for step in range(32)]
 def effective_classes(
     trial: Trial,
     device: torch.device,
-    log: Log,
+    log: ProbeLogger,
     *,
     iterations: Annotated[int, "iterations >= 1"] = 100,
     threshold: Annotated[float, "0 < threshold < 1"] = 1e-4,
@@ -40,7 +43,7 @@ def effective_classes(
     """
     method: Method = registry.load("method", trial.name("method"))(**trial.options("method"))
     try:
-        model = method.network(_Blank(classes)).double().to(device)
+        model = method.wrap_model(_Blank(classes)).double().to(device)
     except NotImplementedError:
         raise TrialError(
             f"effective_classes shows blank images to a blank network; {trial.name('method')} "
@@ -51,7 +54,7 @@ def effective_classes(
     thresholds = torch.tensor([*CURVE, threshold], dtype=torch.float64, device=device)
     counted = torch.zeros_like(thresholds)
     for _ in range(iterations):
-        log.check()
+        log.raise_if_stopped()
         labels = torch.from_numpy(generator.integers(classes, size=trial.train.batch_size)).to(
             device
         )
@@ -60,7 +63,7 @@ def effective_classes(
         )
     mean = (counted / iterations).tolist()
     for at, value in zip(CURVE, mean, strict=False):
-        log.point(threshold=at, effective_classes=value)
+        log.log_point(threshold=at, effective_classes=value)
     return {"effective_classes": mean[-1]}
 
 
@@ -85,9 +88,10 @@ def _mixed_labels(
     count = len(labels)
     images = torch.zeros(1, 1, 1, 1, device=labels.device).expand(count, 1, size, size)
     targets = F.one_hot(labels, classes).double()
-    loss, logits = method.loss(model, images, targets, generator)
-    (gradient,) = torch.autograd.grad(loss, logits)
-    return logits.detach().softmax(1) - count * gradient
+    output = method(model, images, targets, StepContext(generator))
+    (gradient,) = torch.autograd.grad(output.loss, output.logits)
+    labels_used: Tensor = output.logits.detach().softmax(1) - count * gradient
+    return labels_used
 
 
 class _Blank(Backbone):

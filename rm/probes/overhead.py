@@ -25,9 +25,13 @@ from rm import registry
 from rm.backbones import Backbone
 from rm.datasets import Dataset, InMemorySplit
 from rm.methods import Method
-from rm.probes import Log
-from rm.trainer import Run
+from rm.probes import ProbeLogger
+from rm.schedules import StepContext
+from rm.tasks.classification import Classification
+from rm.trainer import Trainer
 from rm.trial import Trial, TrialError
+
+METRIC = {"label": "overhead over the baseline", "unit": "%", "better": "lower"}
 
 _WARM_UP = 2
 _MEMORY_STEPS = 3
@@ -38,7 +42,7 @@ _MIB = 2**20
 def overhead(
     trial: Trial,
     device: torch.device,
-    log: Log,
+    log: ProbeLogger,
     *,
     of: Literal["parameters", "deployed_parameters", "flops", "memory", "time"] = "time",
     steps: Annotated[int, "steps >= 1"] = 20,
@@ -63,7 +67,7 @@ def overhead(
     else:
         count = lambda each: _parameters(each, classes, deployed=of == "deployed_parameters")  # noqa: E731
     reference = count(plain)
-    log.check()
+    log.raise_if_stopped()
     value = count(trial)
     return {"overhead": 100 * (value / reference - 1), "value": value, "reference": reference}
 
@@ -73,25 +77,31 @@ def _with_method(trial: Trial, method: dict[str, object]) -> Trial:
 
 
 def _time(
-    trial: Trial, plain: Trial, device: torch.device, log: Log, steps: int, classes: int, size: int
+    trial: Trial,
+    plain: Trial,
+    device: torch.device,
+    log: ProbeLogger,
+    steps: int,
+    classes: int,
+    size: int,
 ) -> dict[str, float]:
     noise = _noise(trial, _WARM_UP + steps, classes, size)
-    runs = [Run(each, device, data=noise) for each in (plain, trial)]
+    trainers = [_trainer(each, device, noise) for each in (plain, trial)]
     pairs = []
     for number in range(_WARM_UP + steps):
-        log.check()
+        log.raise_if_stopped()
         # Who goes first changes, as the second finds the caches warm.
         order = (0, 1) if number % 2 else (1, 0)
-        seconds = {which: _seconds(runs[which].take_step, device) for which in order}
+        seconds = {which: _seconds(trainers[which].train_step, device) for which in order}
         if number >= _WARM_UP:
             pairs.append((1000 * seconds[1], 1000 * seconds[0]))
-            log.point(value=pairs[-1][0], reference=pairs[-1][1])
+            log.log_point(value=pairs[-1][0], reference=pairs[-1][1])
     ratio = statistics.median(value / reference for value, reference in pairs)
     value, reference = (statistics.median(column) for column in zip(*pairs, strict=True))
     return {"overhead": 100 * (ratio - 1), "value": value, "reference": reference}
 
 
-def _seconds(call: Callable[[], None], device: torch.device) -> float:
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
     _wait(device)
     began = time.perf_counter()
     call()
@@ -123,7 +133,7 @@ def _parameters(trial: Trial, classes: int, *, deployed: bool) -> float:
         backbone: Backbone = registry.load("backbone", trial.name("backbone"))(
             classes, 3, **trial.options("backbone")
         )
-        network = backbone if deployed else _method(trial).network(backbone)
+        network = backbone if deployed else _method(trial).wrap_model(backbone)
     return sum(p.numel() for p in network.parameters()) / 1e6
 
 
@@ -139,18 +149,18 @@ def _multiply_adds(trial: Trial, classes: int, size: int) -> float:
     count = 2
     with torch.device("meta"):
         method = _method(trial)
-        model = method.network(
+        model = method.wrap_model(
             registry.load("backbone", trial.name("backbone"))(
                 classes, 3, **trial.options("backbone")
             )
         )
         images, targets = torch.empty(count, 3, size, size), torch.empty(count, classes)
-    generator = np.random.default_rng(trial.seed)
+    step = StepContext(np.random.default_rng(trial.seed))
     method.start_epoch()
     try:
-        method.loss(model, images, targets, generator)
+        method(model, images, targets, step)
         with FlopCounterMode(display=False) as counter:
-            method.loss(model, images, targets, generator)
+            method(model, images, targets, step)
     except (NotImplementedError, RuntimeError) as error:
         raise TrialError(
             f"{trial.name('method')} looks at its images, so its FLOPs cannot be counted: {error}"
@@ -182,10 +192,14 @@ def _cpu_peak(trial: Trial, classes: int, size: int, threads: int) -> float:
 
 
 def _train(trial: Trial, device: torch.device, classes: int, size: int) -> None:
-    run = Run(trial, device, data=_noise(trial, _MEMORY_STEPS, classes, size))
+    trainer = _trainer(trial, device, _noise(trial, _MEMORY_STEPS, classes, size))
     for _ in range(_MEMORY_STEPS):
-        run.take_step()
-    run.close()
+        trainer.train_step()
+    trainer.close()
+
+
+def _trainer(trial: Trial, device: torch.device, data: Dataset) -> Trainer:
+    return Trainer(trial, device, task=Classification(trial, device, data=data))
 
 
 def _peak() -> float:

@@ -5,21 +5,24 @@ A real run takes its first steps; what its method is given and what its network 
 pictures, one a step: `step<n>.png`, two rows of `count` images, above as given, below as seen.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rm.backbones import Backbone
-from rm.probes import Log
-from rm.trainer import Run
+from rm.methods import MethodOutput
+from rm.probes import ProbeLogger
+from rm.tasks.classification import Classification
+from rm.trainer import Trainer
 from rm.trial import Trial, TrialError
+
+METRIC = {"label": "share of pixels changed", "unit": "%", "better": "lower"}
 
 
 def samples(
     trial: Trial,
     device: torch.device,
-    log: Log,
+    log: ProbeLogger,
     *,
     steps: Annotated[int, "steps >= 1"] = 5,
     count: Annotated[int, "count >= 1"] = 8,
@@ -30,51 +33,33 @@ def samples(
     """
     from torchvision.io import encode_png  # costs a second, and the other probes need none
 
-    run = Run(trial, device)
-    images = min(run.options.batch_size, len(run.train))
-    if steps > run.steps_per_epoch or count > images:
+    task = Classification(trial, device)
+    trainer = Trainer(trial, device, task=task)
+    images = min(trainer.options.batch_size, len(task.images))
+    if steps > trainer.steps_per_epoch or count > images:
         raise TrialError(
             f"samples of {steps} steps with {count} images need at least as many in an epoch and "
-            "a batch; "
-            f"here they are {run.steps_per_epoch} and {images}"
+            f"a batch; here they are {trainer.steps_per_epoch} and {images}"
         )
-    witness = _Witness(run)
+    seen: list[tuple[Tensor, MethodOutput]] = []
+
+    def watch(method: nn.Module, inputs: tuple[Any, ...], output: MethodOutput) -> None:
+        seen.append((inputs[1], output))
+
+    task.method.register_forward_hook(watch)
     changes = []
     for step in range(1, steps + 1):
-        log.check()
-        run.take_step()
-        before, after = witness.given[:count], witness.seen[:count]
+        log.raise_if_stopped()
+        trainer.train_step()
+        given, output = seen.pop()
+        before, after = given[:count], output.mixed.images[:count]
         changes.append(100 * float((before != after).any(1).double().mean()))
-        area = run.method.observed.get("area")
-        log.point(changed=changes[-1], **({} if area is None else {"area": float(area)}))
-        rows = [_strip(batch, run.data.mean, run.data.std) for batch in (before, after)]
-        log.keep(f"step{step}.png", bytes(encode_png(torch.cat(rows, 1)).numpy()))
-    run.close()
+        area = output.logs.get("area")
+        log.log_point(changed=changes[-1], **({} if area is None else {"area": float(area)}))
+        rows = [_strip(batch, task.data.mean, task.data.std) for batch in (before, after)]
+        log.save_artifact(f"step{step}.png", bytes(encode_png(torch.cat(rows, 1)).numpy()))
+    trainer.close()
     return {"samples": sum(changes) / steps}
-
-
-class _Witness:
-    """Remembers the last images that a run's method was given and that its network saw."""
-
-    given: Tensor
-    seen: Tensor
-
-    def __init__(self, run: Run) -> None:
-        backbone = next(module for module in run.model.modules() if isinstance(module, Backbone))
-        features, loss = backbone.features, run.method.loss
-
-        def seeing(images: Tensor) -> Tensor:
-            self.seen = images.detach()
-            return features(images)
-
-        def giving(
-            model: torch.nn.Module, images: Tensor, *others: object
-        ) -> tuple[Tensor, Tensor]:
-            self.given = images.detach()
-            return loss(model, images, *others)  # type: ignore[arg-type]
-
-        backbone.features = seeing  # type: ignore[method-assign]
-        run.method.loss = giving  # type: ignore[method-assign, assignment]
 
 
 def _strip(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

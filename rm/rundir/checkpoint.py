@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from rm.files import sync_folder
+
 _MAGIC = b"RMCKPT01"
 _TRAILER = len(_MAGIC) + hashlib.sha256().digest_size
 
@@ -59,7 +61,7 @@ def save(run_dir: Path, payload: dict[str, Any]) -> None:
         if current.exists():
             current.replace(previous)
         aside.replace(current)
-        _sync_folder(run_dir)
+        sync_folder(run_dir)
     except (OSError, RuntimeError) as error:
         aside.unlink(missing_ok=True)
         reason = (hashed and hashed.failure) or error
@@ -92,24 +94,3 @@ def _read(path: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     payload: dict[str, Any] = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
     return payload
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file aside, fsync it and rename it: readers see the old one or the new
-    one, whole.
-    """
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rm.files import append_to, cut_torn_line
+
 
 class Journal:
     """Appends events to `journal.jsonl`; a torn last line, left by a crash, is cut off when it is
@@ -20,36 +22,18 @@ class Journal:
 
     def __init__(self, path: Path, *, silent: bool = False) -> None:
         self.path, self.silent = path, silent
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         if not silent:
-            self._cut_torn_line()
+            cut_torn_line(self._file)
 
     def append(self, event: str, *, durable: bool = True, **fields: Any) -> None:
         """Write one event with the time (seconds since 1970); durable: fsync before returning."""
         if self.silent:
             return
-        line = (
-            json.dumps(
-                {"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False
-            )
-            + "\n"
-        )
-        data = line.encode()
-        written = os.write(self._file, data)
-        if written < len(
-            data
-        ):  # a full disk writes what fits: take it back, so that the journal stays whole
-            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
-            raise OSError(28, "no space left on device", str(self.path))
+        values = {"event": event, "time": round(time.time(), 3), **fields}
+        append_to(self._file, json.dumps(values, ensure_ascii=False), self.path)
         if durable:
             os.fsync(self._file)
-
-    def _cut_torn_line(self) -> None:
-        size = os.fstat(self._file).st_size
-        data = os.pread(self._file, size, 0)
-        whole = data.rfind(b"\n") + 1
-        if whole < size:
-            os.ftruncate(self._file, whole)
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rm.rundir.checkpoint import write_atomically
+from rm.files import write_atomically
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy")
 _SCHEDULER_VARIABLES = (

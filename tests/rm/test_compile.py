@@ -5,7 +5,7 @@ it.
 import pytest
 import torch
 
-from rm.trainer import Run
+from rm.trainer import Trainer
 from rm.trial import parse_trial
 
 
@@ -15,10 +15,10 @@ def test_a_compiled_run_follows_the_eager_one(tiny):
     losses = {}
     for compiled in (False, True):
         tiny["train"]["compile"] = compiled
-        run = Run(parse_trial(tiny), torch.device("cpu"))
+        run = Trainer(parse_trial(tiny), torch.device("cpu"))
         for _ in range(2):
             while run.step < run.steps_per_epoch:
-                run.take_step()
+                run.train_step()
             metrics = run.end_epoch()
         losses[compiled] = metrics
     assert losses[True]["train_loss"] == pytest.approx(losses[False]["train_loss"], rel=1e-3)

@@ -16,7 +16,7 @@ from rm.distributed import ProcessGroup
 from rm.rundir import checkpoint
 from rm.rundir.journal import read
 from rm.train import fit
-from rm.trainer import Run
+from rm.trainer import Trainer
 from rm.trial import TrialError, parse_trial
 from tests.support.trials import ROOT, deterministic, write_trial
 
@@ -79,9 +79,9 @@ def test_two_processes_equal_one_with_two_groups(shared, tmp_path, in_float64):
         assert theirs == pytest.approx(ours, rel=1e-6), (
             "losses, areas, rates, and errors on 61 images shared out as 30 and 31"
         )
-    weights = [checkpoint.load(tmp_path / name, CPU)["model"] for name in ("one", "two")]
-    assert weights[0]["backbone.head.weight"].dtype == torch.float64
-    for name in weights[0]:
+    weights = [checkpoint.load(tmp_path / name, CPU)["task"] for name in ("one", "two")]
+    assert weights[0]["model.backbone.head.weight"].dtype == torch.float64
+    for name in (name for name, value in weights[0].items() if torch.is_tensor(value)):
         assert torch.allclose(weights[0][name], weights[1][name], rtol=1e-9, atol=1e-9), name
 
 
@@ -116,7 +116,7 @@ def test_two_processes_survive_a_kill_bit_for_bit(shared, tmp_path):
 def test_groups_and_batches_must_be_shareable(shared, monkeypatch):
     monkeypatch.setattr("torch.distributed.new_group", lambda backend: None)
     with pytest.raises(TrialError, match="must be multiples of the number of processes, 4"):
-        Run(parse_trial(shared), CPU, ProcessGroup(0, 4))
+        Trainer(parse_trial(shared), CPU, ProcessGroup(0, 4))
 
 
 @pytest.mark.parametrize(("length", "count"), [(61, 2), (16, 2), (7, 3), (2, 2)])

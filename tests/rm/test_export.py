@@ -6,7 +6,7 @@ import sys
 import torch
 
 from rm import registry
-from rm.export import exported
+from rm.export import deployed
 from rm.rundir import checkpoint
 from rm.train import fit
 from rm.trial import parse_trial
@@ -16,13 +16,13 @@ from tests.support.trials import ROOT, write_trial
 def test_the_second_head_is_left_behind(tiny, tmp_path):
     write_trial(tmp_path, tiny)
     fit(parse_trial(tiny), tmp_path)
-    trained = checkpoint.load(tmp_path, torch.device("cpu"))["model"]
-    weights = exported(tmp_path)
-    assert "second_head.weight" in trained
+    trained = checkpoint.load(tmp_path, torch.device("cpu"))["task"]
+    weights = deployed(tmp_path)
+    assert "model.second_head.weight" in trained
     assert not any("second" in name or name.startswith("backbone.") for name in weights)
     backbone = registry.load("backbone", "resnet8")(10, 1, width=8)
     backbone.load_state_dict(weights, strict=True)
-    assert torch.equal(backbone.head.weight, trained["backbone.head.weight"])
+    assert torch.equal(backbone.head.weight, trained["model.backbone.head.weight"])
 
 
 def test_the_command(tiny, tmp_path):

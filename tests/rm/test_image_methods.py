@@ -21,6 +21,7 @@ from rm.methods.puzzlemix import (
     transport_plan,
 )
 from rm.methods.resizemix import ResizeMix
+from rm.schedules import StepContext
 from rm.trial import TrialError, parse_trial
 from tests.support.rm.networks import Recorder, targets_used
 
@@ -49,7 +50,9 @@ def test_cutout_blanks_one_square_at_a_place_of_its_own_in_every_image():
     model, images = Recorder(3), torch.ones(200, 2, 12, 16)
     targets = torch.eye(3)[torch.arange(200) % 3]
     method = Cutout(size=6)
-    loss, logits = method.loss(model, images, targets, np.random.default_rng(0))
+    loss, logits, _, logs = method.loss(
+        model, images, targets, StepContext(np.random.default_rng(0))
+    )
     hole = model.shown[0] == 0
     assert torch.equal(hole[:, 0], hole[:, 1]), "the same hole in every channel"
     assert torch.equal(model.shown[0][~hole], images[~hole])
@@ -66,7 +69,7 @@ def test_cutout_blanks_one_square_at_a_place_of_its_own_in_every_image():
             [sum(0 <= c < side for c in range(j - 2, j + 4)) / side for j in range(side)]
         )
         assert torch.allclose(inside.float().mean(0), chance, atol=4 * (0.25 / 200) ** 0.5)
-    assert float(method.observed["hole"]) == pytest.approx(hole.float().mean().item())
+    assert float(logs["hole"]) == pytest.approx(hole.float().mean().item())
     assert torch.allclose(targets_used(loss, logits), targets, atol=1e-4), "labels stay"
 
 
@@ -78,7 +81,9 @@ def test_resizemix_pastes_the_whole_partner_at_a_place_of_its_own():
     places = set()
     for seed in range(8):
         model, method = Recorder(6), ResizeMix()
-        loss, logits = method.loss(model, images, torch.eye(6), np.random.default_rng(seed))
+        loss, logits, _, logs = method.loss(
+            model, images, torch.eye(6), StepContext(np.random.default_rng(seed))
+        )
         generator = np.random.default_rng(seed)
         scale = [generator.random(), generator.uniform(0.1, 0.8)][1]
         partner, size = generator.permutation(6), (int(10 * scale), int(12 * scale))
@@ -92,7 +97,7 @@ def test_resizemix_pastes_the_whole_partner_at_a_place_of_its_own():
             assert torch.equal(shown[:, top : top + size[0], left : left + size[1]], small[i])
             places.add((seed, top, left))
         area = size[0] * size[1] / 120
-        assert method.observed["area"] == pytest.approx(area)
+        assert logs["area"] == pytest.approx(area)
         wanted = (1 - area) * torch.eye(6) + area * torch.eye(6)[partner]
         assert torch.allclose(targets_used(loss, logits), wanted, atol=1e-4)
     assert len(places) > 16, "each image has its own place"
@@ -102,12 +107,14 @@ def test_resizemix_never_leaves_the_image_and_can_be_left_out():
     images, targets = torch.ones(64, 1, 7, 9), torch.eye(64)
     model, method = Recorder(64), ResizeMix(low=0.8, high=1.0)
     for seed in range(20):
-        method.loss(model, images, targets, np.random.default_rng(seed))
-        assert 5 * 7 / 63 <= method.observed["area"] <= 1
+        logs = method.loss(model, images, targets, StepContext(np.random.default_rng(seed))).logs
+        assert 5 * 7 / 63 <= logs["area"] <= 1
     torch.manual_seed(0)
-    plain = Baseline().loss(model, images, targets, np.random.default_rng(0))
+    plain = Baseline().loss(model, images, targets, StepContext(np.random.default_rng(0)))
     assert torch.equal(
-        ResizeMix(probability=0.0).loss(model, images, targets, np.random.default_rng(0))[0],
+        ResizeMix(probability=0.0).loss(
+            model, images, targets, StepContext(np.random.default_rng(0))
+        )[0],
         plain[0],
     )
     small = {"seed": 0, "train": {"epochs": 1, "batch_size": 1}, "dataset": {"name": "digits"}}
@@ -154,7 +161,9 @@ def test_parameters_get_the_gradients_of_the_mixed_images_alone_also_under_autoc
             with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
                 for _ in range(passes):
                     assert torch.isfinite(saliency(model, images, targets)).all()
-                loss, _ = Baseline().loss(model, images, targets, np.random.default_rng(0))
+                loss, *_ = Baseline().loss(
+                    model, images, targets, StepContext(np.random.default_rng(0))
+                )
             loss.backward()
             gradients.append([parameter.grad for parameter in model.parameters()])
         assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
@@ -227,15 +236,17 @@ def test_puzzlemix_labels_follow_the_mask():
     model.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[0].detach()))
     for seed in range(12):
         method = PuzzleMix()
-        loss, logits = method.loss(model, images, torch.eye(5), np.random.default_rng(seed))
+        loss, logits, _, logs = method.loss(
+            model, images, torch.eye(5), StepContext(np.random.default_rng(seed))
+        )
         used = targets_used(loss, logits)
         assert torch.allclose(used.sum(1), torch.ones(5), atol=1e-4)
         mixture = used @ images[:, 0, 0, 0]
         assert torch.allclose(shown[-1].mean((1, 2, 3)), mixture, rtol=1e-3), (
             "what is shown is what is labelled"
         )
-        assert float(method.observed["area"]) <= 1
-        areas.add(float(method.observed["area"]))
+        assert float(logs["area"]) <= 1
+        areas.add(float(logs["area"]))
     assert len(shown) == 24, "two forward passes a step"
     assert len(areas) > 4
 
@@ -291,5 +302,8 @@ def test_moved_cells_are_whole():
 def test_puzzlemix_says_which_images_it_cannot_divide():
     with pytest.raises(ValueError, match="7 x 8 pixels cannot be"):
         PuzzleMix().loss(
-            Recorder(2), torch.rand(2, 1, 7, 8), torch.eye(2), np.random.default_rng(0)
+            Recorder(2),
+            torch.rand(2, 1, 7, 8),
+            torch.eye(2),
+            StepContext(np.random.default_rng(0)),
         )

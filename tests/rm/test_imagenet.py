@@ -21,7 +21,7 @@ from rm.datasets.imagenet import imagenet
 from rm.input import stream
 from rm.input.shards import main as pack
 from rm.rundir.journal import read
-from rm.trainer import Run
+from rm.trainer import Trainer
 from rm.trial import parse_trial
 from tests.support.rm.imagenet_tree import CLASSES, make_tree
 from tests.support.rm.training import assert_equal_runs, assert_is_a_data_set, train
@@ -54,7 +54,7 @@ def pictures(tiny, tree):
 
 def epoch_of(run):
     """All that a run shows in its present epoch, from its present step on."""
-    found = list(run._batches())
+    found = list(run.task.batches(run.epoch_plan, run.step))
     return torch.cat([images for images, _ in found]), torch.cat([labels for _, labels in found])
 
 
@@ -78,7 +78,7 @@ def test_the_number_of_readers_changes_nothing(pictures, monkeypatch):
     shown = []
     for readers in ("1", "3"):
         monkeypatch.setenv("RM_LOADER_WORKERS", readers)
-        run = Run(parse_trial(pictures), CPU)
+        run = Trainer(parse_trial(pictures), CPU)
         before = torch.get_rng_state()
         first, labels = epoch_of(run)
         assert torch.equal(torch.get_rng_state(), before), (
@@ -103,10 +103,12 @@ def test_two_processes_show_what_one_shows(pictures, monkeypatch):
     monkeypatch.setattr("torch.distributed.new_group", lambda backend: None)
     monkeypatch.setattr("rm.distributed.ProcessGroup.wrap", lambda self, model: model)
     pictures["train"] |= {"batch_size": 4, "batch_norm_groups": 2}
-    whole = Run(parse_trial(pictures), CPU)
-    both = [Run(parse_trial(pictures), CPU, stream_processes(rank)) for rank in (0, 1)]
-    shares = [list(run._batches()) for run in both]
-    for (images, labels), first, second in zip(whole._batches(), *shares, strict=True):
+    whole = Trainer(parse_trial(pictures), CPU)
+    both = [Trainer(parse_trial(pictures), CPU, stream_processes(rank)) for rank in (0, 1)]
+    shares = [list(run.task.batches(run.epoch_plan, run.step)) for run in both]
+    for (images, labels), first, second in zip(
+        whole.task.batches(whole.epoch_plan, 0), *shares, strict=True
+    ):
         assert torch.equal(images, torch.cat([first[0], second[0]]))
         assert torch.equal(labels, torch.cat([first[1], second[1]]))
     for run in (whole, *both):
@@ -120,11 +122,11 @@ def stream_processes(rank):
 
 
 def test_evaluation_counts_every_picture_once(pictures, monkeypatch):
-    run = Run(parse_trial(pictures), CPU)
+    run = Trainer(parse_trial(pictures), CPU)
     whole = run.evaluate()
     monkeypatch.setattr(stream, "EVALUATION_BATCH", 5)
     assert run.evaluate() == pytest.approx(whole)
-    found = list(run.test.eval_batches(slice(0, CLASSES), 500))
+    found = list(run.task.test_images.eval_batches(slice(0, CLASSES), 500))
     assert [len(labels) for _, labels in found] == [5, 5, 2]
     assert torch.cat([labels for _, labels in found]).tolist() == list(range(CLASSES))
     run.close()

@@ -16,6 +16,7 @@ from rm.methods.feature_cutmix import FeatureCutMix
 from rm.methods.manifold_mixup import ManifoldMixup
 from rm.methods.moex import MoEx
 from rm.methods.stochastic_depth import StochasticDepth
+from rm.schedules import StepContext
 from rm.trial import TrialError, parse_trial
 from tests.support.rm.networks import batch, draws, stage_maps
 
@@ -132,15 +133,15 @@ def test_taps_act_in_a_compiled_network_without_compiling_again():
     backbone = resnet8(4, 3, width=8)
     backbone.features = torch.compile(backbone.features, backend="eager")
     method = DropBlock(block_size=2)
-    model = method.network(backbone)
+    model = method.wrap_model(backbone)
     plain = DropBlock(block_size=2)
     torch.manual_seed(0)
-    other = plain.network(resnet8(4, 3, width=8))
+    other = plain.wrap_model(resnet8(4, 3, width=8))
     images, targets = batch()
     graphs = []
     for seed in range(8):
-        ours, _ = method.loss(model, images, targets, draws(seed))
-        theirs, _ = plain.loss(other, images, targets, draws(seed))
+        ours, _, *_ = method.loss(model, images, targets, StepContext(draws(seed)))
+        theirs, _, *_ = plain.loss(other, images, targets, StepContext(draws(seed)))
         torch.testing.assert_close(ours, theirs)
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[-1] == graphs[1], "what is drawn is not compiled into the network"
@@ -167,12 +168,12 @@ def test_a_method_acts_in_loss_and_nowhere_else(name, backbone_name):
     plain = {mode: backbone.train(mode)(images) for mode in (True, False)}
     names = list(backbone.state_dict())
     method = INSIDE[name](**ALWAYS.get(name, {}))
-    model = method.network(backbone)
+    model = method.wrap_model(backbone)
     assert list(model.state_dict()) == names, "no parameters and no names of its own"
     backbone.train()
     changed = False
     for seed in range(4):
-        loss, logits = method.loss(model, images, targets, draws(seed))
+        loss, logits, *_ = method.loss(model, images, targets, StepContext(draws(seed)))
         loss.backward()
         changed |= not torch.allclose(logits, plain[True], atol=1e-4)
         assert torch.isfinite(loss)
@@ -180,7 +181,7 @@ def test_a_method_acts_in_loss_and_nowhere_else(name, backbone_name):
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
     for mode in (True, False):
         assert torch.equal(backbone.train(mode)(images), plain[mode])
-    method.loss(model.eval(), images, targets, draws(0))
+    method.loss(model.eval(), images, targets, StepContext(draws(0)))
 
 
 @pytest.mark.parametrize("name", INSIDE)
@@ -189,10 +190,10 @@ def test_the_generator_decides_everything(name):
     for _ in range(2):
         torch.manual_seed(0)
         method = INSIDE[name]()
-        model = method.network(resnet8(4, 3, width=8))
+        model = method.wrap_model(resnet8(4, 3, width=8))
         images, targets = batch()
         torch.manual_seed(len(results))  # the global generator has no part in it
-        results.append(method.loss(model, images, targets, draws(3))[0])
+        results.append(method.loss(model, images, targets, StepContext(draws(3)))[0])
     assert torch.equal(*results)
 
 

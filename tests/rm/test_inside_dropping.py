@@ -10,6 +10,7 @@ from rm.backbones.pyramidnet import PyramidNet
 from rm.backbones.resnet import resnet8, resnet18
 from rm.methods.dropblock import DropBlock, block_mask
 from rm.methods.stochastic_depth import StochasticDepth
+from rm.schedules import StepContext
 from tests.support.rm.networks import batch, draws, next_input, stage_maps
 
 
@@ -70,24 +71,24 @@ def test_dropblock_divides_by_the_share_kept_in_the_last_two_stages():
     images, targets = batch(8, 32)
     plain = stage_maps(backbone, images)
     method = DropBlock(block_size=3, keep_prob=0.8)
-    model = method.network(backbone)
+    model = method.wrap_model(backbone)
     seen = {name: next_input(backbone, name) for name in plain}
-    method.loss(model, images, targets, draws(0))
-    assert set(method.observed) == {"kept_stage2", "kept_stage3"}
+    logs = method.loss(model, images, targets, StepContext(draws(0))).logs
+    assert set(logs) == {"kept_stage2", "kept_stage3"}
     assert torch.equal(seen["stage1"][0], plain["stage1"])
     alive = plain["stage2"] != 0
     ratio = seen["stage2"][0][alive] / plain["stage2"][alive]
-    kept = float(method.observed["kept_stage2"])
+    kept = float(logs["kept_stage2"])
     torch.testing.assert_close(ratio[ratio != 0], torch.full_like(ratio[ratio != 0], 1 / kept))
     assert (ratio != 0).float().mean().item() == pytest.approx(kept, abs=0.02)
     assert kept == pytest.approx(0.95, abs=0.015), "1 - (1-p)/4 in the stage before the last"
-    assert float(method.observed["kept_stage3"]) == pytest.approx(0.8, abs=0.04)
+    assert float(logs["kept_stage3"]) == pytest.approx(0.8, abs=0.04)
 
 
 def test_dropblock_that_drops_all_is_finite():
     method = DropBlock(block_size=50, keep_prob=1e-9)
-    model = method.network(resnet8(4, 3, width=8))
-    loss, _ = method.loss(model, *batch(), draws(0))
+    model = method.wrap_model(resnet8(4, 3, width=8))
+    loss, *_ = method.loss(model, *batch(), StepContext(draws(0)))
     loss.backward()
     assert torch.isfinite(loss)
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
@@ -100,7 +101,7 @@ def test_stochastic_depth_survival_falls_linearly_and_the_mean_is_kept():
     torch.manual_seed(0)
     method = StochasticDepth(last_survival=0.4)
     backbone = resnet18(4, 3)
-    method.network(backbone)
+    method.wrap_model(backbone)
     expected = [1 - depth / 8 * 0.6 for depth in range(1, 9)]
     assert method.survival.tolist() == pytest.approx(expected)
 
@@ -122,9 +123,9 @@ def test_stochastic_depth_survival_falls_linearly_and_the_mean_is_kept():
             return torch.zeros(len(images), 4)
 
     bare = Branches()
-    model, generator = method.network(bare), draws(0)
+    model, generator = method.wrap_model(bare), draws(0)
     for _ in range(4000):
-        method.loss(model, *batch(3), generator)
+        method.loss(model, *batch(3), StepContext(generator))
     outputs = torch.stack(bare.outputs)  # (steps, branches, samples)
     assert torch.equal(outputs.amax(2), outputs.amin(2)), "the whole batch or none of it"
     rates = (outputs[:, :, 0] > 0).float().mean(0)
@@ -137,15 +138,15 @@ def test_stochastic_depth_survival_falls_linearly_and_the_mean_is_kept():
 def test_stochastic_depth_leaves_out_branches_and_their_gradients():
     torch.manual_seed(0)
     method = StochasticDepth(last_survival=0.01)
-    model = method.network(resnet8(4, 3, width=8))
+    model = method.wrap_model(resnet8(4, 3, width=8))
     seed = next(
         s
         for s in range(99)
         if (draws(s).random(3) < method.survival).tolist() == [True, False, False]
     )
-    loss, _ = method.loss(model, *batch(), draws(seed))
+    loss, _, _, logs = method.loss(model, *batch(), StepContext(draws(seed)))
     loss.backward()
-    assert method.observed == {"survived": pytest.approx(1 / 3)}
+    assert logs == {"survived": pytest.approx(1 / 3)}
     touched = [
         any(p.grad is not None and p.grad.any() for p in b.parameters())
         for b in model.residual_branches()
@@ -157,6 +158,8 @@ def test_stochastic_depth_leaves_out_branches_and_their_gradients():
 def test_stochastic_depth_with_every_branch_surviving_is_the_plain_network():
     torch.manual_seed(0)
     method = StochasticDepth(last_survival=1.0)
-    model = method.network(PyramidNet(20, 12, 4, 3))
+    model = method.wrap_model(PyramidNet(20, 12, 4, 3))
     images, targets = batch()
-    assert torch.equal(method.loss(model, images, targets, draws(0))[1], model(images))
+    assert torch.equal(
+        method.loss(model, images, targets, StepContext(draws(0)))[1], model(images)
+    )

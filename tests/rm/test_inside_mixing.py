@@ -14,6 +14,7 @@ from rm.methods.manifold_mixup import ManifoldMixup
 from rm.methods.mixup import Mixup
 from rm.methods.moex import MoEx, exchange_moments
 from rm.ops import soft_cross_entropy
+from rm.schedules import StepContext
 from tests.support.rm.networks import batch, draws, labels_of, next_input, stage_maps, targets_used
 
 
@@ -32,9 +33,9 @@ def test_manifold_mixup_mixes_the_layer_drawn(layer):
     seed = next(s for s in range(99) if drawn(s, 6)[2] == layer)
     area, partner, _ = drawn(seed, 6)
     method = ManifoldMixup()
-    model = method.network(backbone)
+    model = method.wrap_model(backbone)
     seen = {name: next_input(backbone, name) for name in ("stem", "stage1", "stage2")}
-    loss, logits = method.loss(model, images, targets, draws(seed))
+    loss, logits, _, logs = method.loss(model, images, targets, StepContext(draws(seed)))
     if layer:
         before = seen["stem" if layer == 1 else "stage1"][0]
         name = f"stage{layer}"
@@ -47,18 +48,20 @@ def test_manifold_mixup_mixes_the_layer_drawn(layer):
     torch.testing.assert_close(
         targets_used(loss, logits), labels_of(images, partner, 1 - area), atol=1e-5, rtol=0
     )
-    assert method.observed == {"area": area}
+    assert logs == {"area": area}
 
 
 def test_manifold_mixup_of_layer_0_is_mixup_and_all_layers_occur():
     torch.manual_seed(0)
     backbone = resnet8(4, 3, width=8)
     method, mixup = ManifoldMixup(alpha=0.7), Mixup(alpha=0.7)
-    model, (images, targets) = method.network(backbone), batch()
+    model, (images, targets) = method.wrap_model(backbone), batch()
     layers = [drawn(seed, 6, 0.7)[2] for seed in range(300)]
     assert min(layers.count(layer) for layer in range(3)) > 75
     for seed in (s for s in range(20) if layers[s] == 0):
-        ours, theirs = (m.loss(model, images, targets, draws(seed))[0] for m in (method, mixup))
+        ours, theirs = (
+            m.loss(model, images, targets, StepContext(draws(seed)))[0] for m in (method, mixup)
+        )
         assert torch.equal(ours, theirs)
 
 
@@ -98,9 +101,9 @@ def test_moex_acts_after_the_stem_and_weights_labels_by_lambda():
     images, targets = torch.randn(6, 3, 16, 16), torch.eye(6)
     stem = stage_maps(backbone, images)["stem"]
     method = MoEx(label_weight=0.7)
-    model = method.network(backbone)
+    model = method.wrap_model(backbone)
     seen = next_input(backbone, "stem")
-    loss, logits = method.loss(model, images, targets, draws(5))
+    loss, logits, _, logs = method.loss(model, images, targets, StepContext(draws(5)))
     generator = draws(5)
     generator.random()
     partner = torch.from_numpy(generator.permutation(6))
@@ -108,19 +111,19 @@ def test_moex_acts_after_the_stem_and_weights_labels_by_lambda():
     torch.testing.assert_close(
         targets_used(loss, logits), labels_of(images, partner, 0.7), atol=1e-5, rtol=0
     )
-    assert method.observed == {"exchanged": 1.0}
+    assert logs == {"exchanged": 1.0}
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
 def test_moex_exchanges_with_its_probability(probability):
     method = MoEx(probability=probability)
-    model = method.network(resnet8(4, 3, width=8))
+    model = method.wrap_model(resnet8(4, 3, width=8))
     generator, count = draws(0), 400 if 0 < probability < 1 else 10
     images, targets = torch.randn(4, 3, 4, 4), torch.eye(4)
     exchanged = []
     for _ in range(count):
-        loss, logits = method.loss(model, images, targets, generator)
-        exchanged.append(method.observed["exchanged"])
+        loss, logits, _, logs = method.loss(model, images, targets, StepContext(generator))
+        exchanged.append(logs["exchanged"])
         if not exchanged[-1]:
             assert torch.equal(loss, soft_cross_entropy(logits, targets))
     assert np.mean(exchanged) == pytest.approx(probability, abs=0.07)
@@ -137,13 +140,13 @@ def test_cutmix_moex_mixes_three_labels_as_the_official_loss():
         torch.eye(6),
     )
     method = CutMixMoEx(label_weight=0.8, moex_probability=1.0)
-    model = method.network(backbone)
+    model = method.wrap_model(backbone)
     shown = []
     backbone.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
     for seed in range(5):
         partner = torch.from_numpy(draws(seed).permutation(6))
-        loss, logits = method.loss(model, images, targets, draws(seed))
-        kept = 1 - method.observed["area"]
+        loss, logits, _, logs = method.loss(model, images, targets, StepContext(draws(seed)))
+        kept = 1 - logs["area"]
         own, second, third = torch.eye(6), torch.eye(6)[partner], torch.eye(6)[partner][partner]
         expected = (
             kept * 0.8 * own + ((1 - kept) * 0.8 + kept * 0.2) * second + (1 - kept) * 0.2 * third
@@ -160,14 +163,14 @@ def test_cutmix_moex_mixes_three_labels_as_the_official_loss():
 def test_cutmix_moex_can_do_either_alone(cutmix, moex):
     torch.manual_seed(0)
     method = CutMixMoEx(cutmix_probability=cutmix, moex_probability=moex)
-    model = method.network(resnet8(4, 3, width=8))
+    model = method.wrap_model(resnet8(4, 3, width=8))
     images, targets = batch()
     generator = draws(0)
     areas = []
     for _ in range(10):
-        _, logits = method.loss(model, images, targets, generator)
-        areas.append(method.observed["area"])
-        assert method.observed["exchanged"] == moex
+        _, logits, _, logs = method.loss(model, images, targets, StepContext(generator))
+        areas.append(logs["area"])
+        assert logs["exchanged"] == moex
     assert (max(areas) > 0) == (cutmix > 0)
     if not cutmix and not moex:
         assert torch.equal(logits, model(images))
@@ -181,17 +184,17 @@ def test_feature_cutmix_labels_are_the_share_of_pixels_mixed(stage):
     plain = stage_maps(backbone, images)
     plain[stage] = plain[stage].double()
     method = FeatureCutMix(stage=stage)
-    model = method.network(backbone)
+    model = method.wrap_model(backbone)
     seen = next_input(backbone, stage)
     areas = []
     for seed in range(8):
         partner = torch.from_numpy(draws(seed).permutation(6))
-        loss, logits = method.loss(model, images, targets, draws(seed))
+        loss, logits, _, logs = method.loss(model, images, targets, StepContext(draws(seed)))
         mixed, own, other = seen[-1].double(), plain[stage], plain[stage][partner]
         assert torch.equal(torch.where(mixed == own, own, other), mixed), (
             "every element is the own or the partner's"
         )
-        area = method.observed["area"]
+        area = logs["area"]
         for i in (i for i in range(6) if partner[i] != i):
             share = (
                 (mixed[i] != own[i]).any(0).float().mean().item()
@@ -206,15 +209,15 @@ def test_feature_cutmix_labels_are_the_share_of_pixels_mixed(stage):
 def test_feature_cutmix_gradients_flow_to_both():
     torch.manual_seed(0)
     method = FeatureCutMix()
-    model = method.network(resnet8(4, 3, width=8).train())
+    model = method.wrap_model(resnet8(4, 3, width=8).train())
     for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.eval()  # else every sample touches every other one through the batch's statistics
     images, targets = batch(4)
     images.requires_grad_()
     for seed in range(99):
-        loss, logits = method.loss(model, images, targets, draws(seed))
+        loss, logits, _, logs = method.loss(model, images, targets, StepContext(draws(seed)))
         partner = draws(seed).permutation(4)
-        if 0.2 < method.observed["area"] < 0.8 and all(partner != range(4)):
+        if 0.2 < logs["area"] < 0.8 and all(partner != range(4)):
             break
     (gradient,) = torch.autograd.grad(logits[0].sum(), images, retain_graph=True)
     touched = gradient.flatten(1).any(1)
@@ -225,9 +228,9 @@ def test_feature_cutmix_gradients_flow_to_both():
 
 def test_feature_cutmix_of_probability_0_is_the_baseline():
     method = FeatureCutMix(probability=0.0)
-    model = method.network(resnet8(4, 3, width=8))
+    model = method.wrap_model(resnet8(4, 3, width=8))
     images, targets = batch()
-    loss, logits = method.loss(model, images, targets, draws(0))
+    loss, logits, _, logs = method.loss(model, images, targets, StepContext(draws(0)))
     assert torch.equal(loss, soft_cross_entropy(logits, targets))
     assert torch.equal(logits, model(images))
-    assert method.observed == {"area": 0.0}
+    assert logs == {"area": 0.0}

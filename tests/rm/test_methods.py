@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from rm import registry
-from rm.methods._history import History
+from rm.methods._history import PreviousBatch
 from rm.methods.baseline import Baseline
 from rm.methods.cutmix import CutMix
 from rm.methods.mixup import Mixup
 from rm.methods.recursive_mix import RecursiveMix
 from rm.ops import soft_cross_entropy
+from rm.schedules import StepContext
 from tests.support.rm.networks import targets_used
 
 
@@ -38,8 +39,10 @@ def batch(size=6, value=None):
 def test_mixup_mixes_pixels_and_labels_with_one_weight():
     model, method = Recorder(), Mixup(alpha=1.0)
     images, targets = batch()
-    loss, logits = method.loss(model, images, targets, np.random.default_rng(4))
-    used, area = targets_used(loss, logits), method.observed["area"]
+    loss, logits, _, logs = method.loss(
+        model, images, targets, StepContext(np.random.default_rng(4))
+    )
+    used, area = targets_used(loss, logits), logs["area"]
     assert torch.allclose(used.sum(1), torch.ones(6), atol=1e-5)
     generator = np.random.default_rng(4)
     assert area == 1 - generator.beta(1.0, 1.0)
@@ -53,8 +56,10 @@ def test_cutmix_labels_follow_the_pixels_that_were_replaced():
     images = torch.arange(6.0).reshape(6, 1, 1, 1).expand(6, 1, 8, 8).contiguous()
     mixed = 0
     for seed in range(20):
-        loss, logits = method.loss(model, images, torch.eye(6), np.random.default_rng(seed))
-        area = method.observed["area"]
+        loss, logits, _, logs = method.loss(
+            model, images, torch.eye(6), StepContext(np.random.default_rng(seed))
+        )
+        area = logs["area"]
         pixels = torch.stack(
             [(model.shown[-1] == i).float().mean((1, 2, 3)) for i in range(6)], dim=1
         )
@@ -70,14 +75,16 @@ def test_cutmix_labels_follow_the_pixels_that_were_replaced():
 
 def test_cutmix_probability_zero_is_the_baseline():
     model, (images, targets) = Recorder(), batch()
-    ours, _ = CutMix(probability=0.0).loss(model, images, targets, np.random.default_rng(0))
-    plain, _ = Baseline().loss(model, images, targets, np.random.default_rng(0))
+    ours, *_ = CutMix(probability=0.0).loss(
+        model, images, targets, StepContext(np.random.default_rng(0))
+    )
+    plain, *_ = Baseline().loss(model, images, targets, StepContext(np.random.default_rng(0)))
     assert ours == plain
 
 
 def network(method, classes=4):
     torch.manual_seed(0)
-    return method.network(registry.load("backbone", "resnet8")(classes, 1, width=8))
+    return method.wrap_model(registry.load("backbone", "resnet8")(classes, 1, width=8))
 
 
 def test_recursive_mix_pastes_the_previous_mixed_batch_and_its_labels():
@@ -86,7 +93,7 @@ def test_recursive_mix_pastes_the_previous_mixed_batch_and_its_labels():
     history = []
     for value in range(5):
         images, targets = batch(value=value)
-        method.loss(model, images, targets, generator)
+        logs = method.loss(model, images, targets, StepContext(generator)).logs
         shown = model.shown[-1]
         inside = shown != value
         if inside.any():  # every pixel is this batch's or one of the previous mixed batch
@@ -94,11 +101,9 @@ def test_recursive_mix_pastes_the_previous_mixed_batch_and_its_labels():
                 float(value),
                 *history[-1].unique().tolist(),
             }
-            assert inside[0].float().mean().item() == pytest.approx(
-                method.observed["area"], abs=1e-6
-            )
+            assert inside[0].float().mean().item() == pytest.approx(logs["area"], abs=1e-6)
         history.append(shown)
-        assert torch.equal(method.history.last.images, shown)
+        assert torch.equal(method.previous.images, shown)
     assert len(torch.unique(history[-1])) > 2, (
         "older images are still there: the mixing is recursive"
     )
@@ -108,33 +113,35 @@ def test_recursive_mix_consistency_is_soft_cross_entropy_with_the_previous_predi
     method, generator = RecursiveMix(alpha=0.9, omega=0.7), np.random.default_rng(3)
     model = network(method)
     first = batch()
-    loss, logits = method.loss(model, *first, generator)
+    loss, logits, _, logs = method.loss(model, *first, StepContext(generator))
     assert loss == soft_cross_entropy(logits, first[1]), (
         "nothing to be consistent with in the first step"
     )
-    said = method.history.last.logits.softmax(1)
+    teacher_probs = method.previous.logits.softmax(1)
     shown = []
     model.register_forward_pre_hook(lambda module, inputs: shown.append(inputs))
-    loss, logits = method.loss(model, *batch(), generator)
+    loss, logits, _, logs = method.loss(model, *batch(), StepContext(generator))
     mixed, box = shown[0]
-    area = method.observed["area"]
+    area = logs["area"]
     assert area == (box[2] - box[0]) * (box[3] - box[1]) / 64
     _, region = model(mixed, box)
     targets = (1 - area) * batch()[1] + area * first[1]
-    expected = soft_cross_entropy(logits, targets) + 0.7 * area * soft_cross_entropy(region, said)
+    expected = soft_cross_entropy(logits, targets) + 0.7 * area * soft_cross_entropy(
+        region, teacher_probs
+    )
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_recursive_mix_starts_each_epoch_plainly_and_takes_smaller_batches():
     method, generator = RecursiveMix(), np.random.default_rng(0)
     model = network(method)
-    method.loss(model, *batch(6), generator)
-    method.loss(model, *batch(4), generator)
-    assert len(method.history.last) == 4
+    logs = method.loss(model, *batch(6), StepContext(generator)).logs
+    logs = method.loss(model, *batch(4), StepContext(generator)).logs
+    assert len(method.previous) == 4
     method.start_epoch()
-    assert method.history.last is None
-    method.loss(model, *batch(6), generator)
-    assert method.observed["area"] == 0
+    assert len(method.previous) == 0
+    logs = method.loss(model, *batch(6), StepContext(generator)).logs
+    assert logs["area"] == 0
 
 
 def test_omega_zero_has_no_second_head():
@@ -144,25 +151,24 @@ def test_omega_zero_has_no_second_head():
     )
 
 
-def test_history_survives_a_round_trip():
-    history = History()
-    history.push(torch.ones(2, 1, 2, 2), torch.eye(2), torch.zeros(2, 2, requires_grad=True) * 2)
-    assert not history.last.logits.requires_grad
-    other = History()
-    other.load_state_dict(history.state_dict())
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(vars(history.last).values(), vars(other.last).values(), strict=True)
-    )
-    other.load_state_dict({})
-    assert other.last is None
+def test_the_previous_batch_survives_a_round_trip():
+    previous = PreviousBatch()
+    previous.store(torch.ones(2, 1, 2, 2), torch.eye(2))
+    previous.store_logits(torch.zeros(2, 2, requires_grad=True) * 2)
+    assert not previous.logits.requires_grad
+    other = PreviousBatch()
+    other.load_state_dict(previous.state_dict())
+    for name in ("images", "targets", "logits"):
+        assert torch.equal(getattr(previous, name), getattr(other, name))
+    other.load_state_dict(PreviousBatch().state_dict())
+    assert len(other) == 0
 
 
 def shown_by(method, batches, seed=0):
     """The images each step shows to the network."""
     model, generator = Recorder(), np.random.default_rng(seed)
     for images, targets in batches:
-        method.loss(model, images, targets, generator)
+        method.loss(model, images, targets, StepContext(generator))
     return model.shown
 
 
@@ -172,14 +178,14 @@ def test_without_history_the_partner_is_the_batch_itself():
     model, generator = Recorder(classes=6), np.random.default_rng(1)
     mixed = 0
     for _ in range(10):
-        loss, logits = method.loss(model, images, torch.eye(6), generator)
+        loss, logits, _, logs = method.loss(model, images, torch.eye(6), StepContext(generator))
         pixels = torch.stack(
             [(model.shown[-1] == i).float().mean((1, 2, 3)) for i in range(6)], dim=1
         )
         assert torch.allclose(targets_used(loss, logits), pixels, atol=1e-4)
-        mixed += method.observed["area"] > 0
+        mixed += logs["area"] > 0
     assert mixed >= 8
-    assert method.history.last is None
+    assert method.previous.images is None
 
 
 def test_without_resize_the_same_place_is_cut_from_the_previous_batch():
@@ -200,10 +206,10 @@ def test_probability_and_history_across_epochs():
     assert all(torch.equal(a, b) for a, (b, _) in zip(shown, batches, strict=True))
     method = RecursiveMix(reset_history="never")
     model, generator = network(method), np.random.default_rng(0)
-    method.loss(model, *batch(4), generator)
+    logs = method.loss(model, *batch(4), StepContext(generator)).logs
     method.start_epoch()
-    assert len(method.history.last) == 4
-    method.loss(
-        model, *batch(6), generator
-    )  # an epoch's short last batch cannot fill a whole one: a plain step
-    assert method.observed["area"] == 0
+    assert len(method.previous) == 4
+    logs = method.loss(
+        model, *batch(6), StepContext(generator)
+    ).logs  # an epoch's short last batch cannot fill a whole one: a plain step
+    assert logs["area"] == 0

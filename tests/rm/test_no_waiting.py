@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rm.trainer import Run
+from rm.trainer import Trainer
 from rm.trial import parse_trial
 from tests.support.trials import ROOT
 
@@ -97,15 +97,15 @@ def test_the_watch_sees_what_it_should(monkeypatch, tiny):
         assert watch.seen == []
 
 
-def epoch(run: Run) -> None:
+def epoch(run: Trainer) -> None:
     while run.step < run.steps_per_epoch:
-        run.take_step()
+        run.train_step()
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_step_waits_for_the_device(monkeypatch, tiny, name):
     tiny["method"] = {"name": name}
-    run = Run(parse_trial(tiny), torch.device("cpu"))
+    run = Trainer(parse_trial(tiny), torch.device("cpu"))
     with Watch(monkeypatch) as watch:
         epoch(run)
     assert watch.seen == []
@@ -118,7 +118,7 @@ def test_no_step_waits_for_the_device(monkeypatch, tiny, name):
 )
 def test_nor_does_it_in_reduced_precision(monkeypatch, tiny, train):
     tiny["train"] |= train
-    run = Run(parse_trial(tiny), torch.device("cpu"))
+    run = Trainer(parse_trial(tiny), torch.device("cpu"))
     with Watch(monkeypatch) as watch:
         epoch(run)
     assert watch.seen == []
@@ -130,8 +130,8 @@ def test_nor_does_it_in_reduced_precision(monkeypatch, tiny, train):
 def test_a_gpu_is_never_waited_for(tiny, name, precision):
     """CUDA itself is asked: any call that waits raises."""
     tiny["method"], tiny["train"]["precision"] = {"name": name}, precision
-    run = Run(parse_trial(tiny), torch.device("cuda"))
-    run.take_step()  # what is loaded and tuned once may wait
+    run = Trainer(parse_trial(tiny), torch.device("cuda"))
+    run.train_step()  # what is loaded and tuned once may wait
     torch.cuda.set_sync_debug_mode("error")
     try:
         epoch(run)

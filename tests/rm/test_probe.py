@@ -28,13 +28,13 @@ RM = {"name": "recursive_mix", "alpha": 0.5, "omega": 0.5}
 class Points(list):
     """A log that keeps what it is told."""
 
-    def point(self, **values):
+    def log_point(self, **values):
         self.append(values)
 
-    def keep(self, name, content):
+    def save_artifact(self, name, content):
         self.kept = {**getattr(self, "kept", {}), name: content}
 
-    def check(self):
+    def raise_if_stopped(self):
         pass
 
 
@@ -81,12 +81,14 @@ def test_the_curve_falls_and_passes_through_the_number():
 def test_labels_are_those_that_the_method_mixes():
     """Against Eq. 2, written out with the areas that the method says it pasted."""
     method = RecursiveMix(alpha=0.5, omega=0.5)
-    model = method.network(module._Blank(10)).double()
+    model = method.wrap_model(module._Blank(10)).double()
     generator, expected = np.random.default_rng(3), None
+    areas = []
+    method.register_forward_hook(lambda _m, _i, output: areas.append(output.logs["area"]))
     for step in range(6):
         labels = torch.arange(4) + step
         found = _mixed_labels(method, model, labels, 10, 32, generator)
-        area, own = method.observed["area"], F.one_hot(labels, 10).double()
+        area, own = areas[-1], F.one_hot(labels, 10).double()
         expected = own if expected is None else mix_targets(own, expected, area)
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
     held = _effective(expected, torch.tensor([1e-9, 0.9], dtype=torch.float64))
@@ -115,7 +117,7 @@ def test_a_run_directory_of_a_measurement(tmp_path):
         json.loads(line) for line in (tmp_path / "a" / "journal.jsonl").read_text().splitlines()
     ]
     assert [events[0]["event"], events[-1]["event"]] == ["started", "finished"]
-    assert sum(event["event"] == "epoch" for event in events) == len(module.CURVE)
+    assert sum(event["event"] == "point" for event in events) == len(module.CURVE)
     assert (tmp_path / "a" / "provenance.json").exists()
     assert result == json.loads((tmp_path / "a" / "result.json").read_text())
     assert fit(given, tmp_path / "a") == result

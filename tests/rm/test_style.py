@@ -10,6 +10,7 @@ from rm.datasets import DataError
 from rm.methods._style import adain, decoder, encoder, load_style_transfer
 from rm.methods.stylecutmix import StyleCutMix, load_distances
 from rm.ops import mixed_area, sample_box
+from rm.schedules import StepContext
 from tests.support.rm.networks import Recorder, targets_used
 from tests.support.rm.training import assert_equal_runs, train
 
@@ -31,7 +32,7 @@ def weights(tmp_path_factory):
 
 def styled(weights, **options):
     method = StyleCutMix(weights=str(weights), resolution=16, probability=1.0, **options)
-    return method, method.network(registry.load("backbone", "resnet8")(10, 3, width=8))
+    return method, method.wrap_model(registry.load("backbone", "resnet8")(10, 3, width=8))
 
 
 def test_the_style_networks_have_the_published_layers(weights):
@@ -73,7 +74,9 @@ def test_stylecutmix_pixels_and_labels(weights):
     targets = torch.eye(10)[torch.tensor([0, 3, 3, 9, 1, 0])]
     for seed in range(3):
         model = Recorder(10)
-        loss, logits = method.loss(model, images, targets, np.random.default_rng(seed))
+        loss, logits, _, logs = method.loss(
+            model, images, targets, StepContext(np.random.default_rng(seed))
+        )
         generator = np.random.default_rng(seed)
         partner = [generator.random(), generator.permutation(6)][1]
         own_style, area = generator.beta(1, 1), generator.beta(1, 1)
@@ -84,7 +87,7 @@ def test_stylecutmix_pixels_and_labels(weights):
         wanted = share[:, None] * targets + (1 - share[:, None]) * targets[partner]
         assert torch.allclose(targets_used(loss, logits), wanted, atol=1e-4)
         assert torch.allclose(wanted.sum(1), torch.ones(6))
-        assert method.observed["area"] == pytest.approx(1 - area)
+        assert logs["area"] == pytest.approx(1 - area)
         one, two, g = images, images[partner], kept[:, None, None, None]
         features = [method.style.encode(image) for image in (one, two)]
         inside = own_style * one + (1 - own_style) * (
@@ -117,8 +120,8 @@ def test_stylecutmix_trains_the_backbone_alone(weights):
         model.state_dict().keys()
         == registry.load("backbone", "resnet8")(10, 3, width=8).state_dict().keys()
     )
-    loss, _ = method.loss(
-        model, torch.rand(4, 3, 12, 20), torch.eye(10)[:4], np.random.default_rng(0)
+    loss, *_ = method.loss(
+        model, torch.rand(4, 3, 12, 20), torch.eye(10)[:4], StepContext(np.random.default_rng(0))
     )
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -141,14 +144,14 @@ def test_stylecutmix_says_what_is_missing_and_where_it_is(weights, tmp_path, mon
         match=r"stylecutmix has no vgg_normalised.pth and no decoder.pth; "
         r".*pytorch-AdaIN/releases.*804ca2.*379ca4",
     ):
-        StyleCutMix().network(backbone)
+        StyleCutMix().wrap_model(backbone)
     with pytest.raises(DataError, match=r"decoder.pth has SHA-256 \w{64}, not 00: fetch it again"):
-        StyleCutMix(weights=str(weights), decoder_sha256="00").network(backbone)
+        StyleCutMix(weights=str(weights), decoder_sha256="00").wrap_model(backbone)
     with pytest.raises(DataError, match="styleDistanceMatrix7: no readable table"):
-        StyleCutMix(weights=str(weights)).network(
+        StyleCutMix(weights=str(weights)).wrap_model(
             registry.load("backbone", "resnet8")(7, 3, width=8)
         )
     for name in ("vgg_normalised.pth", "decoder.pth"):
         (tmp_path / name).write_bytes(b"<html>not found</html>")
     with pytest.raises(DataError, match=r"vgg_normalised.pth does not hold the weights"):
-        StyleCutMix(weights=str(tmp_path)).network(backbone)
+        StyleCutMix(weights=str(tmp_path)).wrap_model(backbone)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from rm.schedules import cosine
-from rm.trainer import Run
+from rm.schedules import Progress, cosine
+from rm.trainer import Trainer
 from rm.trial import parse_trial
 from tests.support.rm.reference import (
     ReferenceTraining,
@@ -60,35 +60,34 @@ def trial(tiny):
 
 
 def record(trial, dtype=torch.float32, prepare=lambda model: None, pool=None):
-    """Step `Run` itself through two epochs. `prepare` may change the model; `pool` (N, C, H, W)
-    replaces the images.
+    """Step the trainer itself through two epochs. `prepare` may change the model; `pool` (N, C,
+    H, W) replaces the images.
     """
-    run = Run(parse_trial(trial), torch.device("cpu"))
-    prepare(run.model.to(dtype))
-    recording = Recording(copy.deepcopy(run.model), run.model)
-    real_batch, real_targets, real_loss = run.train.batch, run._targets, run.method.loss
+    trainer = Trainer(parse_trial(trial), torch.device("cpu"))
+    task = trainer.task
+    prepare(task.model.to(dtype))
+    recording = Recording(copy.deepcopy(task.model), task.model)
+    real_batch, real_targets = task.images.batch, task._targets
 
     def batch(views, positions):
         images, labels = real_batch(views, positions)
         images = images.to(dtype) if pool is None else pool[views.index[positions]]
-        recording.batches[run.epoch].append((images.clone(), labels))
+        recording.batches[trainer.epoch].append((images.clone(), labels))
         return images, labels
 
-    def loss(*arguments):
-        value, logits = real_loss(*arguments)
-        recording.steps.append(
-            Step(value.item(), run.method.observed.get("area", 0.0), logits.detach().clone())
-        )
-        return value, logits
+    def watch(method, inputs, output):
+        area = output.logs.get("area", 0.0)
+        recording.steps.append(Step(output.loss.item(), area, output.logits.detach().clone()))
 
-    run.train.batch, run.method.loss = batch, loss
-    run._targets = lambda labels: real_targets(labels).to(dtype)
+    task.images.batch = batch
+    task.method.register_forward_hook(watch)
+    task._targets = lambda labels: real_targets(labels).to(dtype)
     if dtype != torch.float32:
-        run.evaluate = dict  # it would show the model the data set's images, which are fp32
+        trainer.evaluate = dict  # it would show the model the data set's images, which are fp32
     for _ in range(EPOCHS):
-        for _ in range(run.steps_per_epoch):
-            run.take_step()
-        run.end_epoch()
+        for _ in range(trainer.steps_per_epoch):
+            trainer.train_step()
+        trainer.end_epoch()
     return recording
 
 
@@ -221,6 +220,6 @@ def test_the_reference_draws_the_areas_that_the_released_code_drew():
 def test_learning_rates_equal_the_reference():
     settings = Settings(classes=CLASSES, alpha=0.5, omega=0.1, lr=0.1, epochs=200, warmup_epochs=5)
     for epoch in range(1, 201):
-        assert 0.1 * cosine(epoch, 200, warmup_epochs=5) == pytest.approx(
+        assert 0.1 * cosine(Progress(epoch, 200), warmup_epochs=5) == pytest.approx(
             learning_rate(settings, epoch), abs=1e-15
         )

@@ -32,7 +32,12 @@ def train(trial, folder, stop_before=(), **options):
 
 
 def weights(folder):
-    return checkpoint.load(folder, torch.device("cpu"))["model"]
+    """All tensors of the task: parameters, buffers, and what it remembers between steps."""
+    found = {}
+    for name, value in checkpoint.load(folder, torch.device("cpu"))["task"].items():
+        parts = value if isinstance(value, dict) else {"": value}
+        found |= {f"{name}{part}": tensor for part, tensor in parts.items()}
+    return found
 
 
 def assert_equal_runs(one, other):

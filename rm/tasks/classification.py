@@ -1,0 +1,204 @@
+"""Classification: images to one label each, by any backbone and any method; supervised training,
+fine-tuning (`init`), and with `freeze: backbone` linear evaluation.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rm import registry
+from rm.backbones import Backbone
+from rm.backbones._ghost_norm import group_batch_norm
+from rm.datasets import Dataset, load
+from rm.distributed import ProcessGroup
+from rm.input.stream import open_images
+from rm.methods import Method
+from rm.metrics import Metric
+from rm.optimizers import ParameterGroup
+from rm.rundir.weights import InitialWeights
+from rm.schedules import StepContext
+from rm.tasks import StepOutput, SumEvaluator, Task, named_metrics
+from rm.trial import Trial, TrialError
+
+METRICS = ("top1_error", "top5_error", "loss")
+USES = ("dataset", "backbone", "method", "train", "optimizer", "schedule", "init", "freeze")
+
+EVALUATION_BATCH = 500
+_DATASET_LIMITS = ("limit", "test_limit", "held_out")
+
+Batch = tuple[Tensor, Tensor]
+"""images (B, C, H, W), labels (B,)."""
+
+
+class Classification(Task):
+    """A backbone with a method, trained on labelled images."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        device: torch.device,
+        group: ProcessGroup | None = None,
+        init: InitialWeights | None = None,
+        data: Dataset | None = None,
+    ) -> None:
+        """data: other images than those of the trial's data set, which is not looked for then."""
+        super().__init__()
+        self.trial, self.device, self.options = trial, device, trial.train
+        self.group = group or ProcessGroup()
+        self.data = _load_data(trial) if data is None else data
+        self.images, self.test_images = open_images(self.data, device, self.group.count)
+        method: Method = registry.load("method", trial.name("method"))(**trial.options("method"))
+        self.model = self._build_model(method, init)
+        self.method = method.to(device)
+
+    def _build_model(self, method: Method, init: InitialWeights | None) -> nn.Module:
+        groups, count = self.options.batch_norm_groups, self.group.count
+        if groups % count or self.options.batch_size % count:
+            raise TrialError(
+                f"batch_size {self.options.batch_size} and batch_norm_groups {groups} must be "
+                f"multiples of the number of processes, {count}: batch norm sees 1/{groups} of "
+                "the batch, however many processes there are"
+            )
+        torch.manual_seed(self.trial.seed)  # every method starts from the same backbone weights
+        backbone: Backbone = registry.load("backbone", self.trial.name("backbone"))(
+            self.data.classes, self.data.channels, **self.trial.options("backbone")
+        )
+        if init is not None:  # before the method may copy it
+            init.load_into(backbone)
+        if self.trial.freeze == "backbone":
+            _check_freezable(method, self.trial)
+            backbone.freeze()
+        if self.options.compile:
+            # Only the features: their shapes never change, whatever box a method draws.
+            backbone.features = torch.compile(backbone.features)  # type: ignore[method-assign]
+        model = method.wrap_model(backbone)
+        group_batch_norm(model, groups // count)
+        layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
+        return model.to(self.device).to(memory_format=layout)
+
+    @property
+    def steps_per_epoch(self) -> int:  # type: ignore[override]
+        return -(-len(self.images) // self.options.batch_size)
+
+    @property
+    def zero_gradients(self) -> bool:
+        return self.method.ZERO_GRADIENTS
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return self.method.parameter_groups(self.model)
+
+    def epoch_plan(self, generator: np.random.Generator) -> Any:
+        return self.images.sample_epoch(generator)
+
+    def start_epoch(self) -> None:
+        self.method.start_epoch()
+
+    def batches(self, plan: Any, start: int) -> Iterator[Batch]:
+        size, total = self.options.batch_size, len(self.images)
+        bounds = [(first, min(first + size, total)) for first in range(start * size, total, size)]
+        shares = [
+            self.group.share(first, last)
+            for first, last in bounds
+            if last - first >= self.group.count
+        ]
+        return self.images.batches(plan, shares)
+
+    def forward(self, batch: Batch, step: StepContext) -> StepOutput:
+        images, labels = batch
+        if not self.options.channels_last:
+            images = images.contiguous()
+        output = self.method(self.model, images, self._targets(labels), step)
+        logs = {name: value * len(labels) for name, value in output.logs.items()}
+        logs["train_top1_error"] = 100 * (output.logits.detach().argmax(1) != labels).sum()
+        return StepOutput(output.loss, logs, len(labels))
+
+    def _targets(self, labels: Tensor) -> Tensor:
+        """(B,) -> (B, K) one-hot, smoothed by epsilon/(K-1) on the other classes."""
+        targets = F.one_hot(labels, self.data.classes).float()
+        smoothing, others = self.options.label_smoothing, self.data.classes - 1
+        if not smoothing:
+            return targets
+        return targets * (1 - smoothing - smoothing / others) + smoothing / others
+
+    def after_step(self, step: StepContext) -> None:
+        self.method.after_step(self.model, step)
+
+    def eval_batches(self) -> Iterator[Batch]:
+        positions = self.group.share(0, len(self.test_images))
+        return self.test_images.eval_batches(positions, EVALUATION_BATCH)
+
+    def evaluator(self) -> "_ErrorEvaluator":
+        return _ErrorEvaluator(self.model, self.data.classes, self.device)
+
+    def metrics(self) -> Sequence[Metric]:
+        return named_metrics(METRICS)
+
+    def deployed_names(self) -> dict[str, str]:
+        backbone = self.method.deployed(self.model)
+        place = next(name for name, module in self.named_modules() if module is backbone)
+        return {backbone.plain_name(name): f"{place}.{name}" for name in backbone.state_dict()}
+
+    def facts(self) -> dict[str, int]:
+        return {"test_images": len(self.test_images)}
+
+    def close(self) -> None:
+        self.images.close()
+        self.test_images.close()
+
+
+class _ErrorEvaluator(SumEvaluator):
+    """Loss, top-1 and top-5 error (%), every image once. Of a network with several heads they are
+    the first one's; the others' errors are called `top1_error.<head>`.
+    """
+
+    def __init__(self, model: nn.Module, classes: int, device: torch.device) -> None:
+        super().__init__(device)
+        self.model, self.top = model, min(5, classes)
+        self.count = 0
+
+    def update(self, batch: Batch) -> None:
+        images, labels = batch
+        output: Tensor | Mapping[str, Tensor] = self.model(images)
+        heads = {"": output} if isinstance(output, Tensor) else dict(output)
+        primary, *others = heads
+        logits = heads[primary].float()
+        hits = logits.topk(self.top).indices == labels[:, None]
+        self.add("loss", F.cross_entropy(logits, labels, reduction="sum"))
+        self.add("top1", hits[:, 0].sum())
+        self.add("top5", hits.sum())
+        for head in others:
+            self.add(f"top1.{head}", (heads[head].argmax(1) == labels).sum())
+        self.add("images", torch.tensor(len(labels)))
+
+    def compute(self) -> dict[str, float]:
+        shares = {name: total / self.totals["images"] for name, total in self.totals.items()}
+        errors = {
+            f"top1_error{name.removeprefix('top1')}": 100 * (1 - share)
+            for name, share in shares.items()
+            if name.startswith("top1.")
+        }
+        return {
+            "loss": shares["loss"],
+            "top1_error": 100 * (1 - shares["top1"]),
+            "top5_error": 100 * (1 - shares["top5"]),
+            **errors,
+        }
+
+
+def _load_data(trial: Trial) -> Dataset:
+    options = trial.options("dataset")
+    limits = {key: options.pop(key) for key in _DATASET_LIMITS}
+    return load(trial.name("dataset"), options, **limits)
+
+
+def _check_freezable(method: Method, trial: Trial) -> None:
+    """A method that acts inside the backbone has nothing to act on where that stays as it is."""
+    if type(method).mix is Method.mix:
+        raise TrialError(
+            f"method '{trial.name('method')}' acts inside the backbone, which `freeze` keeps as "
+            "it is: use a method that mixes images"
+        )
