@@ -1,4 +1,4 @@
-# make quickstart | test | slurm-test | check | plan | report | mlflow | clean          (make help prints what each does)
+# make quickstart | test | test-all | slurm-test | check | plan | report | mlflow | clean          (make help prints what each does)
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -15,8 +15,12 @@ quickstart: .venv/ready  ## set up, train 18 small networks on real digits, prin
 	$(BIN)/python launch/run.py experiments/quickstart.yaml
 	$(BIN)/python analysis/report.py experiments/quickstart.yaml
 
-test: .venv/ready  ## set up, run the tests
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+test: .venv/ready  ## set up, run the tests that need no cluster, server or browser (minutes)
+	$(PYTEST) -m "not cluster"
+
+test-all: .venv/ready  ## run all tests: real SLURM, Ray, MLflow servers, a browser, long trainings
+	$(PYTEST) --durations 25
 
 slurm-test: .venv/ready  ## install SLURM (Debian, as root), run the tests against a real cluster on this machine
 	which slurmctld slurmd munged slurmdbd mariadbd >/dev/null || apt-get install -y slurm-wlm munge slurmdbd mariadb-server
@@ -83,4 +87,4 @@ lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 	fi; \
 	touch $@
 
-.PHONY: help quickstart test slurm-test check plan smoke report gpu-queue gpu-collect mlflow clean lock
+.PHONY: help quickstart test test-all slurm-test check plan smoke report gpu-queue gpu-collect mlflow clean lock

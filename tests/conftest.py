@@ -15,12 +15,21 @@ from tests.support.trials import TINY
 
 LONGEST = ("tracking", "slurm", "ray", "backends")
 """Folders of tests that start clusters and servers."""
+CLUSTERS = {"ray_cluster", "ray_folder", "cluster", "postgres"}
+"""Fixtures that do."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first, so that the test processes (make test) end at about the same
-    time.
+    """Whatever starts a cluster is marked so, before `make test` leaves out what is.
+
+    What takes longest comes first, so that the test processes (make test-all) end at about the
+    same time.
     """
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.path.parent.name in ("ray", "slurm") or fixtures & CLUSTERS:
+            item.add_marker("cluster")
     items.sort(
         key=lambda item: (
             LONGEST.index(item.path.parent.name)

@@ -19,7 +19,7 @@ PARTS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("part", PARTS)
 def test_a_small_copy_of_a_table_trains_and_is_reported(part, results, capsys):
     names, conditions = PARTS[part]

@@ -16,9 +16,12 @@ from analysis.page.view import View
 from tests.support.analysis import browser as chromium
 from tests.support.analysis.samples import fake_curve, fake_records, grid_spec, rows_spec
 
-pytestmark = pytest.mark.skipif(
-    chromium.PROGRAM is None, reason="needs chromium (apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(
+        chromium.PROGRAM is None, reason="needs chromium (apt-get install chromium)"
+    ),
+]
 SHOTS = Path(os.environ.get("RM_SCREENSHOTS") or tempfile.mkdtemp(prefix="rm-screenshots-"))
 
 

@@ -176,6 +176,7 @@ def test_latex_has_as_many_columns_in_every_line(name, request):
     assert text.isascii()
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
 @pytest.mark.parametrize("name", ["grid", "smoke", "rows"])
 def test_latex_compiles(name, request, tmp_path):

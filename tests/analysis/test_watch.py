@@ -17,6 +17,8 @@ from tests.support.tracking.journals import environment
 from tests.support.tracking.mirrors import Server
 from tests.support.trials import ROOT
 
+pytestmark = pytest.mark.cluster
+
 PATIENCE = 300.0
 
 

@@ -18,6 +18,10 @@ BACKENDS = {
 }
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[pytest.mark.cluster] * (name != "local")) for name in BACKENDS
+    ]
+)
 def backend(request: pytest.FixtureRequest, results: Path) -> Backend:
     return BACKENDS[request.param](request, results)

@@ -34,7 +34,7 @@ def ranks_of(run_dir: Path) -> dict[int, int]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_are_killed_interrupted_and_end_as_undisturbed_ones(
     backend, write_spec, tmp_path
 ):
@@ -73,7 +73,7 @@ def test_two_processes_are_killed_interrupted_and_end_as_undisturbed_ones(
     assert deterministic(run_dir) == alone(run_dir, tmp_path / "alone", started["threads"])
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_read_pictures(undisturbed, write_spec, tmp_path):
     """Each forks readers while a thread of it waits for its input to end."""
     make_tree(tmp_path / "data" / "imagenet")

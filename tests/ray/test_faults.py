@@ -23,7 +23,7 @@ EVERY_STEP = {"RM_CHECKPOINT_SECONDS": "0"}
 WORKERS = ("--workers", 2)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, undisturbed):
     """Two nodes of one CPU each. A worker dies, then a whole node; one that joins takes its
     place.
@@ -62,7 +62,7 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, und
     assert backend.numbers() == undisturbed.numbers()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_cluster_that_loses_its_head_is_left_and_another_one_goes_on(
     write_spec, results, undisturbed
 ):
@@ -131,7 +131,7 @@ def private(path, results):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_private_cluster_ends_with_its_command(write_spec, results, undisturbed):
     """The driver is killed; run again, and stopped by Ctrl-C, which a terminal sends to the whole
     group; run again.
@@ -185,7 +185,7 @@ def backend_finished(backend):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_actors_on_a_cluster_that_stays_let_go_when_their_driver_is_killed(
     write_spec, results, ray_cluster, undisturbed
 ):
@@ -204,7 +204,7 @@ def test_actors_on_a_cluster_that_stays_let_go_when_their_driver_is_killed(
     assert backend.numbers() == undisturbed.numbers()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_ctrl_c_twice_kills(write_spec, results, ray_cluster):
     """A step that takes long is not waited for the second time; the last checkpoint counts."""
     path = write_spec(**{**LONG, "epochs: 240": "epochs: 2000"})

@@ -88,7 +88,7 @@ def test_auto_without_a_cluster(write_spec, results, tmp_path):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_auto_takes_the_cluster_that_the_environment_names(write_spec, results, ray_cluster):
     path = write_spec(**{"[0, 1]": "[0]"})
     backend = Backend("ray", results, ["--backend", "ray", "--address", "auto"])

@@ -80,7 +80,7 @@ def test_trials_alike_need_the_same_memory():
         assert gpu_memory.footprint(other) != gpu_memory.footprint(TINY)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_packing_on_a_node_with_a_gpu(write_spec, results, tmp_path, monkeypatch):
     """This machine may have none: Ray is told of one, and of its memory by a program that answers
     as nvidia-smi would.

@@ -9,7 +9,7 @@ from rm.trainer import Trainer
 from rm.trial import parse_trial
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_compiled_run_follows_the_eager_one(tiny):
     tiny["dataset"] |= {"limit": 64}
     losses = {}

@@ -66,7 +66,7 @@ def in_float64(tmp_path):
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_equal_one_with_two_groups(shared, tmp_path, in_float64):
     path = write_trial(tmp_path / "one", shared)
     fit(parse_trial(shared), tmp_path / "one")
@@ -85,7 +85,7 @@ def test_two_processes_equal_one_with_two_groups(shared, tmp_path, in_float64):
         assert torch.allclose(weights[0][name], weights[1][name], rtol=1e-9, atol=1e-9), name
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_survive_a_kill_bit_for_bit(shared, tmp_path):
     module = ROOT / "rm" / "train.py"
     path = write_trial(tmp_path / "two", shared)

@@ -124,7 +124,7 @@ def test_taps_act_only_when_open_and_training():
     assert torch.equal(network(x), x), "an error closes them too"
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_taps_act_in_a_compiled_network_without_compiling_again():
     from torch._dynamo.utils import counters
 

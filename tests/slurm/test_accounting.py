@@ -9,7 +9,7 @@ from launch.backends.slurm.backend import SlurmBackend
 from tests.support.slurm.cluster import INSTALL, missing, running
 from tests.support.slurm.launcher import Launcher
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from launch.runs.rundir import RunDir
 from tests.support.slurm.launcher import Launcher, journal, starts, thaw, worker_pid
 from tests.support.trials import deterministic
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 EPOCHS = 60
 
 

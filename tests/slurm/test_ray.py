@@ -51,7 +51,7 @@ def ours(launcher: Launcher) -> list[int]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_plan_on_two_nodes_is_preempted_requeued_and_ends_as_an_undisturbed_one(
     launcher, undisturbed
 ):

@@ -14,7 +14,7 @@ from tests.support.slurm.cluster import GPUS_PER_NODE, NODES
 from tests.support.slurm.launcher import Launcher, journal, starts
 from tests.support.trials import ROOT, deterministic
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 NOWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 

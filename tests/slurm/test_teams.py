@@ -81,7 +81,7 @@ def undisturbed(run_dir: Path, folder: Path) -> list[dict]:
     return deterministic(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_trial_over_two_nodes_is_killed_preempted_and_ends_as_an_undisturbed_one(
     launcher: Launcher, tmp_path
 ):

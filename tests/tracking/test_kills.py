@@ -16,7 +16,7 @@ from tests.support.tracking.journals import (
 )
 from tests.support.tracking.mirrors import Mirrors, Server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 
 MIRROR_KILLS = 160
 SERVED_MIRROR_KILLS = 30

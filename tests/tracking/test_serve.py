@@ -22,6 +22,8 @@ from tests.support.tracking.journals import (
 from tests.support.tracking.mirrors import Mirrors, Server, free_port
 from tests.support.trials import ROOT
 
+pytestmark = pytest.mark.cluster
+
 
 def sync(env):
     command = [sys.executable, "launch/run.py", "sync"]
