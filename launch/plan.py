@@ -1,39 +1,51 @@
 """From specs to the list of trials to run: what is finished is reused, what coincides is planned
-once.
+once, what others start from comes first.
 """
 
 import json
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from launch.errors import FilterError
 from launch.paths import data_dir
 from launch.runs import archive, journal, parallel, rundir
+from launch.spec.filters import select
 from launch.spec.load import Cell, Spec
+from launch.spec.locate import weights_path
 from launch.spec.trial import Trial
 from rm import registry
 
-State = journal.State | Literal["refused", "stopped"]
-"""refused: not finished, and a file that its method needs is not on this machine. stopped: by its
-search, for good.
+State = journal.State | Literal["refused", "stopped", "blocked"]
+"""refused: not finished, and a file that it needs is not on this machine. stopped: by its search,
+for good. blocked: what it starts from has failed, cannot run, or has left no weights here.
+"""
+
+IDLE = ("waiting", "failed")
+"""States of trials that have not begun, or begin anew, and so need the weights of their parent: an
+interrupted one has them in its checkpoint.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One trial as one spec uses it, and the state it was found in."""
+    """One trial as one spec uses it, and the state it was found in.
+
+    reason   why it is refused or blocked, or what it waits for
+    can_run  whether it could be run now, its parents first
+    """
 
     spec: Spec
     cell: Cell
     trial: Trial
     state: State
-    refusal: str | None = None
+    reason: str | None = None
+    can_run: bool = True
 
     @property
     def row(self) -> str:
-        return " · ".join(self.cell.labels)
+        return self.cell.row
 
     @property
     def label(self) -> str:
@@ -44,11 +56,14 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """All uses of all trials, in the order of the specs."""
+    """All uses of all trials, in the order of the specs; then those of the trials that they start
+    from and that none of the specs shows.
+
+    committed   the trials of which a record is committed, by id
+    """
 
     uses: tuple[Planned, ...]
     committed: frozenset[str] = frozenset()
-    """The trials of which a record is committed, by id."""
 
     @property
     def unique(self) -> dict[str, Planned]:
@@ -58,13 +73,27 @@ class Plan:
             found.setdefault(use.trial.id, use)
         return found
 
+    def parents(self, trial_id: str) -> list[str]:
+        """The ids of the trials that a trial starts from."""
+        return list(self.unique[trial_id].trial.parents)
+
     def to_run(self) -> list[Planned]:
-        """What is not finished yet and can start, each trial once."""
-        return [
-            use
-            for use in self.unique.values()
-            if use.state not in ("finished", "refused", "stopped")
-        ]
+        """What is not finished yet and can start, each trial once, parents first."""
+        unique, ordered = self.unique, dict[str, Planned]()
+
+        def add(use: Planned) -> None:
+            for parent in use.trial.parents:
+                add(unique[parent])
+            if use.state != "finished" and use.can_run:
+                ordered.setdefault(use.trial.id, use)
+
+        for use in unique.values():
+            add(use)
+        return list(ordered.values())
+
+    def to_prepare(self) -> list[Planned]:
+        """All uses of what has, or is to have, a run directory."""
+        return [use for use in self.uses if use.can_run or use.state == "stopped"]
 
     def origin(self) -> str:
         """For the sum: how many of the finished ones came with the repository; empty where none
@@ -77,69 +106,141 @@ class Plan:
         )
 
     def refusals(self) -> list[str]:
-        """Why trials are refused, each reason once."""
-        return sorted({use.refusal for use in self.unique.values() if use.refusal})
+        """`refused: why` and `blocked: why` of what cannot run, each sentence once."""
+        unable = (use for use in self.unique.values() if use.reason and not use.can_run)
+        return sorted({f"{use.state}: {use.reason}" for use in unable})
 
     def to_json(self) -> str:
         """An object with the list `trials`, one a line."""
         write = json.JSONEncoder(ensure_ascii=False).encode
-        rows = [
-            write(
-                {
-                    "id": u.trial.id,
-                    "spec": u.spec.name,
-                    "row": u.row,
-                    "seed": u.trial.seed,
-                    "state": u.state,
-                }
-            )
-            for u in self.uses
-        ]
-        return '{"trials": [\n' + ",\n".join(rows) + "\n]}"
+        return '{"trials": [\n' + ",\n".join(write(_row(use)) for use in self.uses) + "\n]}"
+
+
+def _row(use: Planned) -> dict[str, Any]:
+    row = {
+        "id": use.trial.id,
+        "spec": use.spec.name,
+        "row": use.row,
+        "seed": use.trial.seed,
+        "state": use.state,
+    }
+    if use.trial.parents:
+        row["parents"] = list(use.trial.parents)
+    return row | ({"reason": use.reason} if use.reason else {})
 
 
 def make_plan(
-    specs: Iterable[Spec],
+    specs: Sequence[Spec],
     runs: Path,
     where: Sequence[str] = (),
     look: Callable[[Path], journal.State] = rundir.state_of,
 ) -> Plan:
     """Look up the state of every trial of the specs, of those alone that match every `key=value`
-    of `where`.
+    of `where`, and of the trials that these start from.
 
     `look` tells the state of a run directory that is not finished; one that remembers what it saw
     saves a second look. A trial whose record is committed in `reproduced` beside `runs` is
     finished, on a fresh clone too.
     """
-    conditions = [_condition(text) for text in where]
-    chosen = [
-        (spec, cell)
-        for spec in specs
-        for cell in spec.cells
-        if all(_matches(spec, cell, key, value) for key, value in conditions)
-    ]
-    if where and not chosen:
-        raise FilterError(f"nothing matches --where {' '.join(where)}; {_valid_keys(specs)}")
+    uses = [(s, cell, trial) for s, cell in select(specs, where) for trial in cell.trials]
+    uses += _parents(uses)
+    trials = {trial.id: (spec, cell, trial) for spec, cell, trial in reversed(uses)}
+    trials |= {t.id: (s, c, t) for s, c, t in uses if t.values["train"].get("keep_best")}
     committed = archive.committed(runs.parent / "reproduced")
-    found = _states(
-        runs,
-        committed,
-        dict.fromkeys(trial.id for _, cell in chosen for trial in cell.trials),
-        look,
+    judge = _Judge(runs, trials, _states(runs, committed, trials, look), committed)
+    planned = tuple(
+        Planned(spec, cell, trials[trial.id][2], *judge(trial.id)) for spec, cell, trial in uses
     )
-    states: dict[str, State] = {}
-    uses = []
-    for spec, cell in chosen:
-        refusal = registry.missing_files(cell.trials[0].values["method"], data_dir())
-        for trial in cell.trials:
-            if trial.id not in states:
-                now = found[trial.id]
-                states[trial.id] = "refused" if refusal and now != "finished" else now
-                if cell.stopped and now == "interrupted":
-                    states[trial.id] = "stopped"
-            state = states[trial.id]
-            uses.append(Planned(spec, cell, trial, state, refusal if state == "refused" else None))
-    return Plan(tuple(uses), frozenset(committed.keys() & states.keys()))
+    return Plan(planned, frozenset(committed.keys() & trials.keys()))
+
+
+_Use = tuple[Spec, Cell, Trial]
+
+
+def _parents(uses: Iterable[_Use]) -> list[_Use]:
+    """The trials that others start from, and theirs, which are not among the uses."""
+    known = {trial.id for _, _, trial in uses}
+    cells = {id(cell): (spec, cell) for spec, cell, _ in uses if cell.parents}
+    found, left = list[_Use](), deque(cells.values())
+    while left:
+        child, cell = left.popleft()
+        for parent in cell.parents:
+            spec = parent.spec or child
+            left.append((spec, parent.cell))
+            if parent.trial.id not in known:
+                known.add(parent.trial.id)
+                found.append((spec, parent.cell, parent.trial))
+    return found
+
+
+class _Judge:
+    """Says of each trial its state, why, and whether it can run."""
+
+    def __init__(
+        self,
+        runs: Path,
+        trials: Mapping[str, _Use],
+        states: Mapping[str, journal.State],
+        committed: Collection[str],
+    ) -> None:
+        self.runs, self.trials, self.states, self.committed = runs, trials, states, committed
+        self._known: dict[str, tuple[State, str | None, bool]] = {}
+        self._missing: dict[int, str | None] = {}
+
+    def __call__(self, trial_id: str) -> tuple[State, str | None, bool]:
+        """(state, reason, whether it can run) of a trial."""
+        if trial_id not in self._known:
+            self._known[trial_id] = self._judge(trial_id)
+        return self._known[trial_id]
+
+    def _judge(self, trial_id: str) -> tuple[State, str | None, bool]:
+        state = self.states[trial_id]
+        _, cell, trial = self.trials[trial_id]
+        if state == "finished":
+            return state, None, True
+        if cell.stopped and state == "interrupted":
+            return "stopped", None, False
+        if (missing := self._missing_files(trial)) is not None:
+            return "refused", missing, False
+        if state in IDLE:
+            for parent in trial.parents:
+                if (found := self._waits_for(trial, parent)) is not None:
+                    return found
+        return state, None, True
+
+    def _waits_for(self, trial: Trial, parent: str) -> tuple[State, str | None, bool] | None:
+        """What the state of its parent makes of a trial; None where it can start."""
+        state, _, can_run = self(parent)
+        spec, cell, other = self.trials[parent]
+        label = f"{spec.name} · {cell.row} · seed {other.seed} ({parent})"
+        if state == "finished":
+            path = self.runs / parent / _WEIGHTS[trial.values["init"]["weights"]]
+            if path.exists():
+                return None
+            again = f"`python launch/run.py {spec.path} --force`"
+            if parent in self.committed:
+                again = "RM_RESULTS_DIR=another/folder with the same command"
+            reason = f"{label} is finished, but its weights are not here ({path}); "
+            return "blocked", f"{reason}{again} trains it anew", False
+        if not can_run:
+            return "blocked", f"it starts from {label}, which is {state}", False
+        if state == "failed":
+            return "blocked", f"it starts from {label}, which failed; run it again first", True
+        return "waiting", f"starts when {label} is finished", True
+
+    def _missing_files(self, trial: Trial) -> str | None:
+        """The files that it needs and that are not on this machine, as a sentence."""
+        file = trial.values.get("init", {}).get("file")
+        if file is not None and not weights_path(file).exists():
+            return f"init needs the weights {weights_path(file)}"
+        method = trial.values.get("method")
+        if id(method) not in self._missing:
+            found = registry.missing_files(method, data_dir()) if method is not None else None
+            self._missing[id(method)] = found
+        return self._missing[id(method)]
+
+
+_WEIGHTS = {"last": rundir.WEIGHTS, "best": rundir.BEST_WEIGHTS}
 
 
 def _states(
@@ -164,37 +265,3 @@ def _states(
         others, parallel.map_io(lambda identity: look(runs / identity), others), strict=True
     )
     return states
-
-
-def _condition(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise FilterError(
-            "--where takes key=value, such as backbone=resnet18 or method.alpha=0.5; found "
-            f"'{text}'"
-        )
-    return key.strip(), value.strip()
-
-
-def _matches(spec: Spec, cell: Cell, key: str, value: str) -> bool:
-    """A key is an axis (its label is compared), a section (its name), or a dotted key of the
-    resolved values.
-    """
-    if key in spec.axes and cell.labels[spec.axes.index(key)] == value:
-        return True
-    values = cell.trials[0].flat()
-    for candidate in (key, f"{key}.name"):
-        if candidate in values:
-            found = values[candidate]
-            return value == str(found) or value == json.dumps(found)
-    return False
-
-
-def _valid_keys(specs: Iterable[Spec]) -> str:
-    keys = {
-        key
-        for spec in specs
-        for key in (*spec.axes, *spec.cells[0].trials[0].values)
-        if key != "seed"
-    }
-    return f"keys: {', '.join(sorted(keys))}, or a dotted one such as method.alpha"

@@ -208,10 +208,19 @@ def check_trial(sections: Mapping[str, Any]) -> tuple[dict[str, Any], list[Viola
             wrong.append(Violation("value", None, message))
         else:
             values[section], found = check(section, written)
-            wrong += found
+            wrong += found or _check_init(section, values[section])
     if not wrong:
         wrong += [Violation("constraint", None, why) for _, why in check_together(values)]
     return values, wrong
+
+
+def _check_init(section: str, values: Mapping[str, Any]) -> list[Violation]:
+    """A resolved init is of one of two forms."""
+    forms = ({"trial", "weights"}, {"file", "sha256"})
+    if section != "init" or set(values) - {"part"} in forms:
+        return []
+    message = "init has 'trial' and 'weights', or 'file' and 'sha256'"
+    return [Violation("constraint", None, message)]
 
 
 def check_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -231,8 +240,6 @@ def check_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if why is not None:
             yield "method", why
     init, frozen = values.get("init"), values.get("freeze")
-    if init is not None and set(init) - {"part"} not in ({"trial", "weights"}, {"file", "sha256"}):
-        yield "init", "init has 'trial' and 'weights', or 'file' and 'sha256'"
     if frozen is not None and frozen not in FREEZABLE:
         yield "freeze", f"freeze must be {' or '.join(FREEZABLE)}, found {frozen!r}"
     elif frozen is not None and init is None:

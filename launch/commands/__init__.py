@@ -25,6 +25,7 @@ _COLOURS = {
     "waiting": "dim",
     "refused": "red",
     "stopped": "dim",
+    "blocked": "red",
 }
 
 
@@ -122,7 +123,9 @@ def show(plan: Plan, as_json: bool) -> None:
     console.print(table)
     console.print(_summary(plan), soft_wrap=True)
     for refusal in plan.refusals():
-        console.print(f"refused: {refusal}", soft_wrap=True, markup=False)
+        console.print(refusal, soft_wrap=True, markup=False)
+    for waiting in dict.fromkeys(u.reason for u in plan.uses if u.reason and u.can_run):
+        console.print(f"waiting: {waiting}", soft_wrap=True, markup=False)
 
 
 def _summary(plan: Plan) -> str:

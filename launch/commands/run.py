@@ -132,8 +132,8 @@ def run(args: argparse.Namespace) -> int:
     if args.force or searched.specs is not specs:
         plan = make_plan(searched.specs, runs_dir(), args.where)
     for refusal in plan.refusals():
-        say(f"refused: {refusal}")
-    prepare_as_asked([use for use in plan.uses if use.state != "refused"], args)
+        say(refusal)
+    prepare_as_asked(plan.to_prepare(), args)
     ended = run_plan(plan, backend, limits_of(args))
     if args.json:
         print(make_plan(load_specs(args), runs_dir(), args.where).to_json())
@@ -221,9 +221,7 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
     began, runs = time.monotonic(), runs_dir()
     to_run = {runs / use.trial.id: use for use in plan.to_run()}
     parallel.map_io(lambda run_dir: RunDir(run_dir).clear_cancel(), list(to_run))
-    everything = [
-        runs / identity for identity, use in plan.unique.items() if use.state != "refused"
-    ]
+    everything = list(dict.fromkeys(runs / use.trial.id for use in plan.to_prepare()))
     if not to_run:
         say(f"all {len(everything)} trials were finished already{plan.origin()}")
         mirror_quietly(everything)

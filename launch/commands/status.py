@@ -65,7 +65,7 @@ class Row(NamedTuple):
         progress = f"{now.epoch}/{epochs}" if now.epoch or self.state == "running" else ""
         left = duration(now.seconds_left) if now.seconds_left is not None else ""
         said = [f"job {now.job}" if now.job else "", now.where, now.note]
-        said += [use.refusal or ""] if self.state == "refused" else []
+        said += [use.reason or ""] if self.state == use.state else []
         return (
             spec,
             use.row,
@@ -87,6 +87,7 @@ class Row(NamedTuple):
             **self.status._asdict(),
             "state": self.state,
             "epochs": use.trial.epochs,
+            "parents": list(use.trial.parents),
             "run_dir": f"{runs}/{use.trial.id}",
         }
 

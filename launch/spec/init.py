@@ -9,13 +9,11 @@ It resolves to the id of the other trial, or to the file's sha256; labels and pa
 a trial's identity.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from launch.paths import ROOT, data_dir
+from launch.spec.locate import digest, find_spec, known_specs, weights_path
 from launch.spec.resolver import Resolver
 from launch.spec.settings import INIT_KINDS, Setting, Settings, SettingsLayer, read_settings
 from launch.spec.spec import Cell, Parent, Spec
@@ -24,7 +22,6 @@ from launch.spec.yaml_source import Position, SpecError
 from rm import registry
 from rm.registry import suggestion
 
-EXPERIMENTS = ROOT / "experiments"
 _KEYS = {
     "from": ("from", "row", "profile", "seed", "part", "weights"),
     "trial": ("trial", "seed", "part", "weights"),
@@ -101,8 +98,8 @@ class InitReader:
     def starts(
         self, settings: Settings, values: Mapping[str, Any], seeds: Sequence[int], row: str
     ) -> list[Start] | None:
-        """For each seed of a trial of these values; empty where it starts from random weights,
-        None where something is wrong.
+        """For each seed of a trial of these values, as far as they are valid; empty where it
+        starts from random weights, None where something is wrong.
 
         row   how its cell is called
         """
@@ -144,7 +141,7 @@ class InitReader:
             table = self._table(given)
             spec = table.spec if isinstance(table, SpecTable) else None
             cell = self._find(table, given, values, by["part"])
-        if cell is None or not self._fits(cell, values, given[kinds[0]], by):
+        if cell is None or not self._fits(cell, values, given.get("row") or given["trial"], by):
             return None
         return self._by_seed(cell, spec, given, seeds, by)
 
@@ -218,7 +215,8 @@ class InitReader:
             raise _Wrong(position, f"cycle: row '{' · '.join(circle[0])}' starts from itself")
         cells = [cell for cell in map(table.cell, numbers) if cell is not None]
         if len(cells) > 1 and part == "backbone":
-            same = [c for c in cells if c.trials[0].values["backbone"] == values["backbone"]]
+            wanted = values.get("backbone")
+            same = [c for c in cells if c.trials[0].values["backbone"] == wanted]
             cells = same or cells[:1]
         if len(cells) > 1:
             several = "; ".join(cell.row for cell in cells[:5])
@@ -252,7 +250,7 @@ class InitReader:
         if "probe" in other:
             message = f"'{cell.row}' is a measurement (probe '{other['probe']['name']}')"
             message += ", which leaves no weights"
-        elif by["part"] == "backbone" and other["backbone"] != values["backbone"]:
+        elif by["part"] == "backbone" and values.get("backbone") not in (None, other["backbone"]):
             theirs, ours = (_describe(v["backbone"]) for v in (other, values))
             message = f"'{cell.row}' has backbone {theirs}, but this trial {ours}"
         elif by["weights"] == "best" and not other["train"].get("keep_best"):
@@ -291,31 +289,6 @@ def unique_parents(starts: Sequence[Start]) -> tuple[Parent, ...]:
     """The trials that these start from, each once."""
     found = {s.parent.trial.id: s.parent for s in starts if s.parent is not None}
     return tuple(found.values())
-
-
-def weights_path(file: str) -> Path:
-    """Where weights of this name are looked for: $RM_DATA_DIR/weights, or as given if absolute."""
-    return data_dir() / "weights" / Path(file).expanduser()
-
-
-@cache
-def digest(path: Path, changed: int) -> str:
-    """The sha256 of a file, read once for each time that it was `changed`."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def find_spec(name: str, folder: Path) -> Path | None:
-    """The file of the spec called `name`, beside another one or in experiments/."""
-    for place in (folder, EXPERIMENTS):
-        if (path := place / f"{name}.yaml").exists():
-            return path
-    return next(iter(sorted(EXPERIMENTS.rglob(f"{Path(name).name}.yaml"))), None)
-
-
-def known_specs(folder: Path) -> list[str]:
-    """What `find_spec` finds."""
-    return sorted({p.stem for p in (*folder.glob("*.yaml"), *EXPERIMENTS.rglob("*.yaml"))})
 
 
 def _describe(backbone: Mapping[str, Any]) -> str:

@@ -69,14 +69,13 @@ class Table:
             layer = layer.merge(choice.layer)
         layer = layer.merge(self.profile_layer)
         values = self.resolver.values(layer.settings, ("trial",))
-        if values is None:
-            return None
         own = [choice.overrides for choice in reversed(choices)]
         forced, usual = self.seeds
         seeds = forced or next((o.seeds for o in own if o.seeds), usual)
         labels = tuple(choice.label for choice in choices)
-        starts = self.init.starts(layer.settings, values, seeds, " · ".join(labels))
-        if starts is None:
+        row = " · ".join(labels)
+        starts = self.init.starts(layer.settings, values or {}, seeds, row)
+        if values is None or starts is None:
             return None
         trials = Trial.for_seeds(values, seeds, self._texts, [start.values for start in starts])
         above, everywhere = self.resources
