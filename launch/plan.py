@@ -12,8 +12,8 @@ from typing import Any, Literal
 from launch.paths import data_dir
 from launch.runs import archive, journal, parallel, rundir
 from launch.spec.filters import select
+from launch.spec.grammar.locate import weights_path
 from launch.spec.load import Cell, Spec
-from launch.spec.locate import weights_path
 from launch.spec.trial import Trial
 from rm import registry
 

@@ -10,7 +10,7 @@ import yaml
 
 from launch.spec.load import SpecError, load_spec
 from rm import registry
-from rm._source import read_choices
+from rm.registry.source import read_choices
 from rm.trial import Train, TrialError, parse_trial
 from tests.support.trials import ROOT, TINY
 

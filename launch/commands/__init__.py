@@ -17,6 +17,9 @@ from launch.plan import Plan
 from launch.search.state import whole
 from launch.spec.load import Spec, SpecError, load_spec
 
+SHOWN_REASONS = 4
+"""Of how many trials a plan says what they wait for."""
+
 _COLOURS = {
     "finished": "green",
     "failed": "red",
@@ -124,8 +127,11 @@ def show(plan: Plan, as_json: bool) -> None:
     console.print(_summary(plan), soft_wrap=True)
     for refusal in plan.refusals():
         console.print(refusal, soft_wrap=True, markup=False)
-    for waiting in dict.fromkeys(u.reason for u in plan.uses if u.reason and u.can_run):
-        console.print(f"waiting: {waiting}", soft_wrap=True, markup=False)
+    reasons = list(dict.fromkeys(use.reason for use in plan.uses if use.reason and use.can_run))
+    for reason in reasons[:SHOWN_REASONS]:
+        console.print(f"waiting: {reason}", soft_wrap=True, markup=False)
+    if len(reasons) > SHOWN_REASONS:
+        console.print(f"and {len(reasons) - SHOWN_REASONS} more that start from another trial")
 
 
 def _summary(plan: Plan) -> str:

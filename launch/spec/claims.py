@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from launch.spec.yaml_source import YamlPath, YamlSource
+from launch.spec.grammar.yaml_source import YamlPath, YamlSource
 from rm.registry import suggestion
 
 _FORM = "a claim reads 'A < B', 'A > B by 0.5', or 'A, B within 0.3'"

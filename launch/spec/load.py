@@ -11,16 +11,16 @@ from typing import Annotated, Any
 
 from launch.spec import figures
 from launch.spec.claims import Claim, read_claims
-from launch.spec.fields import read_fields
+from launch.spec.grammar.fields import read_fields
+from launch.spec.grammar.published import read_published
+from launch.spec.grammar.rows import RowOverrides, is_seeds, read_axes, read_overrides, read_rows
+from launch.spec.grammar.search import Parts, read_search
+from launch.spec.grammar.settings import SettingsLayer, read_settings
+from launch.spec.grammar.table import Table
+from launch.spec.grammar.yaml_source import SpecError, YamlPath, YamlSource, read
 from launch.spec.metric import TableMetric, check_median, check_metric, read_metric
-from launch.spec.published import read_published
 from launch.spec.resources import DEFAULT, check_resources, read_resources
-from launch.spec.rows import RowOverrides, is_seeds, read_axes, read_overrides, read_rows
-from launch.spec.search_grammar import Parts, read_search
-from launch.spec.settings import SettingsLayer, read_settings
 from launch.spec.spec import WINNER, Cell, FigureSpec, Paper, Spec, with_winner
-from launch.spec.table import Table
-from launch.spec.yaml_source import SpecError, YamlPath, YamlSource, read
 from rm.registry import suggestion
 
 __all__ = [

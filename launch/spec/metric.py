@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from launch.spec.fields import read_fields
+from launch.spec.grammar.fields import read_fields
+from launch.spec.grammar.yaml_source import YamlSource
 from launch.spec.trial import Trial
-from launch.spec.yaml_source import YamlSource
 from rm import registry
 from rm.metrics import Metric, recorded_as
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from rm.registry import suggestion
 
 if TYPE_CHECKING:  # a bare node, which runs trials and reads no specs, has no YAML
+    from launch.spec.grammar.yaml_source import YamlPath, YamlSource
     from launch.spec.trial import Trial
-    from launch.spec.yaml_source import YamlPath, YamlSource
 
 T = TypeVar("T")
 

@@ -2,7 +2,7 @@
 
 Samples train on the training set less `held_out` images and are judged on those; the test set is
 never seen. Drawing is here, so that a random search's samples are known before anything runs.
-`launch/spec/search_grammar.py` reads a search from a spec, `launch/search/run.py` carries it out.
+`launch/spec/grammar/search.py` reads a search from a spec, `launch/search/run.py` carries it out.
 """
 
 import copy

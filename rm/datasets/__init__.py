@@ -7,6 +7,7 @@ Small images (`InMemorySplit`) live on the training device as uint8, so there is
 """
 
 import functools
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -114,11 +115,11 @@ def data_dir() -> Path:
 
 
 @functools.lru_cache(maxsize=2)
-def _whole(name: str, options: tuple[tuple[str, object], ...]) -> Dataset:
-    """A warm worker reads each data set once."""
+def _whole(name: str, options: str) -> Dataset:
+    """A warm worker reads each data set once; `options` as JSON, which can be a key."""
     from rm import registry
 
-    dataset: Dataset = registry.load("dataset", name)(data_dir(), **dict(options))
+    dataset: Dataset = registry.load("dataset", name)(data_dir(), **json.loads(options))
     return dataset
 
 
@@ -137,7 +138,7 @@ def load(
     held_out     take this many images out of the training set, the same ones for every seed, and
                  test on them: a search for hyper-parameters then never sees the test set
     """
-    whole = _whole(name, tuple(sorted(options.items())))
+    whole = _whole(name, json.dumps(options, sort_keys=True))
     if held_out:
         whole = _validating(name, whole, held_out)
     return replace(whole, train=whole.train.subset(limit), test=whole.test.subset(test_limit))

@@ -18,9 +18,19 @@ from rm.datasets import DataError, Dataset, InMemorySplit
 _TRAIN_IMAGES = 1000
 
 
-def digits(folder: Path, *, size: Annotated[int, "size >= 8"] = 32) -> Dataset:
+def digits(
+    folder: Path,
+    *,
+    size: Annotated[int, "size >= 8"] = 32,
+    classes: Annotated[
+        list[int] | None,
+        "len(classes) >= 2 and all(0 <= c <= 9 and classes.count(c) == 1 for c in classes)",
+    ] = None,
+) -> Dataset:
     """1,000 training and 797 test images, resized (bilinear) to size x size; the split is drawn
     once, with a fixed seed.
+
+    classes   the images of these digits alone; their labels are 0, 1, ... in this order
     """
     table = np.loadtxt(_file(folder), delimiter=",", dtype=np.float32)
     images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 8, 8)) * (255 / 16)
@@ -29,15 +39,24 @@ def digits(folder: Path, *, size: Annotated[int, "size >= 8"] = 32) -> Dataset:
     labels = torch.from_numpy(table[:, -1].astype(np.int64))
     order = np.random.default_rng(0).permutation(len(labels))
     train, test = order[:_TRAIN_IMAGES], order[_TRAIN_IMAGES:]
+    kept = list(range(10)) if classes is None else classes
     return Dataset(
-        train=InMemorySplit(pixels[train], labels[train]),
-        test=InMemorySplit(pixels[test], labels[test]),
-        classes=10,
+        train=_of_classes(InMemorySplit(pixels[train], labels[train]), kept),
+        test=_of_classes(InMemorySplit(pixels[test], labels[test]), kept),
+        classes=len(kept),
         mean=(0.3053,),
         std=(0.3517,),
         padding=size // 8,
         flip=False,  # a mirrored 2 is no digit
     )
+
+
+def _of_classes(split: InMemorySplit, classes: list[int]) -> InMemorySplit:
+    """The images of these classes, relabelled by their position in the list."""
+    label_of = torch.full((10,), -1)
+    label_of[classes] = torch.arange(len(classes))
+    labels = label_of[split.labels]
+    return InMemorySplit(split.images[labels >= 0], labels[labels >= 0])
 
 
 def _file(folder: Path) -> Path:

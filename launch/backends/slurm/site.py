@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from launch.paths import ROOT
-from launch.spec.yaml_source import Diagnostic, SpecError, YamlPath, read
+from launch.spec.grammar.yaml_source import Diagnostic, SpecError, YamlPath, read
 from rm.registry import suggestion
 
 DEFAULT_FILE = ROOT / "launch" / "site.yaml"

@@ -29,13 +29,13 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import rm
-from rm._source import Entry as Entry
-from rm._source import RegistryError as RegistryError
-from rm._source import fields_of as fields_of
-from rm._source import read_choices, read_shape
 from rm.metrics import METRICS, Metric
+from rm.registry.source import Entry as Entry
+from rm.registry.source import RegistryError as RegistryError
+from rm.registry.source import fields_of as fields_of
+from rm.registry.source import read_choices, read_shape
 
-SOURCE = Path(__file__).resolve().parent
+SOURCE = Path(__file__).resolve().parents[1]
 
 SECTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -77,7 +77,11 @@ are kept, and under which name a file lies whose sha256 is known.
 """
 
 _WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"train": ("keep_best",), "init": ("trial", "weights", "file", "sha256")}
+    {
+        "dataset": ("classes",),
+        "train": ("keep_best",),
+        "init": ("trial", "weights", "file", "sha256"),
+    }
 )
 """Options that stand in a trial's values only where they are not the default: the ids of trials
 without them stay what they were.
@@ -114,22 +118,7 @@ def entries(section: str) -> Mapping[str, Entry]:
 @cache
 def _entries(source: Path, section: str) -> Mapping[str, Entry]:
     """`source` is an argument so that another one is read anew."""
-    found = read_choices(source / SECTIONS[section], section, classes=section in _IN_CLASSES)
-    if section == "task" and not found:  # until rm/tasks is there
-        uses = (
-            "dataset",
-            "backbone",
-            "method",
-            "train",
-            "optimizer",
-            "schedule",
-            "init",
-            "freeze",
-        )
-        metrics = ("top1_error", "top5_error", "loss")
-        name = DEFAULT_TASK
-        found[name] = Entry(section, name, source, name, {}, metrics=metrics, uses=uses)
-    return found
+    return read_choices(source / SECTIONS[section], section, classes=section in _IN_CLASSES)
 
 
 def entry(section: str, name: str) -> Entry:
@@ -191,8 +180,8 @@ def check(section: str, written: Mapping[str, Any]) -> tuple[dict[str, Any], lis
     if not wrong:
         wrong += _check_constraints(chosen, options)
     for option in _WRITTEN_IF_SET.get(section, ()):
-        if options.get(option) == chosen.options[option].default:
-            options.pop(option, None)
+        if option in options and options[option] == chosen.options[option].default:
+            del options[option]
     return ({"name": chosen.name, **options} if chosen.name else options), wrong
 
 

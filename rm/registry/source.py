@@ -1,4 +1,4 @@
-"""Reads what `rm` offers from its source, with `ast`, for `rm/registry.py`; imports none of it."""
+"""Reads what `rm` offers from its source, with `ast`, for `rm.registry`; imports none of it."""
 
 import ast
 import math
@@ -27,7 +27,7 @@ _PHRASES = {
     str: "text",
     dict: "a mapping",
 }
-_CONDITION_NAMES = {"__builtins__": {"len": len, "all": all}}
+_CONDITION_NAMES: dict[str, Any] = {"__builtins__": {"len": len, "all": all}}
 
 
 class RegistryError(ValueError):
@@ -53,7 +53,7 @@ class Option:
         value = _typed(value, self.kind)
         if self.condition is None or value is None:
             return value
-        if not eval(self.condition, _CONDITION_NAMES, {self.name: value}):  # our own source
+        if not eval(self.condition, {**_CONDITION_NAMES, self.name: value}):  # our own source
             raise ValueError(f"must satisfy {self.condition}")
         return value
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from launch.spec.settings import Setting, Settings
-from launch.spec.yaml_source import Position, YamlPath, YamlSource
+from launch.spec.grammar.settings import Setting, Settings
+from launch.spec.grammar.yaml_source import Position, YamlPath, YamlSource
 from rm import registry
 from rm.registry import DEFAULT_TASK, OPTIONAL, Violation
 

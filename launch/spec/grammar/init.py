@@ -13,12 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from launch.spec.locate import digest, find_spec, known_specs, weights_path
-from launch.spec.resolver import Resolver
-from launch.spec.settings import INIT_KINDS, Setting, Settings, SettingsLayer, read_settings
+from launch.spec.grammar.locate import digest, find_spec, known_specs, weights_path
+from launch.spec.grammar.resolver import Resolver
+from launch.spec.grammar.settings import (
+    INIT_KINDS,
+    Setting,
+    Settings,
+    SettingsLayer,
+    read_settings,
+)
+from launch.spec.grammar.yaml_source import Position, SpecError
 from launch.spec.spec import Cell, Parent, Spec
 from launch.spec.trial import Trial
-from launch.spec.yaml_source import Position, SpecError
 from rm import registry
 from rm.registry import suggestion
 

@@ -5,7 +5,7 @@ table prints several.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch.spec.yaml_source import YamlPath, YamlSource
+from launch.spec.grammar.yaml_source import YamlPath, YamlSource
 from rm.registry import suggestion
 
 Labels = tuple[str, ...]

@@ -6,14 +6,14 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from launch.spec.init import InitReader, unique_parents
-from launch.spec.resolver import Resolver
+from launch.spec.grammar.init import InitReader, unique_parents
+from launch.spec.grammar.resolver import Resolver
+from launch.spec.grammar.rows import Choice
+from launch.spec.grammar.settings import SettingsLayer
+from launch.spec.grammar.yaml_source import YamlSource
 from launch.spec.resources import DEFAULT, Located, Resources
-from launch.spec.rows import Choice
-from launch.spec.settings import SettingsLayer
 from launch.spec.spec import Cell, Spec
 from launch.spec.trial import Trial
-from launch.spec.yaml_source import YamlSource
 
 
 class Table:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from launch.spec.yaml_source import Position, YamlPath, YamlSource
+from launch.spec.grammar.yaml_source import Position, YamlPath, YamlSource
 from rm.registry import SHAPES, TRIAL_SECTIONS, suggestion
 
 INIT_KINDS = ("from", "file", "trial", "none")

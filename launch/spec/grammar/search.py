@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from launch.spec.fields import read_fields
-from launch.spec.resolver import Resolver
+from launch.spec.grammar.fields import read_fields
+from launch.spec.grammar.resolver import Resolver
+from launch.spec.grammar.settings import Setting, SettingsLayer
+from launch.spec.grammar.yaml_source import YamlPath, YamlSource
 from launch.spec.search import Asha, Dimension, Median, NoScheduler, Scheduler, Search
-from launch.spec.settings import Setting, SettingsLayer
-from launch.spec.yaml_source import YamlPath, YamlSource
 from rm.metrics import METRICS
 from rm.registry import TRIAL_SECTIONS, suggestion
 

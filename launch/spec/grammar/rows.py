@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from launch.spec.grammar.settings import SettingsLayer, read_setting, read_settings
+from launch.spec.grammar.yaml_source import YamlPath, YamlSource
 from launch.spec.resources import Located, Resources, read_resources
-from launch.spec.settings import SettingsLayer, read_setting, read_settings
-from launch.spec.yaml_source import YamlPath, YamlSource
 from rm.registry import TRIAL_SECTIONS
 
 

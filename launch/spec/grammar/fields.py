@@ -5,7 +5,7 @@ as the options of a trial are and by the same code (`rm.registry`).
 from collections.abc import Mapping
 from typing import Any
 
-from launch.spec.yaml_source import YamlPath, YamlSource
+from launch.spec.grammar.yaml_source import YamlPath, YamlSource
 from rm import registry
 from rm.registry import suggestion
 
