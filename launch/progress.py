@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from launch.runs.job import Outcome
+from launch.runs.journal import number_of
 from launch.runs.rundir import RunDir
 
 PLAIN_SECONDS = 60.0
@@ -75,7 +76,7 @@ class ProgressWatcher:
             self.bars.remove_task(self.running.pop(run_dir))
         self.done += outcome.status == "finished"
         self.bars.update(self.total, completed=self.done)
-        if outcome.status in ("failed", "interrupted"):
+        if outcome.status in ("failed", "interrupted", "blocked"):
             self._print(f"{self.labels[run_dir]}: {outcome.status}: {outcome.error}")
 
     def _print(self, text: str) -> None:
@@ -84,21 +85,23 @@ class ProgressWatcher:
     def tick(self) -> None:
         for run_dir, task in self.running.items():
             events, self.offsets[run_dir] = RunDir(run_dir).events(self.offsets.get(run_dir, 0))
-            for event in events:
-                if event["event"] == "epoch":
-                    self.bars.update(task, completed=event["epoch"])
+            numbers = [number for event in events if (number := number_of(event)) is not None]
+            if numbers:
+                self.bars.update(task, completed=numbers[-1])
         if not self.live and time.monotonic() - self.last_line >= PLAIN_SECONDS:
             self.last_line = time.monotonic()
             print(self._plain_line(), file=sys.stderr, flush=True)
 
     def _plain_line(self) -> str:
         minutes = (time.monotonic() - self.began) / 60
-        # What is measured only has no epochs.
-        tasks = [
-            (task, f" epoch {int(task.completed)}/{task.total}" if task.total else "")
-            for task in self.bars.tasks[1:]
-        ]
-        parts = [f"{task.description.strip()}{reached}" for task, reached in tasks]
+        parts = []
+        for task in self.bars.tasks[1:]:
+            done = int(task.completed)
+            if task.total:
+                reached = f" epoch {done}/{task.total}"
+            else:  # what is measured only has no epochs
+                reached = f" point {done}" if done else ""
+            parts.append(f"{task.description.strip()}{reached}")
         return (
             f"[{minutes:.0f} min] {self.done} of {len(self.labels)} trials finished; running: "
             f"{'; '.join(parts) or 'none'}"

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from launch.console import say
 from launch.paths import ROOT, tracking_uri
 from launch.plan import Plan
 from launch.search.state import whole
@@ -30,10 +31,6 @@ _COLOURS = {
     "stopped": "dim",
     "blocked": "red",
 }
-
-
-class UsageError(Exception):
-    """The command line asks for something that is not there; exit status 2."""
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
@@ -174,8 +171,3 @@ def _root(error: BaseException) -> str:
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-
-
-def say(text: str) -> None:
-    """One line for people, on standard error."""
-    print(text, file=sys.stderr, flush=True)

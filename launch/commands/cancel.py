@@ -1,4 +1,4 @@
-"""`cancel`: stop trials, running ones after a checkpoint; `run` goes on with them later."""
+"""`cancel`: stop trials, running ones after a checkpoint; `run` resumes them later."""
 
 import argparse
 import json
@@ -21,14 +21,14 @@ ANSWER_SECONDS = 20.0
 
 _WORDS = {
     "finished": "finished already",
-    "never": "was not begun",
+    "never": "was never started",
     "stopped": "checkpointed and stopped",
     "stopping": "asked to checkpoint and stop, which it does at its next step; `status` shows "
     "when it has",
     "ended": "finished before it could stop",
     "withdrawn": "taken out of the scheduler's queue",
-    "left": "asked not to begin: its job leaves it alone",
-    "unheard": "asked not to begin: its job leaves it alone when it starts; the scheduler could "
+    "left": "asked not to start: its job leaves it alone",
+    "unheard": "asked not to start: its job leaves it alone when it starts; the scheduler could "
     "not be asked to drop it",
     "waiting": "will not start",
 }
@@ -57,9 +57,7 @@ def run(args: argparse.Namespace) -> int:
     for name, word in done.items():
         print(f"{name}: {_WORDS[word]}")
     if set(done.values()) - {"finished", "never"}:
-        print(
-            "`python launch/run.py SPEC.yaml` goes on with what was cancelled, from its checkpoint"
-        )
+        print("`python launch/run.py SPEC.yaml` resumes what was cancelled, from its checkpoint")
     return 0
 
 
@@ -69,7 +67,9 @@ def _chosen(args: argparse.Namespace) -> list[Path]:
     chosen = [find_run(target) for target in args.targets if target not in specs]
     if specs:
         args.specs = specs
-        plan = make_plan(load_specs(args), runs_dir(), args.where, StatusReader(runs_dir()).state)
+        plan = make_plan(
+            load_specs(args), runs_dir(), args.where, StatusReader(runs_dir(), backends.get).state
+        )
         chosen += [runs_dir() / name for name in plan.unique]
     return list(dict.fromkeys(chosen))
 
@@ -79,7 +79,7 @@ def cancel(run_dirs: Iterable[Path]) -> dict[str, str]:
 
     The request is written first: a job that starts while it is being withdrawn finds it.
     """
-    reader = StatusReader(runs_dir())
+    reader = StatusReader(runs_dir(), backends.get)
     states = {run_dir: reader.state(run_dir) for run_dir in run_dirs}
     snapshots = {run_dir: reader.seen[run_dir] for run_dir in states if run_dir in reader.seen}
     unfinished = [
@@ -106,7 +106,7 @@ def _withdraw(snapshots: Mapping[Path, RunDirSnapshot]) -> dict[Path, str]:
     """
     words = {
         run_dir: "left"
-        for run_dir, job in ask_schedulers(snapshots).items()
+        for run_dir, job in ask_schedulers(snapshots, backends.get).items()
         if job.state != "gone"
     }
     by_backend: dict[str, list[Path]] = {}
@@ -117,7 +117,7 @@ def _withdraw(snapshots: Mapping[Path, RunDirSnapshot]) -> dict[Path, str]:
             backends.get(name).withdraw(run_dirs)
         except RuntimeError as error:
             say(f"{name}: {error}")
-    after = ask_schedulers({run_dir: snapshots[run_dir] for run_dir in words})
+    after = ask_schedulers({run_dir: snapshots[run_dir] for run_dir in words}, backends.get)
     ends = {"gone": "withdrawn", "unknown": "unheard"}
     return {run_dir: ends.get(job.state, "left") for run_dir, job in after.items()}
 

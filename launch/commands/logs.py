@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from launch import backends
 from launch.commands._targets import find_run
 from launch.console import say
 from launch.errors import UsageError
 from launch.paths import results_dir
-from launch.runs import rundir
+from launch.runs import journal, rundir
 from launch.runs.rundir import RunDir
 from launch.runs.status import StatusReader, TrialStatus, read_snapshot
 
@@ -22,7 +23,8 @@ POLL_SECONDS = 0.5
 LOOK_SECONDS = 3.0
 """How often -f asks whether the trial still runs: that question may go to a scheduler."""
 
-_SHOWN = ("train_loss", "test_loss", "test_top1_error", "epoch_seconds")
+_HIDDEN = ("event", "time", "epoch", "point", "lr", "images_per_second", "peak_memory_mib")
+"""What a line of an epoch leaves out; every other number is shown, whatever the task."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,17 +106,24 @@ class _Printer:
         """
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
         kind = event["event"]
-        if kind == "epoch":
-            values = ", ".join(f"{name} {event[name]:.4g}" for name in _SHOWN if name in event)
-            return f"{when} epoch {event['epoch']}/{self.epochs}: {values}"
+        number = journal.number_of(event)
+        if number is not None:
+            values = ", ".join(
+                f"{name} {value:.4g}"
+                for name, value in event.items()
+                if name not in _HIDDEN and isinstance(value, (int, float))
+            )
+            where = f"epoch {number}/{self.epochs}" if self.epochs else f"point {number}"
+            return f"{when} {where}: {values}"
         if kind == "failed":
             trace = (event.get("traceback") or "").strip()
             return f"{when} failed: {event['error']}" + (
                 f"\n{trace}" if trace and trace not in self.log else ""
             )
+        # A probe has neither epochs nor steps; former ones said epoch 0.
         place = (
             f" in epoch {event['epoch']}, before step {event['step'] + 1}"
-            if "step" in event
+            if "step" in event and event.get("epoch")
             else ""
         )
         return f"{when} {kind}{place}"
@@ -122,7 +131,9 @@ class _Printer:
 
 def status(run_dir: Path) -> TrialStatus:
     """How this one trial stands."""
-    return StatusReader(run_dir.parent).statuses({run_dir: _epochs(run_dir)})[run_dir]
+    return StatusReader(run_dir.parent, backends.get).statuses({run_dir: _epochs(run_dir)})[
+        run_dir
+    ]
 
 
 def _epochs(run_dir: Path) -> int:
@@ -134,8 +145,9 @@ def _epochs(run_dir: Path) -> int:
 
 def _in_words(run_dir: Path) -> str:
     now = status(run_dir)
-    epoch = f"epoch {now.epoch} of {_epochs(run_dir)}" if now.epoch else ""
-    said = [now.state, epoch, f"job {now.job}" if now.job else "", now.where, now.note]
+    reached = f"epoch {now.epoch} of {_epochs(run_dir)}" if now.epoch else ""
+    reached = f"{now.points} points measured" if now.points else reached
+    said = [now.state, reached, f"job {now.job}" if now.job else "", now.where, now.note]
     return f"{run_dir.name}: {', '.join(filter(None, said))}"
 
 

@@ -4,6 +4,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from launch import backends
 from launch.commands import add_selection, load_specs
 from launch.commands.run import (
     add_backend_arguments,
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         ended = run_plan(Plan(tuple(chosen)), backend, limits_of(args))
     elif not wrong:
         say(
-            "nothing has failed and nothing is lost; what is waiting or interrupted goes on with "
+            "nothing has failed and nothing is lost; what is waiting or interrupted resumes with "
             "`run`"
         )
     if args.json:
@@ -67,5 +68,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _look(args: argparse.Namespace) -> list[Row]:
-    reader = StatusReader(runs_dir())
+    reader = StatusReader(runs_dir(), backends.get)
     return rows_of(make_plan(load_specs(args), runs_dir(), args.where, reader.state), reader)

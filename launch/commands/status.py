@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from launch import backends
 from launch.commands import add_selection, load_specs
 from launch.paths import runs_dir
 from launch.plan import Plan, Planned, make_plan
@@ -25,6 +26,7 @@ _STYLES = {
     "failed": ("red", 31),
     "lost": ("red", 31),
     "refused": ("red", 31),
+    "blocked": ("red", 31),
     "interrupted": ("yellow", 33),
     "running": ("cyan", 36),
 }
@@ -33,7 +35,17 @@ _DIM = ("dim", 2)
 _COMMITTED = "committed"
 """Where a trial is that came with the repository, finished."""
 _LIVELY = ("waiting", "running", "interrupted", "failed")
-_URGENT = ("running", "failed", "lost", "interrupted", "refused", "waiting", "stopped", "finished")
+_URGENT = (
+    "running",
+    "failed",
+    "lost",
+    "blocked",
+    "interrupted",
+    "refused",
+    "waiting",
+    "stopped",
+    "finished",
+)
 """What --watch shows first where the screen is too small for all."""
 
 
@@ -52,17 +64,15 @@ class Row(NamedTuple):
 
     @property
     def state(self) -> str:
-        """What the table says. What the plan knows better: what is refused, or was stopped for
-        good, waits for nothing.
+        """What the table says. What the plan knows better: what is refused, blocked by a parent,
+        or was stopped for good, waits for nothing, and its job is not missed.
         """
-        idle = self.status.state in ("waiting", "interrupted")
+        idle = self.status.state in ("waiting", "interrupted", "lost")
         return self.use.state if idle and self.use.state not in _LIVELY else self.status.state
 
     def cells(self) -> tuple[str, ...]:
         use, now = self.use, self.status
         spec = f"{use.spec.name} ({use.spec.profile})" if use.spec.profile else use.spec.name
-        epochs = use.trial.epochs
-        progress = f"{now.epoch}/{epochs}" if now.epoch or self.state == "running" else ""
         left = duration(now.seconds_left) if now.seconds_left is not None else ""
         said = [f"job {now.job}" if now.job else "", now.where, now.note]
         said += [use.reason or ""] if self.state == use.state else []
@@ -72,10 +82,17 @@ class Row(NamedTuple):
             str(use.trial.seed),
             use.trial.id,
             self.state,
-            progress,
+            self._progress(),
             left,
             ", ".join(filter(None, said)),
         )
+
+    def _progress(self) -> str:
+        """`12/200`, or how many points a probe has measured."""
+        now, epochs = self.status, self.use.trial.epochs
+        if not epochs:
+            return f"{now.points} points" if now.points else ""
+        return f"{now.epoch}/{epochs}" if now.epoch or self.state == "running" else ""
 
     def to_json(self, runs: Path) -> dict[str, Any]:
         use = self.use
@@ -94,7 +111,7 @@ class Row(NamedTuple):
 
 def run(args: argparse.Namespace) -> int:
     specs = load_specs(args)
-    reader = StatusReader(runs_dir())
+    reader = StatusReader(runs_dir(), backends.get)
     plan = make_plan(specs, runs_dir(), args.where, reader.state)
     rows = rows_of(plan, reader)
     if args.watch and not args.json:
@@ -105,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def rows_of(plan: Plan, reader: StatusReader) -> list[Row]:
-    """Every use of every trial with its standing; each trial is looked at, and asked about,
+    """Every use of every trial with its status; each trial is looked at, and asked about,
     once.
     """
     epochs = {name: use.trial.epochs for name, use in plan.unique.items()}
@@ -206,7 +223,9 @@ def _looks(plan: Plan, rows: list[Row]) -> Iterator[list[Row]]:
         finished = {row.use.trial.id: row.status for row in rows if row.state == "finished"}
         others = {
             row.use.trial.id: row
-            for row in rows_of(_without(plan, set(finished)), StatusReader(runs_dir()))
+            for row in rows_of(
+                _without(plan, set(finished)), StatusReader(runs_dir(), backends.get)
+            )
         }
         rows = [
             Row(use, finished.get(use.trial.id) or others[use.trial.id].status)

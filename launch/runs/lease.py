@@ -117,7 +117,7 @@ def is_alive(holder: Mapping[str, Any], path: str | Path, lock: str | Path) -> b
             return False
         except PermissionError:
             pass
-        return bool(holder["born"] == _born(holder["pid"]))
+        return bool(_born(holder["pid"]) == holder["born"])
     try:
         beat, now = Path(path).stat().st_mtime, Path(lock).stat().st_mtime
         return max(time.time(), now) - beat < STALE_SECONDS
@@ -156,9 +156,12 @@ def _machine() -> str:
 
 def _born(pid: int) -> str | None:
     """When a process started, in its kernel's ticks: a number that a later process with the same
-    pid does not share.
+    pid does not share. None where it has ended.
     """
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    except OSError:
         return None
+    # A killed process whose parent was killed too is a zombie for ever in a container that has
+    # no init: it answers to kill(pid, 0), and works no more.
+    return None if len(stat) < 20 or stat[0] in "ZX" else stat[19]

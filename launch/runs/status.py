@@ -6,11 +6,10 @@ schedulers are asked once for all.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
-from launch import backends
 from launch.runs import journal, rundir
 from launch.runs.job import Job
 from launch.runs.rundir import RunDir
@@ -50,8 +49,23 @@ class TrialStatus(NamedTuple):
     job: str | None = None
     epoch: int = 0
     """Epochs behind it."""
+    points: int = 0
+    """Of a probe, which has no epochs: points measured."""
     seconds_left: float | None = None
     heartbeat_age: float | None = None
+
+
+class Scheduler(Protocol):
+    """What is asked of a backend whose jobs live on in a queue."""
+
+    def jobs(
+        self, run_dirs: Iterable[Path], last: Mapping[Path, Mapping[str, Any]] | None = None
+    ) -> dict[Path, Job]:
+        """What it says of the newest job of each, in one question."""
+
+
+Schedulers = Callable[[str], Scheduler]
+"""A backend by its name: `launch.backends.get`."""
 
 
 class StatusReader:
@@ -59,7 +73,8 @@ class StatusReader:
     for there.
     """
 
-    def __init__(self, runs: Path) -> None:
+    def __init__(self, runs: Path, schedulers: Schedulers) -> None:
+        self.schedulers = schedulers
         self.seen: dict[Path, RunDirSnapshot] = {}
         try:
             with os.scandir(runs) as entries:
@@ -77,14 +92,14 @@ class StatusReader:
 
     def statuses(self, epochs: Mapping[Path, int]) -> dict[Path, TrialStatus]:
         """How each run directory stands, with the scheduler's word on those it may still have;
-        given its number of epochs.
+        given its number of epochs (0: a probe).
         """
         for run_dir in epochs:
             self.state(run_dir)
         snapshots = {
             run_dir: self.seen.get(run_dir, RunDirSnapshot("waiting")) for run_dir in epochs
         }
-        jobs = ask_schedulers(snapshots)
+        jobs = ask_schedulers(snapshots, self.schedulers)
         return {
             run_dir: resolve_status(snapshots[run_dir], jobs.get(run_dir), epochs[run_dir])
             for run_dir in epochs
@@ -130,7 +145,9 @@ def _last_job(run_dir: RunDir) -> dict[str, Any] | None:
     return jobs[-1] if jobs else None
 
 
-def ask_schedulers(snapshots: Mapping[Path, RunDirSnapshot]) -> dict[Path, Job]:
+def ask_schedulers(
+    snapshots: Mapping[Path, RunDirSnapshot], schedulers: Schedulers
+) -> dict[Path, Job]:
     """What schedulers say of the run directories that are not finished and were given to one."""
     given: dict[str, dict[Path, Mapping[str, Any]]] = {}
     for run_dir, snapshot in snapshots.items():
@@ -138,7 +155,7 @@ def ask_schedulers(snapshots: Mapping[Path, RunDirSnapshot]) -> dict[Path, Job]:
             given.setdefault(str(snapshot.job["backend"]), {})[run_dir] = snapshot.job
     jobs: dict[Path, Job] = {}
     for name, last in given.items():
-        jobs |= backends.get(name).jobs(last, last)
+        jobs |= schedulers(name).jobs(last, last)
     return jobs
 
 
@@ -149,14 +166,15 @@ def resolve_status(snapshot: RunDirSnapshot, job: Job | None, epochs: int) -> Tr
     state, where, note = _merge_scheduler_state(snapshot, job)
     if state == "finished":
         return TrialStatus("finished", epoch=epochs)
-    left = journal.seconds_left(snapshot.events, epochs) if state == "running" else None
+    reached = journal.reached(snapshot.events)
     return TrialStatus(
         state,
         where,
         note,
         job.id if job else None,
-        journal.reached(snapshot.events),
-        left,
+        reached if epochs else 0,
+        0 if epochs else reached,
+        journal.seconds_left(snapshot.events, epochs) if state == "running" else None,
         snapshot.heartbeat_age,
     )
 
@@ -234,6 +252,6 @@ def _error(snapshot: RunDirSnapshot) -> str:
 def describe(counts: Mapping[str, int]) -> str:
     """`3 finished, 1 running`, in the order in which a trial passes through them."""
     order = dict.fromkeys(
-        ("finished", "running", "waiting", "interrupted", "failed", "lost", *counts)
+        ("finished", "running", "waiting", "interrupted", "failed", "blocked", "lost", *counts)
     )
     return ", ".join(f"{counts[state]} {state}" for state in order if counts.get(state)) or "none"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launch.paths import results_dir
+from rm.files import write_atomically
 
 
 class PendingCreates:
@@ -51,7 +52,5 @@ def identity() -> str:
     """
     path = results_dir() / ".identity"
     if not path.exists():
-        aside = path.with_suffix(".tmp")
-        aside.write_text(uuid.uuid4().hex, encoding="utf-8")
-        aside.replace(path)
+        write_atomically(path, uuid.uuid4().hex)
     return path.read_text(encoding="utf-8")

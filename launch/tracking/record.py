@@ -122,8 +122,11 @@ class Record:
         tags |= {"run_dir": str(self.run_dir), "mlflow.user": "recursivemix"} | _provenance(
             self.run_dir
         )
+        if parents := RunDir(self.run_dir).parents:
+            tags["parent"] = " ".join(parent.name for parent in parents)
         if self.is_committed:
             tags["origin"] = "reproduced"
+            tags["numerics"] = str(self.trial.get("numerics"))
         rows: dict[str, list[str]] = {}
         for use in self.uses:
             name = f"{use['spec']}.{use['profile']}" if use.get("profile") else use["spec"]

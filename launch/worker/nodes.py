@@ -27,7 +27,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from launch.backends.slurm import cli
 from launch.runs import rundir
 from launch.runs.rundir import RunDir
 from launch.worker import process_group
@@ -50,7 +49,7 @@ class Rendezvous:
 
     def __init__(self, path: Path, others: int) -> None:
         self.path, self.others, self.token = path, others, secrets.token_hex(16)
-        self.address = _own_address()
+        self.address = os.environ[process_group.ADDRESS]
         self.rendezvous = process_group.free_port()
         self.listener = socket.create_server(("", 0), backlog=others)
         self.listener.settimeout(POLL_SECONDS)
@@ -228,14 +227,3 @@ def _is_there(path: Path) -> bool:
     """
     with os.scandir(path.parent) as entries:
         return any(entry.name == path.name for entry in entries)
-
-
-def _own_address() -> str:
-    """How the other nodes reach this one: as SLURM does."""
-    given = os.environ.get(
-        "SLURM_LAUNCH_NODE_IPADDR"
-    )  # of the node that srun runs on, a job's first
-    if given:
-        return given
-    said = cli.ask("scontrol", "--oneliner", "show", "node", os.environ["SLURMD_NODENAME"])
-    return cli.fields(said)["NodeAddr"]

@@ -28,6 +28,8 @@ NODES = "RM_NODES"
 """The environment variable with the number of nodes that a job has for its trial."""
 RENDEZVOUS = "RM_RENDEZVOUS"
 """The environment variable with the path at which they find each other."""
+ADDRESS = "RM_ADDRESS"
+"""The environment variable with how the other nodes reach this one."""
 LOST_SECONDS = 15.0
 """After a process failed or was lost, or all have answered: how long the others may take to end by
 themselves.

@@ -9,21 +9,21 @@ on it. Names are those that MLflow's own monitor uses.
 import argparse
 import json
 import os
-import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from launch.runs import rundir
 from launch.runs.rundir import RunDir
+from rm.files import append_line
 
 VARIABLE = "RM_SYSTEM_METRICS"
 DEFAULT_SECONDS = 10.0
 LEAST_SECONDS = 0.1
-
-_GPU_FIELDS = ("utilization.gpu", "memory.used", "memory.total", "power.draw")
 
 
 def seconds(text: str) -> float:
@@ -74,110 +74,90 @@ def sampled(run_dir: Path) -> Iterator[None]:
 
 
 def _sample(run_dir: Path, seconds: float, done: threading.Event) -> None:
-    before = _Clock()
+    try:
+        machine = _Machine()
+    except ImportError as error:
+        print(f"no system metrics: {error}", file=sys.stderr)
+        return
+    here = RunDir(run_dir)
     while not done.wait(seconds):
-        now = _Clock()
-        values = {**now.since(before), **_memory(), **gpus()}
-        before = now
-        if done.is_set() or RunDir(run_dir).has(rundir.RESULT):
+        values = {**machine.sample(), **gpus()}
+        if done.is_set() or here.has(rundir.RESULT):
             return  # a finished run's record is not touched again
+        line = json.dumps({"time": round(time.time(), 3), **values})
         try:
-            with RunDir(run_dir).file(rundir.SYSTEM).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"time": round(time.time(), 3), **values}) + "\n")
+            append_line(here.file(rundir.SYSTEM), line, durable=False)
         except OSError:
             continue  # a file system that is away for a while must not end a training
 
 
-class _Clock:
-    """Processor time until now: this machine's, busy and in all, and this process's with its
-    children.
+class _Machine:
+    """Processors and memory, as psutil reads them; sizes in MB of a million bytes, as MLflow counts
+    them.
     """
 
     def __init__(self) -> None:
-        self.wall = time.monotonic()
-        spent = os.times()
-        self.own = spent.user + spent.system + spent.children_user + spent.children_system
-        try:
-            first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
-            ticks = [
-                int(part) for part in first.split()[1:9]
-            ]  # user nice system idle iowait irq softirq steal
-        except (OSError, ValueError):
-            ticks = []
-        self.all, self.idle = sum(ticks), sum(ticks[3:5])
+        # Here and not above: a bare GPU node trains without psutil, which is only for this.
+        import psutil
 
-    def since(self, before: "_Clock") -> dict[str, float]:
+        self.psutil, self.process = psutil, psutil.Process()
+        self.process.cpu_percent()  # each call is about the time since the one before
+        psutil.cpu_percent()
+
+    def sample(self) -> dict[str, float]:
+        memory = self.psutil.virtual_memory()
+        used = memory.total - memory.available
         values = {
-            "process_cpu_percentage": 100
-            * (self.own - before.own)
-            / max(self.wall - before.wall, 1e-9)
+            "process_cpu_percentage": self.process.cpu_percent(),
+            "cpu_utilization_percentage": self.psutil.cpu_percent(),
+            "system_memory_usage_megabytes": used / 1e6,
+            "system_memory_usage_percentage": 100 * used / memory.total,
+            "process_memory_usage_megabytes": self.process.memory_info().rss / 1e6,
         }
-        if self.all > before.all:
-            busy = 1 - (self.idle - before.idle) / (self.all - before.all)
-            values["cpu_utilization_percentage"] = 100 * busy
         return {name: round(value, 1) for name, value in values.items()}
 
 
-def _memory() -> dict[str, float]:
-    """The machine's memory in use, and this process's resident memory; in MB of a million bytes,
-    as MLflow counts them.
-    """
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        kib = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return {}
-    used = kib["MemTotal"] - kib["MemAvailable"]
-    values = {
-        "system_memory_usage_megabytes": used * 1024 / 1e6,
-        "system_memory_usage_percentage": 100 * used / kib["MemTotal"],
-        "process_memory_usage_megabytes": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
-    }
-    return {name: round(value, 1) for name, value in values.items()}
-
-
 def gpus() -> dict[str, float]:
-    """Of each GPU that this process may use, in its own order; nothing where there is no
-    driver.
+    """Of each GPU that this process may use, in its own order; nothing where there is no driver,
+    and without what a GPU does not tell.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.strip() in ("", "-1"):
-        return {}
-    command = [
-        "nvidia-smi",
-        f"--query-gpu={','.join(_GPU_FIELDS)}",
-        "--format=csv,noheader,nounits",
-    ]
     try:
-        listed = subprocess.run(
-            [*command, *([f"--id={visible}"] if visible else [])],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
+        import pynvml
+    except ImportError:
+        return {}
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
         return {}
     values: dict[str, float] = {}
-    for i, line in enumerate(line for line in listed.splitlines() if line.strip()):
-        busy, used, total, watts = (_number(part) for part in [*line.split(","), "", "", ""][:4])
-        mib = 1024**2 / 1e6
-        found = {
-            "utilization_percentage": busy,
-            "memory_usage_megabytes": round(used * mib, 1) if used is not None else None,
-            "memory_usage_percentage": round(100 * used / total, 1)
-            if used is not None and total
-            else None,
-            "power_usage_watts": watts,
-        }
-        values |= {f"gpu_{i}_{name}": value for name, value in found.items() if value is not None}
+    try:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        every = range(pynvml.nvmlDeviceGetCount())
+        chosen = map(str, every) if visible is None else visible.split(",")
+        names = [name.strip() for name in chosen if name.strip() not in ("", "-1")]
+        for i, name in enumerate(names):
+            values |= {f"gpu_{i}_{key}": value for key, value in _gpu(pynvml, name).items()}
+    except pynvml.NVMLError:
+        return values  # a GPU that fell off the bus must not end a training
+    finally:
+        pynvml.nvmlShutdown()
     return values
 
 
-def _number(text: str) -> float | None:
-    """A field of nvidia-smi; None for [N/A]."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _gpu(nvml: Any, name: str) -> dict[str, float]:
+    """Of one GPU, by index or by UUID as CUDA_VISIBLE_DEVICES names it."""
+    if name.isdigit():
+        handle = nvml.nvmlDeviceGetHandleByIndex(int(name))
+    else:
+        handle = nvml.nvmlDeviceGetHandleByUUID(name)
+    values = {}
+    with suppress(nvml.NVMLError):
+        busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu
+        values["utilization_percentage"] = float(busy)
+    with suppress(nvml.NVMLError):
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        values["memory_usage_megabytes"] = round(memory.used / 1e6, 1)
+        values["memory_usage_percentage"] = round(100 * memory.used / memory.total, 1)
+    with suppress(nvml.NVMLError):
+        values["power_usage_watts"] = round(nvml.nvmlDeviceGetPowerUsage(handle) / 1000, 2)
+    return values

@@ -164,3 +164,14 @@ def test_of_an_epoch_journalled_twice_the_last_account_counts():
     assert [e["at"] for e in journal.curve(points).values()] == [0.2, 0.3]
     former = [event("started"), event("epoch", epoch=1, at=0.1), event("finished")]
     assert list(journal.curve(former)) == [1], "a probe's points were epochs once"
+
+
+def test_a_killed_holder_that_nobody_has_waited_for_is_dead(tmp_path):
+    with holder(tmp_path) as process:
+        process.kill()
+        deadline = time.monotonic() + 30
+        while RunDir(tmp_path).state() == "running":  # a zombie by now, as we have not waited
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with RunDir(tmp_path).lease():
+            pass

@@ -40,8 +40,8 @@ def mirrored(tmp_path):
 
 
 def test_system_metrics_of_a_real_trial_stand_in_mlflow_once(write_spec, call, tmp_path):
-    spec = write_spec(**SEEDS_ONE, **{"epochs: 2": "epochs: 60"})
-    done = call(spec, "--workers", "1", "--system-metrics", "0.2")
+    spec = write_spec(**SEEDS_ONE, **{"epochs: 2": "epochs: 20"})
+    done = call(spec, "--workers", "1", "--system-metrics", "0.1")
     assert done.returncode == 0, done.stderr
     client, runs = mirrored(tmp_path)
     assert len(runs) == 2
@@ -60,7 +60,7 @@ def test_system_metrics_of_a_real_trial_stand_in_mlflow_once(write_spec, call, t
                 (step, sample[name]) for step, sample in enumerate(samples, 1)
             ]
         assert all(0 <= sample["cpu_utilization_percentage"] <= 100 for sample in samples)
-        assert max(sample["process_cpu_percentage"] for sample in samples) > 1, "it trained"
+        assert max(sample["process_cpu_percentage"] for sample in samples) > 0, "it trained"
         assert min(sample["process_memory_usage_megabytes"] for sample in samples) > 50
         assert not [name for name in run.data.metrics if "gpu" in name]
 
@@ -93,25 +93,18 @@ def test_nothing_is_sampled_unless_it_is_asked_for(write_spec, call, tmp_path):
     assert not list((tmp_path / "results" / "runs").glob("*/system.jsonl"))
 
 
-def test_gpus_are_read_as_nvidia_smi_prints_them(tmp_path, monkeypatch):
-    """A line each, what a GPU does not tell as [N/A]; only those that the process may use are
-    asked for.
-    """
-    program = tmp_path / "nvidia-smi"
-    program.write_text(
-        f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nprintf "97, 40521, 143771, 412.77\\n0, 4, 143771, [N/A]\\n"\n'
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert system_metrics.gpus() == {
-        "gpu_0_utilization_percentage": 97.0, "gpu_0_memory_usage_megabytes": 42489.3,
-        "gpu_0_memory_usage_percentage": 28.2, "gpu_0_power_usage_watts": 412.77,
-        "gpu_1_utilization_percentage": 0.0, "gpu_1_memory_usage_megabytes": 4.2, "gpu_1_memory_usage_percentage": 0.0,
-    }  # fmt: skip
-    assert "--id=2,3" in (tmp_path / "asked").read_text()
+def test_gpus_are_left_out_where_there_are_none(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert system_metrics.gpus() == {}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpus_are_read_by_nvml():
+    values = system_metrics.gpus()
+    assert 0 <= values["gpu_0_utilization_percentage"] <= 100
+    assert 0 < values["gpu_0_memory_usage_percentage"] <= 100
+    assert values["gpu_0_memory_usage_megabytes"] > 0
+    assert f"gpu_{torch.cuda.device_count()}_memory_usage_megabytes" not in values
 
 
 def test_weights_arrive_as_artifacts_once_and_load_without_this_project(

@@ -172,6 +172,8 @@ class Task:
                 process_group.NODES: str(node_count),
                 process_group.RENDEZVOUS: rendezvous,
             }
+            if node_count > 1:
+                shared[process_group.ADDRESS] = _own_address()
             return [{**shared, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}]
         workers = self.side_by_side * max(1, len(gpus))
         threads = os.environ.get("RM_THREADS") or str(max(1, self.job.cpus // workers))
@@ -251,6 +253,15 @@ def append_event(run_dir: Path, event: str, **fields: object) -> None:
         file.write(line.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _own_address() -> str:
+    """How the other nodes reach this one: as SLURM does."""
+    address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR")  # of the node srun runs on, a job's first
+    if address:
+        return address
+    node = cli.ask("scontrol", "--oneliner", "show", "node", os.environ["SLURMD_NODENAME"])
+    return cli.fields(node)["NodeAddr"]
 
 
 def main() -> int:
