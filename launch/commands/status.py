@@ -67,6 +67,8 @@ class Row(NamedTuple):
         """What the table says. What the plan knows better: what is refused, blocked by a parent,
         or was stopped for good, waits for nothing, and its job is not missed.
         """
+        if self.status.state == "lost" and self.use.state == "waiting" and self.use.reason:
+            return "waiting"  # for a parent, with which SLURM has removed its job
         idle = self.status.state in ("waiting", "interrupted", "lost")
         return self.use.state if idle and self.use.state not in _LIVELY else self.status.state
 
@@ -138,7 +140,20 @@ def rows_of(plan: Plan, reader: StatusReader) -> list[Row]:
         )
         for name in done
     }
-    return [Row(use, statuses[use.trial.id]) for use in plan.uses]
+    return [Row(use, statuses[use.trial.id]) for use in _parents_first(plan)]
+
+
+def _parents_first(plan: Plan) -> Sequence[Planned]:
+    """As the specs have them, but what others start from before these."""
+    unique, depths = plan.unique, dict[str, int]()
+
+    def depth(name: str) -> int:
+        if name not in depths:
+            parents = unique[name].trial.parents if name in unique else ()
+            depths[name] = 1 + max(map(depth, parents), default=-1)
+        return depths[name]
+
+    return sorted(plan.uses, key=lambda use: depth(use.trial.id))
 
 
 def to_json(rows: Sequence[Row]) -> str:
