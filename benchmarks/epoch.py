@@ -77,31 +77,33 @@ def v2_loader(folder: Path, batch: int, workers: int) -> Iterator[tuple[Tensor, 
     documentation shows it.
     """
     loader: DataLoader[Any] = DataLoader(
-        cifar_data(folder), batch, shuffle=True, num_workers=workers, pin_memory=torch.cuda.is_available(),
+        cifar_data(folder),
+        batch,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
         collate_fn=_mix,
-    )  # fmt: skip
+    )
     while True:
         yield from loader
 
 
-def contestants(
-    given: argparse.Namespace, device: torch.device
-) -> dict[str, Callable[[], object]]:
+def contestants(args: argparse.Namespace, device: torch.device) -> dict[str, Callable[[], object]]:
     """Name -> a turn of so many steps."""
 
     def network() -> nn.Module:
         torch.manual_seed(0)
-        return registry.load("backbone", given.backbone)(CLASSES, 3)
+        return registry.load("backbone", args.backbone)(CLASSES, 3)
 
-    plain = PlainRecursiveMix(network(), CLASSES, device, fp16=given.fp16)
-    plain_data = cifar_loader(data_dir(), given.batch, given.workers)
+    plain = PlainRecursiveMix(network(), CLASSES, device, fp16=args.fp16)
+    plain_data = cifar_loader(data_dir(), args.batch, args.workers)
     with_v2, v2_data = (
-        PlainLoop(network(), device, given.fp16),
-        v2_loader(data_dir(), given.batch, given.workers),
+        PlainLoop(network(), device, args.fp16),
+        v2_loader(data_dir(), args.batch, args.workers),
     )
     with_timm, timm_data = (
-        PlainLoop(network(), device, given.fp16),
-        cifar_loader(data_dir(), given.batch, given.workers),
+        PlainLoop(network(), device, args.fp16),
+        cifar_loader(data_dir(), args.batch, args.workers),
     )
     mixup = Mixup(mixup_alpha=0.0, cutmix_alpha=1.0, num_classes=CLASSES, label_smoothing=0.0)
 
@@ -117,7 +119,7 @@ def contestants(
         with_timm.step(*mixup(images, labels))
 
     ours = {
-        name: our_run(given.backbone, given.batch, method, device)
+        name: our_run(args.backbone, args.batch, method, device)
         for name, method in (("RM", RM), ("CutMix", CUTMIX))
     }
 
@@ -137,11 +139,9 @@ def contestants(
     }
 
     def turn(step: Callable[[], object]) -> Callable[[], object]:
-        return lambda: [step() for _ in range(given.steps)]
+        return lambda: [step() for _ in range(args.steps)]
 
-    return {
-        name: turn(step) for name, step in steps.items() if not given.only or name in given.only
-    }
+    return {name: turn(step) for name, step in steps.items() if not args.only or name in args.only}
 
 
 def main() -> None:
@@ -169,15 +169,15 @@ def main() -> None:
     parser.add_argument(
         "--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu"
     )
-    given = parser.parse_args()
-    device = torch.device(given.device)
+    args = parser.parse_args()
+    device = torch.device(args.device)
     print(
-        f"{given.backbone}, batch {given.batch}, {device}, torch {torch.__version__}, "
+        f"{args.backbone}, batch {args.batch}, {device}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads"
     )
-    taken = alternate(contestants(given, device), given.rounds, device, warm_up=1)
+    taken = alternate(contestants(args, device), args.rounds, device, warm_up=1)
     speeds = {
-        n: given.steps * given.batch / statistics.median(values) for n, values in taken.items()
+        n: args.steps * args.batch / statistics.median(values) for n, values in taken.items()
     }
     for name, speed in speeds.items():
         against = [
@@ -191,7 +191,7 @@ def main() -> None:
             else ""
         )
         spread = [
-            given.steps * given.batch / value for value in (max(taken[name]), min(taken[name]))
+            args.steps * args.batch / value for value in (max(taken[name]), min(taken[name]))
         ]
         print(f"{name:14}{speed:10,.0f} images/s ({spread[0]:,.0f} to {spread[1]:,.0f})  {ratios}")
     print(

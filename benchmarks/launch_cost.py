@@ -70,22 +70,22 @@ def main() -> None:
     parser.add_argument("--backend", choices=["local", "ray", "slurm"], default="local")
     parser.add_argument("--makespan", action="store_true")
     parser.add_argument("--plain", choices=sorted(PLAIN))
-    given = parser.parse_args()
-    if given.plain:
+    args = parser.parse_args()
+    if args.plain:
         began = time.time()
-        took = PLAIN[given.plain](given.trials, given.workers)
+        took = PLAIN[args.plain](args.trials, args.workers)
         whole = time.time() - began
         print(
-            f"{given.plain}: {given.trials} trials that do nothing, {given.workers} at a time: "
+            f"{args.plain}: {args.trials} trials that do nothing, {args.workers} at a time: "
             f"{whole:.1f} s in all"
         )
-        print(f"start-up {whole - took:.1f} s, then {1000 * took / given.trials:.0f} ms a trial")
-    elif given.backend == "slurm" and not given.makespan:
+        print(f"start-up {whole - took:.1f} s, then {1000 * took / args.trials:.0f} ms a trial")
+    elif args.backend == "slurm" and not args.makespan:
         parser.error("benchmarks.slurm_submit measures what SLURM costs")
-    elif given.makespan:
-        makespan(given.trials, given.workers, given.backend)
+    elif args.makespan:
+        makespan(args.trials, args.workers, args.backend)
     else:
-        cost(given.trials, given.workers, given.backend)
+        cost(args.trials, args.workers, args.backend)
     print(f"load average: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 

@@ -20,8 +20,18 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-METRICS = ("lr", "area", "consistency_loss", "train_loss", "train_top1_error", "test_loss", "test_top1_error",
-           "test_top5_error", "epoch_seconds", "images_per_second")  # fmt: skip
+METRICS = (
+    "lr",
+    "area",
+    "consistency_loss",
+    "train_loss",
+    "train_top1_error",
+    "test_loss",
+    "test_top1_error",
+    "test_top5_error",
+    "epoch_seconds",
+    "images_per_second",
+)
 FINALS = ("best_top1_error", "last_top1_error", "median_last_10_top1_error", "best_epoch")
 TRIAL = {
     "numerics": 1,
@@ -56,13 +66,13 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where to put the stores (default: a temporary folder)"
     )
-    given = parser.parse_args()
+    args = parser.parse_args()
     print(f"load at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        if given.long:
-            _points(Path(folder) / "long", given.long)
-        if given.many:
-            _runs(Path(folder) / "many", given.many)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        if args.long:
+            _points(Path(folder) / "long", args.long)
+        if args.many:
+            _runs(Path(folder) / "many", args.many)
 
 
 def _points(results: Path, count: int) -> None:

@@ -47,7 +47,8 @@ def count(backbone: Backbone, size: int) -> tuple[int, int]:
 def main() -> None:
     """The command."""
     print(
-        f"{'backbone':26}{'K':>5}{'px':>5}{'parameters':>13}{'+ 2nd head':>12}{'M mult-adds':>13}{'M activ.':>10}  stated"
+        f"{'backbone':26}{'K':>5}{'px':>5}{'parameters':>13}{'+ 2nd head':>12}{'M mult-adds':>13}"
+        f"{'M activ.':>10}  stated"
     )
     for name in sorted(registry.entries("backbone")):
         classes, *stated = STATED.get(
@@ -69,7 +70,8 @@ def main() -> None:
             if stated[:2] == [plain, both]
             else " (NOT equal)"
         )
-        line = f"{name:26}{classes:5}{size:5}{plain:13,}{both:12,}{macs / 1e6:13,.1f}{activations / 1e6:10.2f}"
+        line = f"{name:26}{classes:5}{size:5}{plain:13,}{both:12,}"
+        line += f"{macs / 1e6:13,.1f}{activations / 1e6:10.2f}"
         print(f"{line}  {' / '.join(words)}{agrees}")
 
 

@@ -111,23 +111,23 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=10, help="that are profiled, and timed without the profiler"
     )
-    given = parser.parse_args()
+    args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = our_run(given.backbone, given.batch, RM, device)
+    run = our_run(args.backbone, args.batch, RM, device)
     for _ in range(5):
         run.train_step()
     with FlopCounterMode(display=False) as flops:
         run.train_step()
 
     def steps() -> None:
-        for _ in range(given.steps):
+        for _ in range(args.steps):
             run.train_step()
 
-    step = milliseconds(steps, device, 3) / given.steps
-    totals = by_kind(run, given.steps)
+    step = milliseconds(steps, device, 3) / args.steps
+    totals = by_kind(run, args.steps)
     whole = sum(totals.values())
     print(
-        f"{given.backbone}, batch {given.batch}, bf16, channels last, {device}, torch "
+        f"{args.backbone}, batch {args.batch}, bf16, channels last, {device}, torch "
         f"{torch.__version__}"
     )
     busy = (
@@ -136,7 +136,7 @@ def main() -> None:
         else f"{whole:.0f} ms in operators"
     )
     print(
-        f"a step takes {step:.2f} ms by the clock, {1000 * given.batch / step:,.0f} images/s; "
+        f"a step takes {step:.2f} ms by the clock, {1000 * args.batch / step:,.0f} images/s; "
         f"{busy}"
     )
     for kind, spent in sorted(totals.items(), key=lambda item: -item[1]):
@@ -147,7 +147,7 @@ def main() -> None:
         "of what a large bf16 matrix "
         f"product reaches here, {peak / 1e12:.1f} TFLOP/s"
     )
-    for part, call in parts(run, given.batch, device).items():
+    for part, call in parts(run, args.batch, device).items():
         print(f"  {part:42}{milliseconds(call, device):9.3f} ms")
 
 

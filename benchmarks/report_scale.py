@@ -63,9 +63,9 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="kept, and used again; default a temporary one"
     )
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        measure(given.runs, given.epochs, given.folder or Path(temporary))
+        measure(args.runs, args.epochs, args.folder or Path(temporary))
 
 
 def measure(runs: int, epochs: int, folder: Path) -> None:

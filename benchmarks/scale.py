@@ -11,6 +11,7 @@ typed once before. Reports: benchmarks.report_scale.
 """
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -123,8 +124,11 @@ def plan(folder: Path, sizes: list[int], repeat: int) -> None:
         for _ in range(repeat):
             done = subprocess.run(
                 [sys.executable, "-c", code, str(path), str(folder / "none" / "runs")],
-                cwd=ROOT, check=True, capture_output=True, text=True,
-            )  # fmt: skip
+                cwd=ROOT,
+                check=True,
+                capture_output=True,
+                text=True,
+            )
             read, whole, count = map(float, done.stdout.split())
             found.append((whole, read))
         if count != trials:
@@ -141,7 +145,8 @@ def plan(folder: Path, sizes: list[int], repeat: int) -> None:
             end="",
             flush=True,
         )
-        print(seconds(lambda path=path: run(folder, str(path), "--dry-run", "--json"), repeat))  # type: ignore[misc]
+        dry_run = functools.partial(run, folder, str(path), "--dry-run", "--json")
+        print(seconds(dry_run, repeat))
 
 
 def make_finished(folder: Path, path: Path) -> None:
@@ -209,7 +214,8 @@ def prepare(folder: Path, repeat: int) -> None:
                 for _ in range(count)
             ]
             for launcher in launchers:
-                launcher.stdin.write("\n")  # type: ignore[union-attr]  they wait for each other here
+                # They wait for each other here.
+                launcher.stdin.write("\n")  # type: ignore[union-attr]
                 launcher.stdin.flush()  # type: ignore[union-attr]
             said = [launcher.communicate()[0] for launcher in launchers]
             if any(launcher.returncode for launcher in launchers):
@@ -237,9 +243,10 @@ def launch(folder: Path, repeat: int) -> None:
         (("status", str(path)), "status"),
         ((str(path),), "relaunch, all finished"),
     ):
+        call = functools.partial(run, folder, *words)
         if drop_caches():
-            print(f"{name}, cold: {seconds(lambda words=words: run(folder, *words), 1)}")  # type: ignore[misc]
-        print(f"{name}: {seconds(lambda words=words: run(folder, *words), repeat)}", flush=True)  # type: ignore[misc]
+            print(f"{name}, cold: {seconds(call, 1)}")
+        print(f"{name}: {seconds(call, repeat)}", flush=True)
 
     def two() -> None:
         words_, environment = command(folder, str(path))
@@ -286,23 +293,23 @@ def main() -> None:
         help="to plan; multiples of ten",
     )
     parser.add_argument("--repeat", type=int, default=3)
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
-        if "plan" in given.parts:
-            plan(folder, given.trials, given.repeat)
-        if "prepare" in given.parts:
-            prepare(folder, given.repeat)
-        if "launch" in given.parts:
-            launch(folder, given.repeat)
-        if "journal" in given.parts:
+        if "plan" in args.parts:
+            plan(folder, args.trials, args.repeat)
+        if "prepare" in args.parts:
+            prepare(folder, args.repeat)
+        if "launch" in args.parts:
+            launch(folder, args.repeat)
+        if "journal" in args.parts:
             journal(folder)
-        if "checkpoint" in given.parts:
+        if "checkpoint" in args.parts:
             from benchmarks.checkpoint import measure  # the only part that needs torch
 
-            measure(folder, given.repeat)
+            measure(folder, args.repeat)
     print(
         f"load of this machine over the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} "
         "cores"

@@ -141,14 +141,14 @@ def main() -> None:
     )
     parser.add_argument("--trials", type=int, nargs="*", default=[60, 1000, 10000])
     parser.add_argument("--overhead", type=int, default=6, metavar="TRIALS")
-    given = parser.parse_args()
+    args = parser.parse_args()
     if lacking := missing():
         parser.exit(2, f"no SLURM here ({', '.join(lacking)} not found): {INSTALL}\n")
     with running() as cluster:
-        for trials in given.trials:
+        for trials in args.trials:
             submission(cluster, trials)
-        if given.overhead:
-            overhead(cluster, given.overhead)
+        if args.overhead:
+            overhead(cluster, args.overhead)
     print(f"load of this machine at the end: {os.getloadavg()[0]:.1f}")
 
 

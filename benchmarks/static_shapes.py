@@ -130,11 +130,11 @@ class Contestant:
     """A way to take a step, with a copy of the model of its own."""
 
     def __init__(
-        self, model: ConsistencyNetwork, given: argparse.Namespace, loss: Callable[..., Tensor]
+        self, model: ConsistencyNetwork, args: argparse.Namespace, loss: Callable[..., Tensor]
     ) -> None:
-        self.model, self.loss, self.device = copy.deepcopy(model), loss, given.device
+        self.model, self.loss, self.device = copy.deepcopy(model), loss, args.device
         self.autocast = torch.autocast(
-            given.device.type, torch.bfloat16, enabled=given.precision == "bf16"
+            args.device.type, torch.bfloat16, enabled=args.precision == "bf16"
         )
 
     def step(self, batch: Batch, box: Any) -> Tensor:
@@ -154,9 +154,9 @@ class Captured(Contestant):
     """
 
     def __init__(
-        self, model: ConsistencyNetwork, given: argparse.Namespace, batch: Batch, grid: Grid
+        self, model: ConsistencyNetwork, args: argparse.Namespace, batch: Batch, grid: Grid
     ) -> None:
-        super().__init__(model, given, loss_of_grid)
+        super().__init__(model, args, loss_of_grid)
         self.grid = Grid(*(part.clone() for part in grid))
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -176,24 +176,25 @@ class Captured(Contestant):
 
 
 def contestants(
-    model: ConsistencyNetwork, given: argparse.Namespace, batch: Batch, grid: Grid
+    model: ConsistencyNetwork, args: argparse.Namespace, batch: Batch, grid: Grid
 ) -> dict[str, Callable[[], Contestant]]:
     """How each is made; some need a GPU."""
     featured = copy.deepcopy(model)
-    featured.backbone.features = torch.compile(featured.backbone.features)  # type: ignore[method-assign]
+    compiled = torch.compile(featured.backbone.features)
+    featured.backbone.features = compiled  # type: ignore[method-assign]
     found: dict[str, Callable[[], Contestant]] = {
-        "slices, eager": lambda: Contestant(model, given, loss_of_slices),
+        "slices, eager": lambda: Contestant(model, args, loss_of_slices),
         "slices, features compiled": lambda: _given(
-            featured, Contestant(model, given, loss_of_slices)
+            featured, Contestant(model, args, loss_of_slices)
         ),
-        "grid, eager": lambda: Contestant(model, given, loss_of_grid),
-        "grid, all compiled": lambda: Contestant(model, given, torch.compile(loss_of_grid)),
+        "grid, eager": lambda: Contestant(model, args, loss_of_grid),
+        "grid, all compiled": lambda: Contestant(model, args, torch.compile(loss_of_grid)),
     }
-    if given.device.type == "cuda":
+    if args.device.type == "cuda":
         found["grid, all compiled, CUDA graphs"] = lambda: Contestant(
-            model, given, torch.compile(loss_of_grid, mode="reduce-overhead")
+            model, args, torch.compile(loss_of_grid, mode="reduce-overhead")
         )
-        found["grid, eager, one CUDA graph"] = lambda: Captured(model, given, batch, grid)
+        found["grid, eager, one CUDA graph"] = lambda: Captured(model, args, batch, grid)
     return found
 
 
@@ -202,18 +203,16 @@ def _given(model: ConsistencyNetwork, contestant: Contestant) -> Contestant:
     return contestant
 
 
-def a_batch(given: argparse.Namespace) -> tuple[Batch, int]:
+def a_batch(args: argparse.Namespace) -> tuple[Batch, int]:
     """Two batches of real images, and the number of classes."""
-    data = load(given.dataset, {"size": 32} if given.dataset == "digits" else {})
-    train, _ = open_images(data, given.device, 1)
+    data = load(args.dataset, {"size": 32} if args.dataset == "digits" else {})
+    train, _ = open_images(data, args.device, 1)
     views = train.sample_epoch(np.random.default_rng(0))
-    found = list(
-        train.batches(views, [slice(0, given.batch), slice(given.batch, 2 * given.batch)])
-    )
+    found = list(train.batches(views, [slice(0, args.batch), slice(args.batch, 2 * args.batch)]))
     (previous, earlier), (images, labels) = found
     hot = [F.one_hot(each, data.classes).float() for each in (labels, earlier)]
     torch.manual_seed(1)
-    logits = torch.randn(given.batch, data.classes).to(given.device)
+    logits = torch.randn(args.batch, data.classes).to(args.device)
     return Batch(images, hot[0], previous, hot[1], logits), data.classes
 
 
@@ -259,21 +258,22 @@ def main() -> None:
     parser.add_argument(
         "--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu"
     )
-    given = parser.parse_args()
-    given.device = torch.device(given.device)
-    batch, classes = a_batch(given)
+    args = parser.parse_args()
+    args.device = torch.device(args.device)
+    batch, classes = a_batch(args)
     size = (batch.images.shape[-2], batch.images.shape[-1])
     torch.manual_seed(0)
     model = ConsistencyNetwork(
-        registry.load("backbone", given.backbone)(classes, batch.images.shape[1])
+        registry.load("backbone", args.backbone)(classes, batch.images.shape[1])
     )
-    model = model.to(given.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(args.device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         features = tuple(copy.deepcopy(model).backbone.features(batch.images).shape[-2:])
-    boxes = draw_boxes(given.boxes, size)
-    grids = [draw_up(box, size, features, given.device) for box in boxes]
-    where = f"{given.device}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    print(f"{given.backbone}, batch {given.batch}, {given.precision}, {where}")
+    boxes = draw_boxes(args.boxes, size)
+    grids = [draw_up(box, size, features, args.device) for box in boxes]
+    where = f"{args.device}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    print(f"{args.backbone}, batch {args.batch}, {args.precision}, {where}")
     pasted = [paste(batch.images, batch.previous, grid) for grid in grids]
     print(
         "paste alone, images:",
@@ -282,12 +282,12 @@ def main() -> None:
     turns: dict[str, Callable[[], object]] = {
         "paste, slices": lambda: [resize_fill(batch.images, batch.previous, box) for box in boxes],
         "paste, grid": lambda: [
-            paste(batch.images, batch.previous, draw_up(box, size, features, given.device))
+            paste(batch.images, batch.previous, draw_up(box, size, features, args.device))
             for box in boxes
         ],
     }
     wanted, notes = None, {}
-    for name, make in contestants(model, given, batch, grids[0]).items():
+    for name, make in contestants(model, args, batch, grids[0]).items():
         try:
             contestant = make()
             found = results(contestant, batch, boxes if name.startswith("slices") else grids)
@@ -305,11 +305,11 @@ def main() -> None:
         ) -> None:
             for box in boxes:
                 contestant.step(
-                    batch, box if sliced else draw_up(box, size, features, given.device)
+                    batch, box if sliced else draw_up(box, size, features, args.device)
                 )
 
         turns[name] = turn
-    taken = alternate(turns, given.rounds, given.device)
+    taken = alternate(turns, args.rounds, args.device)
     for name, seconds in taken.items():
         each = 1000 * statistics.median(seconds) / len(boxes)
         print(

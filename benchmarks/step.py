@@ -88,20 +88,18 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def against_plain(name: str, given: argparse.Namespace, device: torch.device) -> None:
+def against_plain(name: str, args: argparse.Namespace, device: torch.device) -> None:
     """Ours, in bf16 and in fp32, against the plain loop."""
     torch.manual_seed(0)
-    plain = PlainRecursiveMix(
-        registry.load("backbone", name)(100, 3), 100, device, fp16=given.fp16
-    )
-    workers = given.workers
-    if given.epoch:
-        loader = cifar_loader(data_dir(), given.batch, workers)
+    plain = PlainRecursiveMix(registry.load("backbone", name)(100, 3), 100, device, fp16=args.fp16)
+    workers = args.workers
+    if args.epoch:
+        loader = cifar_loader(data_dir(), args.batch, workers)
 
         def plain_step() -> None:
             plain.step(*next(loader))
     else:
-        ready = list(itertools.islice(cifar_loader(data_dir(), given.batch, 0), 4))
+        ready = list(itertools.islice(cifar_loader(data_dir(), args.batch, 0), 4))
         turns = itertools.cycle(ready)
 
         def plain_step() -> None:
@@ -109,50 +107,50 @@ def against_plain(name: str, given: argparse.Namespace, device: torch.device) ->
             plain.step(images.clone(), labels)
 
     contestants: dict[str, Callable[[], object]] = {"plain": plain_step}
-    for variant in given.variants:
+    for variant in args.variants:
         contestants[f"ours {variant}"] = our_run(
-            name, given.batch, RM, device, **VARIANTS[variant]
+            name, args.batch, RM, device, **VARIANTS[variant]
         ).train_step
-    seconds = alternate(contestants, given.pairs, device)
+    seconds = alternate(contestants, args.pairs, device)
     base = statistics.median(seconds["plain"])
     for label, values in seconds.items():
         middle = statistics.median(values)
         print(
             f"{name:20} {label:18} {1000 * middle:9.1f} ms/step {base / middle:6.2f}x plain "
-            f"{given.batch / middle:8.0f} images/s"
+            f"{args.batch / middle:8.0f} images/s"
         )
 
 
-def overhead(name: str, given: argparse.Namespace, device: torch.device) -> None:
+def overhead(name: str, args: argparse.Namespace, device: torch.device) -> None:
     """RM's step against our own baseline's, in time (alternating) and in peak memory (a process
     each on a CPU).
     """
     runs = {
-        label: our_run(name, given.batch, method, device)
+        label: our_run(name, args.batch, method, device)
         for label, method in (("baseline", {"name": "baseline"}), ("RM", RM))
     }
     seconds = alternate(
-        {label: run.train_step for label, run in runs.items()}, 2 * given.pairs, device
+        {label: run.train_step for label, run in runs.items()}, 2 * args.pairs, device
     )
     ratios = [rm / base for base, rm in zip(seconds["baseline"], seconds["RM"], strict=True)]
     print(
         f"{name:20} RM over baseline: time {100 * (statistics.median(ratios) - 1):+.1f} %", end=""
     )
-    memory = {label: _peak(name, label, given, device) for label in runs}
+    memory = {label: _peak(name, label, args, device) for label in runs}
     print(
         f", peak memory {100 * (memory['RM'] / memory['baseline'] - 1):+.1f} % "
         f"({memory['RM']:.0f} MiB)"
     )
 
 
-def _peak(name: str, label: str, given: argparse.Namespace, device: torch.device) -> float:
+def _peak(name: str, label: str, args: argparse.Namespace, device: torch.device) -> float:
     words = [
         "--peak",
         label,
         "--backbone",
         name,
         "--batch",
-        str(given.batch),
+        str(args.batch),
         "--device",
         str(device),
     ]
@@ -165,10 +163,10 @@ def _peak(name: str, label: str, given: argparse.Namespace, device: torch.device
     return float(done.stdout)
 
 
-def peak(given: argparse.Namespace, device: torch.device) -> float:
+def peak(args: argparse.Namespace, device: torch.device) -> float:
     """MiB that three steps took at most: of the process on a CPU, of the allocator on a GPU."""
     run = our_run(
-        given.backbone[0], given.batch, RM if given.peak == "RM" else {"name": "baseline"}, device
+        args.backbone[0], args.batch, RM if args.peak == "RM" else {"name": "baseline"}, device
     )
     for _ in range(3):
         run.train_step()
@@ -213,20 +211,20 @@ def main() -> None:
         "--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu"
     )
     parser.add_argument("--peak", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    device = torch.device(given.device)
-    if given.peak:
-        print(peak(given, device))
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    if args.peak:
+        print(peak(args, device))
         return
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device}, batch "
-        f"{given.batch}"
+        f"{args.batch}"
     )
-    for name in given.backbone:
-        if not given.only_overhead:
-            against_plain(name, given, device)
-        if not given.no_overhead:
-            overhead(name, given, device)
+    for name in args.backbone:
+        if not args.only_overhead:
+            against_plain(name, args, device)
+        if not args.no_overhead:
+            overhead(name, args, device)
 
 
 if __name__ == "__main__":

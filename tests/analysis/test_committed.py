@@ -96,8 +96,10 @@ def test_committed_records_are_rows_and_curves(results):
     frame = load_records([record["id"], "0" * 12])
     assert list(frame["trial_id"]) == [record["id"]]
     assert dict(frame[["status", "origin", "seed"]].iloc[0]) == {
-        "status": "FINISHED", "origin": "reproduced", "seed": record["result"]["seed"],
-    }  # fmt: skip
+        "status": "FINISHED",
+        "origin": "reproduced",
+        "seed": record["result"]["seed"],
+    }
     assert frame["best_top1_error"][0] == record["result"]["metrics"]["best_top1_error"]
     curves = load_curves([frame["run_id"][0]], "test_top1_error")
     evaluated = [

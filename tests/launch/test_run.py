@@ -32,8 +32,11 @@ def test_the_whole_way_and_back_again(write_spec, results, tmp_path):
     code, out, _ = run(path, "--dry-run", "--json")
     assert code == 0
     assert [(t["row"], t["seed"], t["state"]) for t in trials(out)] == [
-        ("Baseline", 0, "waiting"), ("Baseline", 1, "waiting"), ("RM", 0, "waiting"), ("RM", 1, "waiting"),
-    ]  # fmt: skip
+        ("Baseline", 0, "waiting"),
+        ("Baseline", 1, "waiting"),
+        ("RM", 0, "waiting"),
+        ("RM", 1, "waiting"),
+    ]
     assert not results.exists(), "a dry run creates nothing"
 
     code, out, err = run("small.yaml", "--json", cwd=tmp_path)

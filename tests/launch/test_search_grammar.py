@@ -172,47 +172,70 @@ def test_the_winner_is_the_best_finished_sample_once_all_are_decided(write):
     [
         ({"samples: 6": "sample: 6"}, "17:3: a search has no 'sample'; did you mean 'samples'?"),
         ({"  samples: 6\n": ""}, "12:1: a search needs 'samples'"),
-        ({"samples: 6": "samples: 0"}, "17:12: search.samples: must satisfy samples >= 1, found 0"),
-        ({"held_out: "
-          "100": "held_out: "
-                 "many"}, "16:13: search.held_out: must be a whole number, found 'many'"),
-        ({"seed: 3\n": "metric: "
-                       "accuracy\n"}, "18:11: search.metric: unknown metric 'accuracy'; did you "
-                                      "mean 'top5_accuracy'"),
-        ({"seed: 3\n": "algorithm: "
-                       "optuma\n"}, "18:14: search.algorithm: must be 'random' or 'optuna'"),
+        (
+            {"samples: 6": "samples: 0"},
+            "17:12: search.samples: must satisfy samples >= 1, found 0",
+        ),
+        (
+            {"held_out: 100": "held_out: many"},
+            "16:13: search.held_out: must be a whole number, found 'many'",
+        ),
+        (
+            {"seed: 3\n": "metric: accuracy\n"},
+            "18:11: search.metric: unknown metric 'accuracy'; did you mean 'top5_accuracy'",
+        ),
+        (
+            {"seed: 3\n": "algorithm: optuma\n"},
+            "18:14: search.algorithm: must be 'random' or 'optuna'",
+        ),
         ({"name: asha": "name: asah"}, "19:21: unknown scheduler 'asah'; did you mean 'asha'?"),
-        ({"scheduler: {name: asha, grace_epochs: 2, "
-          "reduction_factor: 2}": "scheduler: fifo"}, "19:14: unknown scheduler 'fifo'"),
+        (
+            {"scheduler: {name: asha, grace_epochs: 2, reduction_factor: 2}": "scheduler: fifo"},
+            "19:14: unknown scheduler 'fifo'",
+        ),
         (
             {"name: asha, grace_epochs: 2": "name: median"},
             "19:29: scheduler 'median' has no 'reduction_factor'; valid: grace_epochs, "
             "least_samples",
         ),
-        ({"grace_epochs: 2": "grace_epochs: 9"}, "19:41: grace_epochs must be at most the trial's "
-                                                 "epochs, 8, found 9"),
-        ({"reduction_factor: 2": "reduction_factor: 1"}, "19:62: search.scheduler.reduction_factor: must "
-         "satisfy reduction_factor > 1"),
-        ({"method.alpha: "
-          "{uniform": "method.alhpa: "
-                      "{uniform"}, "14:5: method 'recursive_mix' has no option 'alhpa'"),
-        ({"method.alpha: "
-          "{uniform": "alpha: {uniform"}, "14:5: a key of the space is dotted, such as "
-                                          "method.alpha; found 'alpha'"),
+        (
+            {"grace_epochs: 2": "grace_epochs: 9"},
+            "19:41: grace_epochs must be at most the trial's epochs, 8, found 9",
+        ),
+        (
+            {"reduction_factor: 2": "reduction_factor: 1"},
+            "19:62: search.scheduler.reduction_factor: must satisfy reduction_factor > 1",
+        ),
+        (
+            {"method.alpha: {uniform": "method.alhpa: {uniform"},
+            "14:5: method 'recursive_mix' has no option 'alhpa'",
+        ),
+        (
+            {"method.alpha: {uniform": "alpha: {uniform"},
+            "14:5: a key of the space is dotted, such as method.alpha; found 'alpha'",
+        ),
         ({"{uniform:": "{unifrom:"}, "14:20: unknown 'unifrom'; did you mean 'uniform'?"),
         ({"{uniform: [0.1, 1.0]}": "0.5"}, "14:19: method.alpha: expected one of {uniform: ...}"),
-        ({"[0.1, 1.0]": "[1.0, 0.1]"}, "14:29: method.alpha: uniform takes [low, high] with low < "
-                                       "high, found [1.0, 0.1]"),
-        ({"[0.1, 1.0]": "[0.1, 1.5]"}, "14:35: method.alpha: must satisfy 0 < alpha <= 1, found "
-                                       "1.5"),
-        ({"[0.01, 2.0]": "[0, 2.0]"}, "15:32: method.omega: loguniform takes numbers above 0, "
-                                      "found [0, 2.0]"),
-        ({"{loguniform: [0.01, "
-          "2.0]}": "{int: [0.5, "
-                   "2]}"}, "15:25: method.omega: int takes [low, high], two whole numbers"),
-        ({"{loguniform: [0.01, "
-          "2.0]}": "{choice: [1, "
-                   "1]}"}, "15:28: method.omega: choice takes a list of different values"),
+        (
+            {"[0.1, 1.0]": "[1.0, 0.1]"},
+            "14:29: method.alpha: uniform takes [low, high] with low < high, found [1.0, 0.1]",
+        ),
+        (
+            {"[0.1, 1.0]": "[0.1, 1.5]"},
+            "14:35: method.alpha: must satisfy 0 < alpha <= 1, found 1.5",
+        ),
+        (
+            {"[0.01, 2.0]": "[0, 2.0]"},
+            "15:32: method.omega: loguniform takes numbers above 0, found [0, 2.0]",
+        ),
+        (
+            {"{loguniform: [0.01, 2.0]}": "{int: [0.5, 2]}"},
+            "15:25: method.omega: int takes [low, high], two whole numbers",
+        ),
+        (
+            {"{loguniform: [0.01, 2.0]}": "{choice: [1, 1]}"},
+            "15:28: method.omega: choice takes a list of different values",
+        ),
         (
             {"method.omega: {loguniform: [0.01, 2.0]}": "train.batch_size: {uniform: [8, 16]}"},
             "15:34: train.batch_size: must be a whole number",
@@ -225,23 +248,29 @@ def test_the_winner_is_the_best_finished_sample_once_all_are_decided(write):
             },
             "the space has no 6 different points: 2 were found",
         ),
-        ({"test_limit: 60": "held_out: 5"}, "16:13: the trial of a search has no dataset.held_out "
-                                            "of its own"),
-        ({"row: Baseline": "row: winner"}, "21:11: the row 'winner' is the search's own"),
-        ({"winner < "
-          "Baseline": "winer < "
-                      "Baseline"}, "22:10: claim about unknown label 'winer'; did you mean "
-                                   "'winner'?"),
         (
-            {"rows:\n  - {row: Baseline, method: "
-             "baseline}": "axes: {method: {Baseline: baseline}}"},
+            {"test_limit: 60": "held_out: 5"},
+            "16:13: the trial of a search has no dataset.held_out of its own",
+        ),
+        ({"row: Baseline": "row: winner"}, "21:11: the row 'winner' is the search's own"),
+        (
+            {"winner < Baseline": "winer < Baseline"},
+            "22:10: claim about unknown label 'winer'; did you mean 'winner'?",
+        ),
+        (
+            {
+                "rows:\n  - {row: Baseline, method: "
+                "baseline}": "axes: {method: {Baseline: baseline}}"
+            },
             "a spec that searches has rows",
         ),
         ({"search: {samples: 2, scheduler: none}": "search: {samples: 0}"}, None),
-        ({"search: {samples: 2, scheduler: "
-          "none}": "search: 3"}, "24:40: a profile's search is a mapping"),
+        (
+            {"search: {samples: 2, scheduler: none}": "search: 3"},
+            "24:40: a profile's search is a mapping",
+        ),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_located(write, replace, expected):
     path = write(**replace)
     if expected is None:  # a mistake in a profile's numbers shows when that profile is asked for

@@ -105,8 +105,8 @@ def test_equal_trees_share_one_and_an_edit_makes_another(tree, tmp_path):
 
 
 def test_many_launchers_at_once_take_one(tree, tmp_path):
-    code = "import sys; from pathlib import Path; from launch.backends.snapshot import take; input(); "
-    code += "print(take(Path(sys.argv[1]), Path(sys.argv[2])))"
+    code = "import sys; from pathlib import Path; from launch.backends.snapshot import take; "
+    code += "input(); print(take(Path(sys.argv[1]), Path(sys.argv[2])))"
     many = [
         subprocess.Popen(
             [sys.executable, "-c", code, tree, tmp_path / "results"],

@@ -231,7 +231,8 @@ def test_planning_needs_neither_torch_nor_mlflow(write_spec):
 
     code = (
         "import sys; sys.modules.update({m: None for m in ('torch', 'mlflow', 'timm', 'pandas')});"
-        f"from launch.spec.load import load_spec; print(len(load_spec({str(write_spec())!r}).trials))"
+        "from launch.spec.load import load_spec;"
+        f"print(len(load_spec({str(write_spec())!r}).trials))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False

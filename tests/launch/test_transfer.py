@@ -22,9 +22,21 @@ from tests.support.specs import write_spec as write_small_spec
 from tests.support.trials import ROOT, deterministic
 
 ABSENT = (
-    "pydantic", "yaml", "ruamel", "rich", "mlflow", "pandas", "ray", "submitit", "psutil",
-    "pynvml", "jinja2", "scipy", "optuna", "sqlalchemy",
-)  # fmt: skip
+    "pydantic",
+    "yaml",
+    "ruamel",
+    "rich",
+    "mlflow",
+    "pandas",
+    "ray",
+    "submitit",
+    "psutil",
+    "pynvml",
+    "jinja2",
+    "scipy",
+    "optuna",
+    "sqlalchemy",
+)
 BLOCK = f"""
 import sys
 class Absent:

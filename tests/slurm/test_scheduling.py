@@ -44,8 +44,9 @@ def test_a_plan_beyond_the_largest_array_becomes_several(launcher):
     assert [ids.count(each) for each in sorted(set(ids))] == [2] * 6, "two trials in each task"
     scripts = sorted(path.read_text() for path in launcher.results.glob("slurm/*/submission.sh"))
     assert [line for text in scripts for line in text.splitlines() if "--array" in line] == [
-        "#SBATCH --array=0-0%1", "#SBATCH --array=0-4%2",
-    ]  # fmt: skip
+        "#SBATCH --array=0-0%1",
+        "#SBATCH --array=0-4%2",
+    ]
     assert all("#SBATCH --requeue" in text for text in scripts)
 
 

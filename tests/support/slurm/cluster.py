@@ -1,8 +1,7 @@
 """A real SLURM on this machine: munge, a controller, three nodes of two pretend GPUs, and an
 accounting database if wanted.
 
-    python -m tests.support.slurm.cluster [--accounting] [--max-array-size 1001] -- COMMAND ...        run
-    a command on one
+    python -m tests.support.slurm.cluster [--accounting] [--max-array-size 1001] -- COMMAND ...
 
 Everything lives in one folder and on free ports, and is stopped by process number.
 """
@@ -62,7 +61,8 @@ MinJobAge={min_job_age}
 InactiveLimit=0
 JobCompType=jobcomp/none
 {accounting}
-NodeName=n[1-3] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{node_ports}] CPUs=8 RealMemory=4000 Gres=gpu:2
+NodeName=n[1-3] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{node_ports}] CPUs=8 RealMemory=4000 \
+    Gres=gpu:2
 PartitionName=main Nodes=ALL Default=YES PriorityTier=1 MaxTime=INFINITE State=UP
 PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=off State=UP
 """
@@ -135,10 +135,16 @@ class Cluster:
         ports = free_ports(6)
         node_ports = ",".join(map(str, ports[1:4]))
         self.values = {
-            "folder": folder, "host": platform.node(), "user": _user(), "controller_port": ports[0],
-            "node_ports": node_ports, "dbd_port": ports[4], "database_port": ports[5],
-            "max_array_size": max_array_size, "min_job_age": min_job_age,
-        }  # fmt: skip
+            "folder": folder,
+            "host": platform.node(),
+            "user": _user(),
+            "controller_port": ports[0],
+            "node_ports": node_ports,
+            "dbd_port": ports[4],
+            "database_port": ports[5],
+            "max_array_size": max_array_size,
+            "min_job_age": min_job_age,
+        }
 
     def start(self) -> None:
         self.folder.chmod(0o755)  # munged insists that everyone can reach its socket
@@ -146,9 +152,16 @@ class Cluster:
             (self.folder / name).mkdir(parents=True)
         storage = "AccountingStorageType=accounting_storage/none"
         if self.accounting:
-            storage = "AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=127.0.0.1\n"
-            storage += f"AccountingStoragePort={self.values['dbd_port']}\nJobAcctGatherType=jobacct_gather/none"
-            storage += f"\nAccountingStoragePass={self.folder / 'munge' / 'socket'}"  # munge's, in spite of its name
+            munge = self.folder / "munge" / "socket"
+            storage = "\n".join(
+                (
+                    "AccountingStorageType=accounting_storage/slurmdbd",
+                    "AccountingStorageHost=127.0.0.1",
+                    f"AccountingStoragePort={self.values['dbd_port']}",
+                    "JobAcctGatherType=jobacct_gather/none",
+                    f"AccountingStoragePass={munge}",  # munge's socket, in spite of its name
+                )
+            )
         (self.folder / "slurm.conf").write_text(CONF.format(**self.values, accounting=storage))
         (self.folder / "gres.conf").write_text(f"Name=gpu File=/dev/tty[0-{GPUS_PER_NODE - 1}]\n")
         self._start_munge()
@@ -239,9 +252,12 @@ class Cluster:
         with (self.folder / f"{name}.out").open("ab") as out:
             self.daemons[name] = subprocess.Popen(
                 [_find(program) or program, *words],
-                stdout=out, stderr=out, stdin=subprocess.DEVNULL,
-                env={**os.environ, **self.environment}, start_new_session=True,
-            )  # fmt: skip
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
 
     def _start_munge(self) -> None:
         folder = self.folder / "munge"

@@ -40,7 +40,8 @@ class Launcher:
             **os.environ,
             **cluster.environment,
             "RM_RESULTS_DIR": str(self.results),
-            "RM_THREADS": "1",  # as the undisturbed runs have: the number of threads is part of a CPU run's bits
+            # As the undisturbed runs have: the number of threads is part of a CPU run's bits.
+            "RM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
         }
         self.environment.pop("MLFLOW_TRACKING_URI", None)
@@ -63,8 +64,11 @@ class Launcher:
     def start(self, *words: object, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, str(ROOT / "launch" / "run.py"), *map(str, words)],
-            env={**self.environment, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def run(self, *words: object, **environment: str) -> tuple[int, str, str]:
         process = self.start(*words, **environment)
