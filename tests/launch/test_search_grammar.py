@@ -97,6 +97,18 @@ def test_the_winners_trials_are_those_of_a_spec_that_writes_its_values(write):
     assert "sample 2 of 6" in found.assumed["method.alpha"]
 
 
+def test_of_an_accuracy_the_largest_wins(write):
+    search = load_spec(write(**{"seed: 3": "seed: 3\n      metric: top1_accuracy"})).search
+    assert search.objective.better == "higher"
+    assert search.value_of({"test_top1_error": 30.0}) == 70.0
+    assert search.value_of({"train_loss": 1.0}) is None
+    results = [
+        SampleResult(sample, "finished", 8, value, 0.1)
+        for sample, value in zip(search.drawn(), (60.0, 80.0, 70.0, 80.0, 10.0, 20.0), strict=True)
+    ]
+    assert winner(results, 6, search.objective).sample.number == 2, "the earlier of equal ones"
+
+
 def test_a_profile_changes_keys_of_the_search(write):
     full, smoke = load_spec(write()), load_spec(write(), "smoke")
     assert (smoke.search.samples, smoke.search.scheduler.name, smoke.search.held_out) == (
