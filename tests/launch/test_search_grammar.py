@@ -98,7 +98,7 @@ def test_the_winners_trials_are_those_of_a_spec_that_writes_its_values(write):
 
 
 def test_of_an_accuracy_the_largest_wins(write):
-    search = load_spec(write(**{"seed: 3": "seed: 3\n      metric: top1_accuracy"})).search
+    search = load_spec(write(**{"seed: 3": "seed: 3\n  metric: top1_accuracy"})).search
     assert search.objective.better == "higher"
     assert search.value_of({"test_top1_error": 30.0}) == 70.0
     assert search.value_of({"train_loss": 1.0}) is None
