@@ -23,12 +23,43 @@ from analysis.records.official import (
     to_csv,
 )
 from launch.spec.load import SpecError, load_spec
+from rm.files import write_atomically
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code. Nothing is written where any of the logs cannot be
     read.
     """
+    args = _arguments(argv)
+    runs: list[OfficialRun] = []
+    errors = []
+    for path in args.logs:
+        try:
+            runs += _read(path, _place(args.spec, args.cell))
+        except (LogError, SpecError) as error:
+            errors.append(str(error))
+        except OSError as error:
+            errors.append(
+                f"{path}: {error.strerror}; valid: a training log, or a CSV of learning curves"
+            )
+    if errors:
+        print("\n".join(dict.fromkeys(errors)), file=sys.stderr)
+        return 2
+    folder = results_dir() / "official"
+    folder.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        write_atomically(folder / f"{run.name}.csv", to_csv([run]))
+        finals = {metric: run.finals(metric) for metric in run.curves}
+        summary = "; ".join(
+            f"{metric} best {values['best']:.2f}, last {values['last']:.2f}"
+            for metric, values in finals.items()
+            if values
+        )
+        print(f"{run.name} -> {run.spec} · {run.cell}: {summary}")
+    return 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m analysis.import_official", description=(__doc__ or "").splitlines()[0]
     )
@@ -43,33 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--spec", help="the spec of the cell, as table1 or experiments/table1.yaml"
     )
     parser.add_argument("--cell", help="the cell's labels, as 'RM' or 'ResNet-50 · + RM (ours)'")
-    given = parser.parse_args(argv)
-    runs: list[OfficialRun] = []
-    errors = []
-    for path in given.logs:
-        try:
-            place = _place(given.spec, given.cell)
-            runs += _read(path, place)
-        except (LogError, SpecError) as error:
-            errors.append(str(error))
-        except OSError as error:
-            errors.append(
-                f"{path}: {error.strerror}; valid: a training log, or a CSV of learning curves"
-            )
-    if errors:
-        print("\n".join(dict.fromkeys(errors)), file=sys.stderr)
-        return 2
-    folder = results_dir() / "official"
-    folder.mkdir(parents=True, exist_ok=True)
-    for run in runs:
-        (folder / f"{run.name}.csv").write_text(to_csv([run]), encoding="utf-8")
-        said = [
-            f"{metric} best {finals['best']:.2f}, last {finals['last']:.2f}"
-            for metric in run.curves
-            for finals in [run.finals(metric)]
-        ]
-        print(f"{run.name} -> {run.spec} · {run.cell}: {'; '.join(said)}")
-    return 0
+    return parser.parse_args(argv)
 
 
 def _place(spec: str | None, cell: str | None) -> tuple[str, str] | None:

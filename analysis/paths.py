@@ -17,7 +17,7 @@ def results_dir() -> Path:
 
 
 def tracking_uri(explicit: str | None = None) -> str:
-    """The given address, else `$MLFLOW_TRACKING_URI`, else the sqlite store in the results
+    """The address handed in, else `$MLFLOW_TRACKING_URI`, else the sqlite store in the results
     folder.
     """
     return (
@@ -34,10 +34,10 @@ def without_secrets(uri: str, text: str | None = None) -> str:
     return shown.replace(f"{secret}@", "") if secret else shown
 
 
-def find_spec_file(given: str) -> Path:
+def find_spec_file(typed: str) -> Path:
     """A spec's path as people type it: from the current folder, else from the repository's
     root.
     """
-    path = Path(given).expanduser()
+    path = Path(typed).expanduser()
     rooted = ROOT / path
     return rooted if not path.exists() and rooted.exists() else path

@@ -22,7 +22,7 @@ import uuid
 from pathlib import Path
 
 from launch.spec.load import Spec, load_spec
-from launch.tracking.client import count_entries
+from launch.tracking.client import analyze_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS, PER_SPEC = 10, 500
@@ -178,7 +178,7 @@ def write_store(path: Path, specs: list[Spec], runs: int, epochs: int) -> None:
                 database, "params", [(key, str(value), run) for key, value in trial.flat().items()]
             )
             _insert_points(database, run, cell.published or 20.0, epochs, start)
-    count_entries(path)  # as the mirror does
+    analyze_tables(path)  # as the mirror does
 
 
 def _insert_points(

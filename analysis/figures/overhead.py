@@ -88,12 +88,12 @@ def draw(
     figure = Figure(figsize=(7.2, 0.6 + len(quantities) * (0.55 + 0.2 * len(methods))))
     grid = figure.subplots(len(quantities), 1, squeeze=False)
     for quantity, axes in zip(quantities, grid.flat, strict=True):
-        ours, theirs = (units or {}).get(quantity, ("", ""))
+        unit, paper_unit = (units or {}).get(quantity, ("", ""))
         _panel(
             axes,
             frame[frame["quantity"] == quantity].to_dict("records"),
-            f" {ours}".rstrip(),
-            f" {theirs}".rstrip(),
+            f" {unit}".rstrip(),
+            f" {paper_unit}".rstrip(),
         )
         axes.set_title(quantity)
     grid[-1, 0].set_xlabel("% over the baseline")
@@ -118,7 +118,7 @@ def draw(
     return figure
 
 
-def _panel(axes: Axes, rows: list[dict[Any, Any]], ours: str, theirs: str) -> None:
+def _panel(axes: Axes, rows: list[dict[Any, Any]], unit: str, paper_unit: str) -> None:
     for place, row in enumerate(rows):
         if row["n"]:
             spread = 0.0 if math.isnan(row["std"]) else row["std"]
@@ -141,10 +141,12 @@ def _panel(axes: Axes, rows: list[dict[Any, Any]], ours: str, theirs: str) -> No
             }
             axes.plot(row["published_overhead"], place, label="published", zorder=3, **style)
         texts = (
-            [f"{_short(row['value'])}{ours}"] if row["n"] and not math.isnan(row["value"]) else []
+            [f"{_short(row['value'])}{unit}"] if row["n"] and not math.isnan(row["value"]) else []
         )
         texts += (
-            [] if math.isnan(row["published"]) else [f"paper {_short(row['published'])}{theirs}"]
+            []
+            if math.isnan(row["published"])
+            else [f"paper {_short(row['published'])}{paper_unit}"]
         )
         at: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
         place_of: Any = ("axes fraction", "data")

@@ -151,7 +151,21 @@ def _plane(
             zorder=3,
             **style,
         )
-    best = last[last["winner"]]
+    _winner(axes, last[last["winner"]])
+    for which, dimension in zip("xy", dimensions, strict=True):
+        axes.set(**{f"{which}label": NAMES.get(dimension.key.rpartition(".")[2], dimension.key)})
+        low, high = float(min(dimension.bounds)), float(max(dimension.bounds))
+        if dimension.kind == "loguniform":
+            axes.set(**{f"{which}lim": (low / 1.2, high * 1.2)})
+            axes.set(**{f"{which}scale": "log"})
+            getattr(axes, f"{which}axis").set_major_formatter("{x:g}")
+        else:
+            edge = 0.05 * (high - low or 1.0)
+            axes.set(**{f"{which}lim": (low - edge, high + edge)})
+
+
+def _winner(axes: Axes, best: pd.DataFrame) -> None:
+    """A ring, with the values of both keys."""
     axes.scatter(
         best["x"],
         best["y"],
@@ -172,16 +186,6 @@ def _plane(
             fontsize=8,
             color=INK,
         )
-    for which, dimension in zip("xy", dimensions, strict=True):
-        axes.set(**{f"{which}label": NAMES.get(dimension.key.rpartition(".")[2], dimension.key)})
-        low, high = float(min(dimension.bounds)), float(max(dimension.bounds))
-        if dimension.kind == "loguniform":
-            axes.set(**{f"{which}lim": (low / 1.2, high * 1.2)})
-            axes.set(**{f"{which}scale": "log"})
-            getattr(axes, f"{which}axis").set_major_formatter("{x:g}")
-        else:
-            edge = 0.05 * (high - low or 1.0)
-            axes.set(**{f"{which}lim": (low - edge, high + edge)})
 
 
 def _lines(axes: Axes, frame: pd.DataFrame, *, is_log: bool) -> None:

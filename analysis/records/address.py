@@ -27,10 +27,10 @@ def stamp(uri: str) -> list[int] | None:
     looks = []
     for suffix in ("", "-wal", "-journal"):
         try:
-            found = _file(uri).with_name(_file(uri).name + suffix).stat()
+            status = _file(uri).with_name(_file(uri).name + suffix).stat()
         except FileNotFoundError:
             continue
-        looks += [found.st_ino, found.st_size, found.st_mtime_ns]
+        looks += [status.st_ino, status.st_size, status.st_mtime_ns]
     return looks
 
 

@@ -31,7 +31,7 @@ def curves(
 ) -> dict[str, list[tuple[int, float]]]:
     """(epoch, value) of each of these runs that is a committed record."""
     wanted = {run_id.removeprefix(PREFIX) for run_id in run_ids if run_id.startswith(PREFIX)}
-    found = {}
+    points_of: dict[str, list[tuple[int, float]]] = {}
     for record in read(wanted, folder):
         columns = record["epochs"]
         numbers = columns.get("epoch", ())
@@ -39,10 +39,10 @@ def curves(
             columns = record.get("points", {})
             numbers = columns.get("point", ())
         points = zip(numbers, columns.get(metric, ()), strict=False)
-        found[f"{PREFIX}{record['id']}"] = [
+        points_of[f"{PREFIX}{record['id']}"] = [
             (int(epoch), float(value)) for epoch, value in points if value is not None
         ]
-    return found
+    return points_of
 
 
 def read(trial_ids: Collection[str], folder: Path | None = None) -> Iterator[Record]:

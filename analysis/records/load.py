@@ -114,8 +114,8 @@ def load_curves(
         if cache and any(finished(run_id) for run_id in unknown):
             new = {run: curve for run, curve in read.items() if finished(run)}
             cache.keep_curves(uri, recorded, kept | new)
-        found = kept | read
-        curves = {run: found[run] for run in set(run_ids) & found.keys()}
+        known = kept | read
+        curves = {run: known[run] for run in set(run_ids) & known.keys()}
     curves |= committed.curves(run_ids, recorded)
     points = [
         (run, int(epoch), value_of(value))

@@ -19,6 +19,7 @@ from analysis.records.recorded import values_of
 from launch.spec.load import Spec, SpecError, load_spec
 from rm.metrics import METRICS, from_recorded, recorded_as, select
 
+_PRIMARY = "top1_error"
 COMMITTED = Path(__file__).with_name("official_curves.csv")
 COLUMNS = ("log", "split", "step_unit", "step", "metric", "value")
 PLACES = {
@@ -58,15 +59,17 @@ class OfficialRun:
         """A metric under each selection, as our own runs record it: top-5 is that of the epoch
         chosen by top-1, and the median needs ten epochs of the last tenth.
         """
-        names = sorted(self.curves, key=lambda name: name != "top1_error")
-        epochs = sorted({epoch for curve in self.curves.values() for epoch in curve})
-        columns = {f"test_{name}": self.curves[name] for name in names}
-        accounts = [
-            {"epoch": e, **{key: curve[e] for key, curve in columns.items() if e in curve}}
-            for e in epochs
+        known = [name for name in self.curves if name in METRICS]
+        names = sorted(known, key=lambda name: name != _PRIMARY)  # it alone chooses the epoch
+        if not names:
+            return {}
+        evaluated = self.curves[names[0]]
+        names = [name for name in names if evaluated.keys() <= self.curves[name].keys()]
+        epochs = [
+            {"epoch": epoch, **{f"test_{name}": self.curves[name][epoch] for name in names}}
+            for epoch in sorted(evaluated)
         ]
-        metrics = [METRICS[name] for name in names]
-        results = select(accounts, metrics, max(epochs)) if epochs and metrics else {}
+        results = select(epochs, [METRICS[name] for name in names], max(evaluated, default=0))
         return values_of(metric, results)
 
 
@@ -75,8 +78,8 @@ def load_official(folder: Path | None = None) -> list[OfficialRun]:
     imported one.
     """
     files = [COMMITTED, *(sorted(folder.glob("*.csv")) if folder and folder.is_dir() else [])]
-    found = {run.name: run for file in files for run in read_curves(file)}
-    return [found[name] for name in sorted(found)]
+    runs = {run.name: run for file in files for run in read_curves(file)}
+    return [runs[name] for name in sorted(runs)]
 
 
 def read_curves(path: Path, place: tuple[str, str] | None = None) -> list[OfficialRun]:
@@ -119,12 +122,12 @@ def read_log(path: Path, place: tuple[str, str]) -> OfficialRun:
     top1: dict[int, float] = {}
     top5: dict[int, float] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        found = _LINE.search(line)
-        if found:
-            epoch = int(found[1])
-            top1[epoch] = _error(path, found[2])
-            if found[3]:
-                top5[epoch] = _error(path, found[3])
+        match = _LINE.search(line)
+        if match:
+            epoch = int(match[1])
+            top1[epoch] = _error(path, match[2])
+            if match[3]:
+                top5[epoch] = _error(path, match[3])
     if not top1:
         raise LogError(
             f"{path}: no line 'Epoch(val) [e] Test Acc@1 …'; valid: a training log of the "
@@ -169,7 +172,7 @@ def by_trial(runs: Iterable[OfficialRun], specs: Iterable[Spec]) -> dict[str, li
     A log whose spec or cell is not there any more speaks for nothing.
     """
     known = {spec.name: spec for spec in specs if spec.profile is None}
-    found: dict[str, list[OfficialRun]] = {}
+    logs: dict[str, list[OfficialRun]] = {}
     for run in runs:
         if run.spec not in known:
             try:
@@ -182,8 +185,8 @@ def by_trial(runs: Iterable[OfficialRun], specs: Iterable[Spec]) -> dict[str, li
             if " · ".join(cell.labels) == run.cell
         ]
         for trial in trials:
-            found.setdefault(trial, []).append(run)
-    return found
+            logs.setdefault(trial, []).append(run)
+    return logs
 
 
 def _error(path: Path, accuracy: str) -> float:

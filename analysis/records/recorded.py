@@ -25,10 +25,10 @@ def is_result(name: str) -> bool:
 def values_of(metric: str, results: Mapping[str, Any]) -> dict[str, float]:
     """A metric under each selection that is recorded of it and finite: {"best": 20.8, ...}."""
     recorded = recorded_as(metric)
-    found = {name: results.get(f"{name}_{recorded}") for name in (*SELECTIONS, MEASURED)}
+    numbers = {name: results.get(f"{name}_{recorded}") for name in (*SELECTIONS, MEASURED)}
     return {
         name: from_recorded(metric, float(value))
-        for name, value in found.items()
+        for name, value in numbers.items()
         if value is not None and math.isfinite(value)
     }
 

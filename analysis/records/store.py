@@ -108,13 +108,13 @@ def histories(uri: str, run_ids: Sequence[str], metric: str) -> dict[str, list[t
     if not run_ids:
         return {}
     reader = client(uri)
-    found = {}
+    curves = {}
     for run_id in run_ids:
         points = sorted(
             reader.get_metric_history(run_id, metric), key=lambda point: point.timestamp
         )
-        found[run_id] = sorted({point.step: point.value for point in points}.items())
-    return found
+        curves[run_id] = sorted({point.step: point.value for point in points}.items())
+    return curves
 
 
 def artifact(uri: str, run_id: str, name: str) -> bytes | None:
