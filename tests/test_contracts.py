@@ -102,6 +102,7 @@ def test_a_spec_and_all_its_profiles_resolve(path):
 @pytest.mark.parametrize("name", registry.entries("backbone"))
 def test_a_backbone_is_a_backbone(name):
     with torch.device("meta"):
-        backbone = registry.load("backbone", name)(7, 3)
+        needed = {"model": "resnet10t"} if name == "timm" else {}
+        backbone = registry.load("backbone", name)(7, 3, **needed)
         assert isinstance(backbone, Backbone)
         assert backbone.head.weight.shape == (7, backbone.num_features)
