@@ -68,7 +68,7 @@ class ProgressWatcher:
             if "SIGKILL" in how
             else ""
         )
-        self._print(f"{self.labels[run_dir]}: {how}{memory}; retrying on another worker")
+        self.print_line(f"{self.labels[run_dir]}: {how}{memory}; retrying on another worker")
 
     def on_end(self, run_dir: Path, outcome: Outcome) -> None:
         self.over.add(run_dir)
@@ -77,9 +77,9 @@ class ProgressWatcher:
         self.done += outcome.status == "finished"
         self.bars.update(self.total, completed=self.done)
         if outcome.status in ("failed", "interrupted", "blocked"):
-            self._print(f"{self.labels[run_dir]}: {outcome.status}: {outcome.error}")
+            self.print_line(f"{self.labels[run_dir]}: {outcome.status}: {outcome.error}")
 
-    def _print(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def tick(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from launch.errors import UsageError
 from launch.gpus import query
+from launch.runs import rundir
 from launch.runs.rundir import RunDir
 
 PROCESS_MIB = 600
@@ -114,7 +115,7 @@ def min_free_here() -> tuple[float, str]:
 
 
 def _known_peaks(runs: Path) -> Iterator[tuple[str, float]]:
-    for trial in runs.glob("*/trial.json"):
+    for trial in runs.glob(f"*/{rundir.TRIAL}"):
         peaks = _peaks(trial.parent)
         if peaks and (values := _values(trial.parent)):
             yield footprint(values), max(peaks)
@@ -135,7 +136,7 @@ def _peaks(run_dir: Path) -> list[float]:
 def _values(run_dir: Path) -> dict[str, Any]:
     """The trial, or nothing where it is not readable; its own run says so."""
     try:
-        values: dict[str, Any] = json.loads((run_dir / "trial.json").read_text(encoding="utf-8"))
+        values = RunDir(run_dir).trial
         return values if values.keys() >= set(_SECTIONS) else {}
     except (OSError, ValueError):
         return {}

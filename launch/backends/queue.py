@@ -116,7 +116,7 @@ class Trials:
         elif self.deaths[run_dir] >= MOST_DEATHS:
             self.end(
                 run_dir,
-                Outcome("failed", f"{how}, {MOST_DEATHS} times; see {run_dir / 'log.txt'}"),
+                Outcome("failed", f"{how}, {MOST_DEATHS} times; see {run_dir / rundir.LOG}"),
             )
         else:
             self.watcher.on_death(run_dir, how)

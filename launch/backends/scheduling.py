@@ -2,7 +2,6 @@
 do any more.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from launch.backends.queue import parents_of
+from launch.runs import rundir
 from launch.runs.rundir import RunDir
 from launch.spec.trial import canonical
 
@@ -71,7 +71,7 @@ def balance(run_dirs: Sequence[Item], tasks: int) -> list[list[Item]]:
 
 def _seconds_of_an_epoch(runs: Path) -> dict[tuple[str, int], list[float]]:
     known: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for trial in runs.glob("*/trial.json"):
+    for trial in runs.glob(f"*/{rundir.TRIAL}"):
         events, _ = RunDir(trial.parent).events()
         seconds = [
             event["epoch_seconds"]
@@ -86,10 +86,9 @@ def _seconds_of_an_epoch(runs: Path) -> dict[tuple[str, int], list[float]]:
 def _values(run_dir: Path) -> dict[str, Any]:
     """The trial, or nothing where it is not readable; its own run says so."""
     try:
-        values = json.loads((run_dir / "trial.json").read_text(encoding="utf-8"))
+        return RunDir(run_dir).trial
     except (OSError, ValueError):
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _kind(values: dict[str, Any]) -> tuple[str, int]:

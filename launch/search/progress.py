@@ -30,6 +30,6 @@ class SampleWatcher(ProgressWatcher):
     def on_end(self, run_dir: Path, outcome: Outcome) -> None:
         stopped = any(self.state.run_dir(number) == run_dir for number in self.state.decided)
         if outcome.status == "interrupted" and stopped:
-            self._print(f"{self.labels[run_dir]}: {outcome.error}")
+            self.print_line(f"{self.labels[run_dir]}: {outcome.error}")
             outcome = outcome._replace(status="finished")
         super().on_end(run_dir, outcome)

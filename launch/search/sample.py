@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from launch.runs.rundir import RunDir
+from rm.metrics import Metric, from_recorded, recorded_as
 
 WORST = 1e9
-"""The value of a sample that failed; a finite number, as a scheduler's percentiles need one."""
+"""The loss of a sample that failed, and the size of its value; finite numbers, as a scheduler's
+percentiles need them.
+"""
+
+
+def worst(metric: Metric) -> float:
+    """The value of a sample that failed."""
+    return -metric.best([WORST, -WORST])
 
 
 class SampleTraining:
@@ -20,10 +28,11 @@ class SampleTraining:
     called.
     """
 
-    def __init__(self, run_dir: Path, metric: str, stop_file: Path) -> None:
+    def __init__(self, run_dir: Path, metric: Metric, stop_file: Path) -> None:
         self.run_dir, self.metric, self.stop_file = run_dir, metric, stop_file
+        self.key = f"test_{recorded_as(metric.name)}"
         self.offset, self.looked = 0, 0.0
-        self.last: dict[str, Any] = {"epoch": 0, "value": WORST, "loss": WORST}
+        self.last: dict[str, Any] = {"epoch": 0, "value": worst(metric), "loss": WORST}
         self.stopping = False
         self.turn = threading.Semaphore(0)
         self.reports: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -60,8 +69,8 @@ class SampleTraining:
         for event in events[:-1]:
             self._report(event)
         last = self._values(events[-1]) if events else self.last
-        worst = {"value": WORST} if answer["outcome"] == "failed" else {}
-        self.reports.put({**last, **worst, **answer, "done": True})
+        value = {"value": worst(self.metric)} if answer["outcome"] == "failed" else {}
+        self.reports.put({**last, **value, **answer, "done": True})
 
     def _asked_to_stop(self) -> bool:
         """Asked before every step, in the training's thread: tell what is new and wait for the
@@ -89,9 +98,13 @@ class SampleTraining:
             pass
 
     def _values(self, event: dict[str, Any]) -> dict[str, Any]:
-        values = {"value": float(event[f"test_{self.metric}"]), "loss": float(event["test_loss"])}
-        finite = {name: value if math.isfinite(value) else WORST for name, value in values.items()}
-        self.last = {"epoch": int(event["epoch"]), **finite}
+        value = from_recorded(self.metric.name, float(event[self.key]))
+        loss = float(event["test_loss"])
+        self.last = {
+            "epoch": int(event["epoch"]),
+            "value": value if math.isfinite(value) else worst(self.metric),
+            "loss": loss if math.isfinite(loss) else WORST,
+        }
         return self.last
 
     def _new_epochs(self) -> list[dict[str, Any]]:
@@ -99,7 +112,7 @@ class SampleTraining:
         journal some again.
         """
         events, self.offset = RunDir(self.run_dir).events(self.offset)
-        key, known, new = f"test_{self.metric}", int(self.last["epoch"]), []
+        key, known, new = self.key, int(self.last["epoch"]), []
         for event in events:
             if event["event"] == "epoch" and key in event and event["epoch"] > known:
                 known = event["epoch"]

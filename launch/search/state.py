@@ -141,11 +141,10 @@ class SearchState:
         scheduler's word.
         """
         events, _ = RunDir(self.run_dir(number)).events()
-        key = f"test_{self.search.metric}"
         values = {
-            event["epoch"]: event[key]
+            event["epoch"]: value
             for event in events
-            if event["event"] == "epoch" and key in event
+            if event["event"] == "epoch" and (value := self.search.value_of(event)) is not None
         }
         last = self.decided.get(number, {}).get("epoch")
         return [

@@ -8,7 +8,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from launch.runs import rundir
 from launch.runs.resources import wanted
+from launch.runs.rundir import RunDir
 from launch.worker import worker
 
 
@@ -46,10 +48,9 @@ class Worker:
 
 
 def _problem(run_dir: Path) -> str | None:
-    if (run_dir / "trial.json").exists():
+    if RunDir(run_dir).has(rundir.TRIAL):
         return None
     return (
-        f"node {platform.node()} does not see {run_dir}/trial.json: run directories must lie on a "
-        "file system that all "
-        "nodes of the Ray cluster share (set RM_RESULTS_DIR)"
+        f"node {platform.node()} does not see {run_dir}/{rundir.TRIAL}: run directories must lie "
+        "on a file system that all nodes of the Ray cluster share (set RM_RESULTS_DIR)"
     )

@@ -160,15 +160,15 @@ class _RayTask(Task):
         super().__init__(folder, side_by_side, job)
         self.workers, self.address = workers or None, address
 
-    def _work(self, todo: Sequence[Path]) -> None:
+    def work(self, todo: Sequence[Path]) -> None:
         with joined(self.address):
             for number in SIGNALS:  # Ray has put its own handler over SIGTERM's
-                signal.signal(number, self._on_signal)
+                signal.signal(number, self.on_signal)
             slots = divide(self._await_nodes(), Limits(self.workers, self.side_by_side))
             check_memory(todo, slots)
             trials = Trials(todo, self)
             Pool(trials, 1, slots, lambda: int(self.stopped), grows=self.workers is None).run()
-            self._note_ends(trials.close())
+            self.note_ends(trials.close())
 
     def _await_nodes(self) -> list[dict[str, float]]:
         wanted, deadline = int(os.environ["SLURM_JOB_NUM_NODES"]), time.monotonic() + NODES_SECONDS

@@ -21,6 +21,9 @@ from typing import Any, NamedTuple
 
 from launch.backends.slurm import cli
 from launch.paths import results_dir
+from launch.runs import rundir
+from launch.runs.rundir import RunDir
+from rm.files import append_line, write_atomically
 
 
 class Entry(NamedTuple):
@@ -52,16 +55,14 @@ def record_intent(tasks: Sequence[Sequence[Path]]) -> Path:
         )
         for task in tasks
     ]
-    aside = folder / "tasks.tmp"
-    aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    aside.replace(folder / "tasks.jsonl")
+    write_atomically(folder / "tasks.jsonl", "\n".join(lines) + "\n")
     return folder
 
 
 def journal_size(run_dir: Path) -> int:
     """How long a run directory's journal is, in bytes."""
     try:
-        return (run_dir / "journal.jsonl").stat().st_size
+        return (run_dir / rundir.JOURNAL).stat().st_size
     except FileNotFoundError:
         return 0
 
@@ -82,9 +83,8 @@ def submitted(folder: Path, array: str | None) -> None:
     for index, task in enumerate(tasks(folder) if array else []):
         for entry in task:
             note(entry.run_dir, f"{array}_{index}", folder.name, {})
-    aside = folder / "submitted.tmp"
-    aside.write_text(json.dumps({"id": array, "time": round(time.time(), 3)}), encoding="utf-8")
-    aside.replace(folder / "submitted.json")
+    about = json.dumps({"id": array, "time": round(time.time(), 3)})
+    write_atomically(folder / "submitted.json", about)
 
 
 def identity(folder: Path) -> str | None:
@@ -107,19 +107,14 @@ def note(run_dir: Path, identity: str, name: str, more: Mapping[str, Any]) -> No
         "name": name,
         **more,
     }
-    with (run_dir / "jobs.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    # tasks.jsonl and submitted.json say the same, durably; a sync for each of ten thousand trials
+    # would take longer than sbatch.
+    append_line(run_dir / rundir.JOBS, json.dumps(line), durable=False)
 
 
 def job_lines(run_dir: Path) -> list[dict[str, Any]]:
-    """SLURM's lines of a run directory's jobs.jsonl; a torn last one is left out."""
-    try:
-        lines = (run_dir / "jobs.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-    except FileNotFoundError:
-        return []
-    return [
-        line for line in map(json.loads, filter(None, lines)) if line.get("backend") == "slurm"
-    ]
+    """SLURM's lines of a run directory's jobs.jsonl."""
+    return [line for line in RunDir(run_dir).jobs if line.get("backend") == "slurm"]
 
 
 def recover_submissions() -> int:

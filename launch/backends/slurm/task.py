@@ -26,11 +26,12 @@ from launch.backends.slurm.cli import SlurmError, SlurmJobContext
 from launch.backends.slurm.submissions import Entry
 from launch.backends.slurm.wait import failure
 from launch.errors import UsageError
-from launch.runs import lease
+from launch.runs import lease, rundir
 from launch.runs.job import Outcome
 from launch.runs.resources import wanted
 from launch.runs.rundir import RunDir
 from launch.worker import nodes, process_group
+from rm.files import append_line
 
 MOST_STARTS = 3
 """Starts without progress after which a trial is failed."""
@@ -54,11 +55,11 @@ class Task:
     def run(self) -> int:
         """Work until all has ended or a signal comes; returns the exit status."""
         for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+            signal.signal(number, self.on_signal)
         try:
             while (left := self._left()) and not self.stopped:
                 try:
-                    self._work(left)
+                    self.work(left)
                 except UsageError as refusal:
                     self._refuse(left, str(refusal))
         finally:
@@ -84,7 +85,7 @@ class Task:
         for run_dir in left if not self.stopped else []:  # a signal may have been the reason
             self._fail(run_dir, why)
 
-    def _work(self, todo: Sequence[Path]) -> None:
+    def work(self, todo: Sequence[Path]) -> None:
         """Run these until they have ended or a signal comes; more than once where a cancelled one
         is wanted again.
         """
@@ -98,9 +99,9 @@ class Task:
         if self.stopped:
             self.pool.stop()
         self.pool.run()
-        self._note_ends(trials.close())
+        self.note_ends(trials.close())
 
-    def _note_ends(self, ended: Mapping[Path, Outcome]) -> None:
+    def note_ends(self, ended: Mapping[Path, Outcome]) -> None:
         for run_dir, outcome in ended.items():
             if outcome.status == "failed":
                 self._fail(run_dir, outcome.error or "no reason given")
@@ -108,7 +109,7 @@ class Task:
                 self.failed = True
                 self.blocked.add(run_dir)
 
-    def _on_signal(self, number: int, frame: object) -> None:
+    def on_signal(self, number: int, frame: object) -> None:
         """Once: the local backend takes a second call for impatience, but SLURM warns and
         terminates in turn.
         """
@@ -122,7 +123,7 @@ class Task:
         """Still to be run by this submission: neither finished, nor cancelled, nor failed since it
         was submitted.
         """
-        if (entry.run_dir / "result.json").exists() or RunDir(entry.run_dir).cancelled():
+        if RunDir(entry.run_dir).has(rundir.RESULT) or RunDir(entry.run_dir).cancelled():
             return False
         failed = failure(entry.run_dir, entry.journal) is not None
         self.failed |= failed
@@ -153,7 +154,9 @@ class Task:
         try:
             with RunDir(run_dir).lease():
                 if failure(run_dir, offset) is None:
-                    append_event(run_dir, "failed", error=error, traceback=None)
+                    event = {"event": "failed", "time": round(time.time(), 3), "error": error}
+                    line = json.dumps({**event, "traceback": None}, ensure_ascii=False)
+                    append_line(run_dir / rundir.JOURNAL, line)
         except (lease.Busy, OSError) as problem:
             print(f"{run_dir.name}: cannot be marked as failed: {problem}", flush=True)
 
@@ -237,22 +240,6 @@ def position(run_dir: Path) -> list[int]:
         ],
         default=[1, 0],
     )
-
-
-def append_event(run_dir: Path, event: str, **fields: object) -> None:
-    """Write to a journal that nobody else writes to (its lease is ours), after cutting off a torn
-    last line.
-    """
-    line = (
-        json.dumps({"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False)
-        + "\n"
-    )
-    with (run_dir / "journal.jsonl").open("a+b") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _own_address() -> str:
