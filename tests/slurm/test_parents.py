@@ -104,7 +104,7 @@ def test_a_shared_task_may_fail_with_another_trial_and_the_child_still_starts(la
     assert job_of(broken).id == identity
     text = (broken / "trial.json").read_text().replace('"lr": 0.05', '"lr": -1.0')
     (broken / "trial.json").write_text(text)
-    launcher.submit(child, "--where", "seed=0")
+    launcher.submit(child, "--seeds", "0")
     launcher.cluster.ask("scontrol", "release", identity)
     launcher.wait_finished([parents[0], children[0]])
     assert journal(broken)[-1] == "failed"
