@@ -53,7 +53,7 @@ class Check(NamedTuple):
 
     level: Literal["ok", "note", "wrong"]
     what: str
-    said: str
+    finding: str
 
 
 def here(data: Mapping[str, Mapping[str, Any]], wanted: bool) -> Iterator[Check]:
@@ -104,12 +104,12 @@ def python(found: Mapping[str, Any], drivers: Sequence[str]) -> Check:
             "Python",
             f"{sys.executable}: {found['error']}; `make quickstart` sets up .venv",
         )
-    said = f"{found['python']}, torch {found['torch']}, imported in {found['seconds']} s; "
+    seen = f"{found['python']}, torch {found['torch']}, imported in {found['seconds']} s; "
     if found["gpus"]:
         return Check(
             "ok",
             "Python",
-            said + f"{len(found['gpus'])} GPUs: {', '.join(sorted(set(found['gpus'])))}",
+            seen + f"{len(found['gpus'])} GPUs: {', '.join(sorted(set(found['gpus'])))}",
         )
     if drivers:
         why = (
@@ -119,9 +119,9 @@ def python(found: Mapping[str, Any], drivers: Sequence[str]) -> Check:
         return Check(
             "wrong",
             "Python",
-            f"{said}{len(drivers)} GPUs here that torch does not see: it is {why}",
+            f"{seen}{len(drivers)} GPUs here that torch does not see: it is {why}",
         )
-    return Check("ok", "Python", said + "no GPU: trains on CPU cores")
+    return Check("ok", "Python", seen + "no GPU: trains on CPU cores")
 
 
 def git() -> Check:
@@ -186,12 +186,12 @@ def clock_skew(just_written: Path) -> float:
 
 
 def clock(what: str, who: str, skew: float) -> Check:
-    said = f"{who} and the file system differ by {abs(skew):.1f} s"
+    seen = f"{who} and the file system differ by {abs(skew):.1f} s"
     if abs(skew) > SKEW_SECONDS:
         return Check(
-            "wrong", what, f"{said}; heartbeats will look old: let NTP (chrony) set the clocks"
+            "wrong", what, f"{seen}; heartbeats will look old: let NTP (chrony) set the clocks"
         )
-    return Check("ok", what, said)
+    return Check("ok", what, seen)
 
 
 def data_set(name: str, options: Mapping[str, Any], wanted: bool) -> Check:

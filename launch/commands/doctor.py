@@ -69,4 +69,4 @@ def _all(backend: Backend, data: dict[str, Any], submit: bool) -> Iterator[Check
 def _line(check: Check) -> str:
     word = _WORDS[check.level]
     word = f"\x1b[{_ANSI[check.level]}m{word}\x1b[0m" if sys.stdout.isatty() else word
-    return f"{word}  {check.what:<16} {check.said}"
+    return f"{word}  {check.what:<16} {check.finding}"

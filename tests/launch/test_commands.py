@@ -337,7 +337,7 @@ def test_doctor_on_a_machine_without_a_cluster(write_spec, results, tmp_path):
     code, out, _ = run("doctor", cifar, "--backend", "slurm", "--json", environment=nowhere)
     assert code == 1
     wrong = {
-        check["what"]: check["said"]
+        check["what"]: check["finding"]
         for check in json.loads(out)["checks"]
         if check["level"] == "wrong"
     }

@@ -111,9 +111,9 @@ def test_doctor_finds_what_is_wrong(launcher):
     assert code == 1
     wrong = [check for check in json.loads(out)["checks"] if check["level"] == "wrong"]
     assert [check["what"] for check in wrong] == ["GPUs"]
-    assert "2 were given (0,1), and torch sees 0" in wrong[0]["said"]
+    assert "2 were given (0,1), and torch sees 0" in wrong[0]["finding"]
     code, out, _ = launcher.run(*words, "--slurm", "partition=gpuu")
     assert code == 1
     wrong = [check for check in json.loads(out)["checks"] if check["level"] == "wrong"]
     assert [check["what"] for check in wrong] == ["site settings"]
-    assert "invalid partition" in wrong[0]["said"]
+    assert "invalid partition" in wrong[0]["finding"]

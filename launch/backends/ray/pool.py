@@ -255,11 +255,11 @@ class Pool:
 
 def _how(handle: _ActorHandle, error: Exception) -> str:
     """Ray's report of a death in one line."""
-    said = str(error)
+    report = str(error)
     place = f" on {handle.place['host']} (process {handle.place['pid']})" if handle.place else ""
-    if _NODE_DEATH in said:
+    if _NODE_DEATH in report:
         return f"its worker process{place} ended with its node"
-    if "process has died" in said or "process is dead" in said:
+    if "process has died" in report or "process is dead" in report:
         return f"its worker process{place} ended, as after SIGKILL or a crash"
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in report.splitlines() if line.strip()]
     return f"its worker process{place} is lost: {lines[-1] if lines else type(error).__name__}"

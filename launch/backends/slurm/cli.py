@@ -33,7 +33,7 @@ _MOST_WORDS = 500
 
 
 class SlurmError(RuntimeError):
-    """A SLURM command failed or did not answer; the message is what it said."""
+    """A SLURM command failed or did not answer; the message is what it printed."""
 
 
 def ask(*words: str, seconds: float = SECONDS) -> str:
@@ -143,10 +143,10 @@ def _sacct(ids: Iterable[str]) -> dict[str, str]:
     try:
         if not has_accounting():
             return {}
-        said = ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(sorted(bases)))
+        output = ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(sorted(bases)))
     except SlurmError:
         return {}
-    lines = (line.split("|", 1) for line in said.splitlines() if "|" in line)
+    lines = (line.split("|", 1) for line in output.splitlines() if "|" in line)
     return {identity: state for which, state in lines for identity in expand(which)}
 
 
@@ -167,14 +167,14 @@ def by_name(name: str) -> list[str]:
     """The ids (of whole arrays) that carry a job name, oldest first, ended ones too as long as
     SLURM remembers them.
     """
-    said = ask("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%F")
-    found = set(said.split())
+    output = ask("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%F")
+    found = set(output.split())
     try:
         if not found and has_accounting():
-            said = ask(
+            output = ask(
                 "sacct", "-X", "-n", "-P", "-o", "JobID", f"--name={name}", "-S", "now-7days"
             )
-            found = {line.partition("_")[0] for line in said.split()}
+            found = {line.partition("_")[0] for line in output.split()}
     except SlurmError:
         pass
     return sorted(found, key=int)

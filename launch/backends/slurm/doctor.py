@@ -102,15 +102,15 @@ def _preemption(config: Mapping[str, str]) -> Check:
 
 
 def _kill_wait(config: Mapping[str, str]) -> Check:
-    said = config.get("KillWait", "30 sec")
-    seconds = int(said.split()[0]) if said.split()[0].isdigit() else 30
+    kill_wait = config.get("KillWait", "30 sec")
+    seconds = int(kill_wait.split()[0]) if kill_wait.split()[0].isdigit() else 30
     if seconds < 10:
         return Check(
             "note",
             "KillWait",
-            f"{said} between SIGTERM and SIGKILL: too short for a large checkpoint; ask for 30 s",
+            f"{kill_wait} between SIGTERM and SIGKILL: too short for a large checkpoint; ask for 30 s",
         )
-    return Check("ok", "KillWait", f"{said} to checkpoint after SIGTERM")
+    return Check("ok", "KillWait", f"{kill_wait} to checkpoint after SIGTERM")
 
 
 def _would_take(script: Path) -> Check:

@@ -50,8 +50,8 @@ class NodeTest:
     def run(self) -> Iterator[Check]:
         (self.folder / "hello").write_text(self.folder.name, encoding="utf-8")
         try:
-            said = cli.ask("sbatch", "--parsable", str(self.script), seconds=120)
-            self.job = f"{said.strip().partition(';')[0]}_0"
+            answer = cli.ask("sbatch", "--parsable", str(self.script), seconds=120)
+            self.job = f"{answer.strip().partition(';')[0]}_0"
             say(f"job {self.job} tests a node; Ctrl-C cancels it")
             yield from self._look()
         except SlurmError as error:
@@ -126,7 +126,9 @@ class NodeTest:
             "; ".join(printed[-3:])
             or f"nothing was printed; is {self.folder.parent} shared with the nodes?"
         )
-        return Check("wrong", "node", f"the job ({job.state}, {job.where}) left no word: {where}")
+        return Check(
+            "wrong", "node", f"the job ({job.state}, {job.where}) printed nothing of use: {where}"
+        )
 
     def _shared(self, node: Mapping[str, Any]) -> Check:
         if node["hello"] != self.folder.name:
@@ -142,9 +144,9 @@ class NodeTest:
         )
 
     def _gpus(self, node: Mapping[str, Any], found: Mapping[str, Any]) -> Check:
-        given = [gpu for gpu in str(node["gpus"] or "").split(",") if gpu]
+        granted = [gpu for gpu in str(node["gpus"] or "").split(",") if gpu]
         wanted, seen = self.site.gpus_per_trial, len(found.get("gpus", []))
-        if len(given) != wanted:
+        if len(granted) != wanted:
             why = f"CUDA_VISIBLE_DEVICES is {node['gpus']!r}, for gpus_per_trial {wanted}"
             return Check(
                 "wrong",
@@ -177,8 +179,8 @@ class NodeTest:
             name
         ]
         cli.ask("scancel", f"--signal={name}", self.job)
-        heard = self._await(f"{name}.json", SIGNAL_SECONDS)
-        if heard is None:
+        received = self._await(f"{name}.json", SIGNAL_SECONDS)
+        if received is None:
             what = f"SIG{name} ({meaning}) did not reach Python within {SIGNAL_SECONDS:.0f} s"
             return Check(
                 "wrong",

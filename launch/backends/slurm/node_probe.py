@@ -21,10 +21,10 @@ _SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 
 def main() -> int:
     folder, data = Path(sys.argv[1]), Path(sys.argv[2])
-    heard: list[int] = []
+    received: list[int] = []
 
     def on_signal(number: int, frame: object) -> None:
-        heard.append(number)
+        received.append(number)
         _write(folder, signal.Signals(number).name.removeprefix("SIG"), {"time": time.time()})
 
     for number in _SIGNALS:
@@ -33,7 +33,7 @@ def main() -> int:
     _write(folder, "python", checks.run_python(checks.PYTHON))
     deadline = time.monotonic() + MOST_SECONDS
     while (
-        heard.count(signal.SIGTERM) < 2 and time.monotonic() < deadline
+        received.count(signal.SIGTERM) < 2 and time.monotonic() < deadline
     ):  # the second one comes with the requeueing
         time.sleep(0.2)
     return 0

@@ -128,10 +128,10 @@ def load_site(path: Path | None, overrides: Sequence[str] = ()) -> Site:
     diagnostics: list[Diagnostic] = []
     written = _from_file(file, diagnostics) if file else {}
     complaints: list[str] = []
-    given = _from_overrides(overrides, complaints)
+    overridden = _from_overrides(overrides, complaints)
     if not diagnostics and not complaints:
-        sbatch = {**written.get("sbatch", {}), **given.get("sbatch", {})}
-        return Site.model_validate({**written, **given, "sbatch": sbatch})
+        sbatch = {**written.get("sbatch", {}), **overridden.get("sbatch", {})}
+        return Site.model_validate({**written, **overridden, "sbatch": sbatch})
     raise SiteError(file or DEFAULT_FILE, diagnostics, complaints)
 
 
@@ -194,7 +194,7 @@ def _from_overrides(overrides: Sequence[str], complaints: list[str]) -> dict[str
     """`mem=32G`, `gpus_per_trial=2`, `setup=module load cuda` (again for each line),
     `sbatch.exclude=node7`.
     """
-    given: dict[str, Any] = {}
+    overridden: dict[str, Any] = {}
     for text in overrides:
         key, equals, value = (part.strip() for part in text.partition("="))
         name, _, option = key.partition(".")
@@ -216,12 +216,12 @@ def _from_overrides(overrides: Sequence[str], complaints: list[str]) -> dict[str
         if mistakes:
             continue
         if name == "sbatch":
-            given[name] = {**given.get(name, {}), **single[name]}
+            overridden[name] = {**overridden.get(name, {}), **single[name]}
         elif name == "setup":
-            given[name] = [*given.get(name, []), *single[name]]
+            overridden[name] = [*overridden.get(name, []), *single[name]]
         else:
-            given |= single
-    return given
+            overridden |= single
+    return overridden
 
 
 def _is_number(name: str) -> bool:

@@ -131,13 +131,15 @@ class Task:
 
     def _is_stuck(self, run_dir: Path) -> bool:
         """Fail a trial whose last starts in this submission all began where it still is."""
-        mine = [
+        starts = [
             line
             for line in submissions.job_lines(run_dir)
             if line["name"] == self.folder.name and "position" in line
         ]
         now = position(run_dir)
-        if len(mine) < MOST_STARTS or any(line["position"] != now for line in mine[-MOST_STARTS:]):
+        if len(starts) < MOST_STARTS or any(
+            line["position"] != now for line in starts[-MOST_STARTS:]
+        ):
             return False
         self._fail(
             run_dir,
