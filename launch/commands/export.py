@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     for use in chosen:
         say(f"  {use.trial.id}  {use.label}")
     for refusal in plan.refusals():
-        say(f"refused: {refusal}")
+        say(refusal)
+    say(f"$RM_DATA_DIR there must have: {', '.join(_needed(chosen))}")
     say(f"there: {where} && python -m launch.backends.local . --deadline MINUTES")
     return 0
 
@@ -82,7 +83,7 @@ def _in_order(uses: Sequence[Planned], there: Path) -> list[Planned]:
     by_id = {use.trial.id: use for use in uses}
 
     def place(use: Planned) -> None:
-        for parent in _parents(use):
+        for parent in use.trial.parents:
             if parent in by_id and parent not in placed:
                 place(by_id[parent])
         if use.trial.id not in placed:
@@ -94,9 +95,14 @@ def _in_order(uses: Sequence[Planned], there: Path) -> list[Planned]:
     return ordered
 
 
-def _parents(use: Planned) -> list[str]:
-    parent = use.trial.values.get("init", {}).get("trial")
-    return [parent] if parent else []
+def _needed(uses: Sequence[Planned]) -> list[str]:
+    """The data sets, and the files of weights, that do not travel with the run directories."""
+    values = [use.trial.values for use in uses]
+    sets = {str(each["dataset"]["name"]) for each in values if "dataset" in each}
+    files = {
+        f"weights/{each['init']['file']}" for each in values if "file" in each.get("init", {})
+    }
+    return sorted(sets) + sorted(files)
 
 
 def _write_folder(folder: Path, chosen: Sequence[Planned], uses: Sequence[Planned]) -> int:
@@ -106,7 +112,7 @@ def _write_folder(folder: Path, chosen: Sequence[Planned], uses: Sequence[Planne
         here = runs_dir() / use.trial.id
         if RunDir(here).state() == "interrupted" and not (runs / use.trial.id).exists():
             _copy(here, runs / use.trial.id)
-        for parent in _parents(use):
+        for parent in use.trial.parents:
             if RunDir(runs_dir() / parent).state() == "finished":
                 _copy(runs_dir() / parent, runs / parent)
     prepare(uses, runs)

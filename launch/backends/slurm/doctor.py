@@ -108,7 +108,8 @@ def _kill_wait(config: Mapping[str, str]) -> Check:
         return Check(
             "note",
             "KillWait",
-            f"{kill_wait} between SIGTERM and SIGKILL: too short for a large checkpoint; ask for 30 s",
+            f"{kill_wait} between SIGTERM and SIGKILL: too short for a large checkpoint; ask for "
+            "30 s",
         )
     return Check("ok", "KillWait", f"{kill_wait} to checkpoint after SIGTERM")
 
