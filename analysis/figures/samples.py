@@ -4,6 +4,7 @@ with their labels.
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.image
 import numpy as np
@@ -76,7 +77,8 @@ def draw(
     followed = [p for p in positions if steps[recursion] and p < steps[recursion][0][0].shape[0]]
     heights = [0.8 * max(len(done), 1) + 0.4, 2.55 * len(followed) + 0.45]
     figure = Figure(figsize=(7.4, sum(heights) + (0.3 if missing else 0)))
-    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.02, hspace=0.0, wspace=0.0)  # type: ignore[union-attr, call-arg]
+    layout: Any = figure.get_layout_engine()
+    layout.set(w_pad=0.04, h_pad=0.02, hspace=0.0, wspace=0.0)
     ratios = heights[: 1 + bool(followed)]
     parts: list[SubFigure] = list(
         figure.subfigures(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
