@@ -152,13 +152,11 @@ def floor_of(path: Path) -> int | None:
     return next((number for number, rooms in enumerate(FLOORS) if room and room[0] in rooms), None)
 
 
-@pytest.mark.xfail(reason="the rooms are being built")
 def test_every_file_of_launch_stands_on_a_floor():
     loose = [path for path in files("launch") if floor_of(path) is None]
     assert_none(shown(path) for path in loose if module_of(path) != "launch")
 
 
-@pytest.mark.xfail(reason="the rooms are being built")
 def test_imports_within_launch_go_only_downward():
     def room(path: Path) -> list[str]:
         return module_of(path).split(".")[:2]
@@ -180,7 +178,6 @@ def test_no_two_files_import_each_other():
     assert_none(" <-> ".join(map(shown, group)) for group in circles(everything))
 
 
-@pytest.mark.xfail(reason="the rooms are being built")
 def test_the_local_backend_runs_on_a_bare_gpu_node():
     allowed = {"rm", "launch", *LIBRARIES, *sys.stdlib_module_names}
     starts = [*files("launch/backends/local"), *files("launch/worker")]
@@ -239,7 +236,6 @@ def test_no_private_name_crosses_a_file():
     )
 
 
-@pytest.mark.xfail(reason="the rooms are being built")
 def test_no_folder_holds_more_than_a_dozen_loose_files():
     assert len(list((ROOT / "launch").glob("*.py"))) <= MOST_FILES
     folders = {path.parent for room in ROOMS for path in files(room)}

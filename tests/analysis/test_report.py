@@ -9,6 +9,7 @@ import pytest
 
 from analysis import report
 from launch.spec.load import load_spec
+from tests.support.trials import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "analysis" / "report.py"
@@ -49,7 +50,7 @@ def test_the_command_writes_everything_from_any_folder(tmp_path, quickstart_stor
         capture_output=True,
         text=True,
         check=False,
-        timeout=6000,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -15,11 +15,9 @@ import pytest
 
 from tests.support.tracking.journals import environment
 from tests.support.tracking.mirrors import Server
-from tests.support.trials import ROOT
+from tests.support.trials import PATIENCE, ROOT
 
 pytestmark = pytest.mark.cluster
-
-PATIENCE = 300.0
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from launch.plan import make_plan
 from launch.runs import parallel
 from launch.runs.create import prepare
 from launch.spec.load import load_spec
-from tests.support.trials import ROOT
+from tests.support.trials import PATIENCE, ROOT
 
 
 def test_questions_that_wait_are_asked_side_by_side():
@@ -108,7 +108,7 @@ def test_launchers_that_prepare_at_once_leave_whole_directories(write_spec, resu
     for launcher in launchers:
         launcher.stdin.write("\n")
         launcher.stdin.flush()
-    said = [launcher.communicate(timeout=240)[1] for launcher in launchers]
+    said = [launcher.communicate(timeout=PATIENCE)[1] for launcher in launchers]
     assert [launcher.returncode for launcher in launchers] == [0, 0, 0], said
     trials = {trial.id: trial for trial in load_spec(spec).trials}
     assert {path.name for path in (results / "runs").iterdir()} == set(trials)

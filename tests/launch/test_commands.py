@@ -17,7 +17,7 @@ from launch.runs.rundir import RunDir
 from launch.runs.status import RunDirSnapshot, resolve_status
 from launch.spec.load import load_spec
 from tests.support.commands import command, journal, run, running_pids, trials, wait_for
-from tests.support.trials import ROOT
+from tests.support.trials import PATIENCE, ROOT
 
 pytestmark = pytest.mark.usefixtures("results")
 
@@ -77,7 +77,7 @@ def test_status_and_cancel_while_trials_run(write_spec, results):
     words = {trial["id"]: trial["done"] for trial in trials(out)}
     assert words.pop(queued) == words.pop(one) == "waiting"
     assert set(words.values()) <= {"stopped", "waiting"}
-    launcher.communicate(timeout=60)
+    launcher.communicate(timeout=PATIENCE)
     assert launcher.returncode == 130
     code, out, _ = run("status", path, "--json")
     assert counts(out) == {"interrupted": 4}
@@ -155,7 +155,7 @@ def test_logs_follow_until_the_trial_ends(write_spec, results):
     assert code == 0, err
     assert [int(n) for n in re.findall(r"epoch (\d+)/12: train_loss", out)] == list(range(1, 13))
     assert f"{trial}: finished, epoch 12 of 12" in err
-    launcher.communicate(timeout=60)
+    launcher.communicate(timeout=PATIENCE)
 
 
 def test_watching_ends_when_all_has_ended(write_spec, results):
@@ -165,7 +165,7 @@ def test_watching_ends_when_all_has_ended(write_spec, results):
     code, out, err = run("status", path, "--watch")
     assert code == 0, err
     assert out.splitlines()[-1].endswith("4 trials: 4 finished")
-    launcher.communicate(timeout=60)
+    launcher.communicate(timeout=PATIENCE)
 
 
 def test_the_live_table_on_a_terminal(write_spec, results):

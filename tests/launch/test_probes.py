@@ -12,6 +12,7 @@ from launch.runs.journal import number_of
 from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
 from tests.support.commands import command, run, running_pids, trials, wait_for
+from tests.support.trials import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("results")
 
@@ -92,7 +93,7 @@ def test_beside_a_running_probe_and_after_it_was_cancelled(probes, results):
     assert_all_say("running", paths, found)
     assert "nothing has failed" in asked("retry", *paths)
     asked("cancel", *paths)
-    _, err = launcher.communicate(timeout=60)
+    _, err = launcher.communicate(timeout=PATIENCE)
     assert launcher.returncode == 130, err
     assert_all_say("interrupted", paths, found)
     assert "nothing has failed" in asked("retry", *paths)
@@ -105,7 +106,7 @@ def test_after_probe_and_launcher_were_killed(probes, results):
     for pid in (launcher.pid, *running_pids(results).values()):
         os.kill(pid, signal.SIGKILL)
     launcher.communicate()
-    deadline = time.monotonic() + 30  # a killed process takes a moment to be gone
+    deadline = time.monotonic() + PATIENCE  # a killed process takes a moment to be gone
     while any(run_dir.state() == "running" for run_dir in found.values()):
         assert time.monotonic() < deadline
         time.sleep(0.1)

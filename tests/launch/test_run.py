@@ -19,7 +19,7 @@ from tests.support.commands import (
     trials,
     wait_for,
 )
-from tests.support.trials import deterministic
+from tests.support.trials import PATIENCE, deterministic
 
 pytestmark = pytest.mark.usefixtures("results")
 
@@ -225,7 +225,7 @@ def test_killed_workers_and_a_killed_launcher_lose_nothing(
     workers = list(running_pids(results).values())
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while any(Path(f"/proc/{pid}").exists() for pid in workers):  # they notice, checkpoint and end
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -246,7 +246,7 @@ def test_ctrl_c_checkpoints_and_the_same_command_goes_on(
         process,
     )
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "the same command resumes from here" in err
     assert not running_pids(results)
@@ -261,7 +261,7 @@ def test_ctrl_c_checkpoints_and_the_same_command_goes_on(
 def test_two_launchers_run_each_trial_once(write_spec, results):
     path = write_spec(**{"epochs: 2": "epochs: 6"})
     both = [command(path, "--json"), command(path, "--json")]
-    outputs = [process.communicate(timeout=180) for process in both]
+    outputs = [process.communicate(timeout=PATIENCE) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     for out, _ in outputs:
         assert {t["state"] for t in trials(out)} == {"finished"}

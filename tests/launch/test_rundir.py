@@ -10,17 +10,19 @@ import pytest
 
 from launch.runs import journal, lease, rundir
 from launch.runs.rundir import RunDir
-from tests.support.trials import ROOT
+from tests.support.trials import PATIENCE, ROOT
 
-HOLD = (
-    "import sys, time; from launch.runs.rundir import RunDir\nwith RunDir(sys.argv[1]).lease():\n"
-)
-HOLD += "    print('held', flush=True); time.sleep(60)\n"
+HOLD = "import sys; from launch.runs.rundir import RunDir\nwith RunDir(sys.argv[1]).lease():\n"
+HOLD += "    print('held', flush=True); sys.stdin.read()\n"
 
 
 def holder(run_dir):
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(run_dir)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(run_dir)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout.readline() == "held\n"
     return process
@@ -65,16 +67,20 @@ def test_a_reused_process_number_is_not_the_holder(tmp_path):
 def test_only_one_of_many_takes_an_abandoned_lease(tmp_path):
     with holder(tmp_path) as process:
         process.kill()
-    code = HOLD.replace("time.sleep(60)", "time.sleep(5)")
     rivals = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)],
+            [sys.executable, "-c", HOLD, str(tmp_path)],
             cwd=ROOT,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         for _ in range(5)
     ]
+    deadline = time.monotonic() + PATIENCE
+    while sum(rival.poll() is None for rival in rivals) > 1:  # who has it waits for its input
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     outcomes = [rival.communicate() for rival in rivals]
     assert sum(out == b"held\n" for out, _ in outcomes) == 1
     assert sum(b"Busy" in err for _, err in outcomes) == 4
@@ -103,7 +109,7 @@ def test_a_request_to_cancel_reaches_the_holder_and_can_be_taken_back(tmp_path):
     with RunDir(tmp_path).lease() as held:
         assert not held.cancelled()
         RunDir(tmp_path).request_cancel()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not held.cancelled():
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -169,7 +175,7 @@ def test_of_an_epoch_journalled_twice_the_last_account_counts():
 def test_a_killed_holder_that_nobody_has_waited_for_is_dead(tmp_path):
     with holder(tmp_path) as process:
         process.kill()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while RunDir(tmp_path).state() == "running":  # a zombie by now, as we have not waited
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -18,9 +18,7 @@ from launch.runs.rundir import RunDir
 from launch.search.state import SearchState
 from launch.spec.load import load_spec
 from tests.support.specs import SPEC
-from tests.support.trials import ROOT, deterministic
-
-PATIENCE = 300
+from tests.support.trials import PATIENCE, ROOT, deterministic
 
 SEARCH = """
     # a search of a few seconds

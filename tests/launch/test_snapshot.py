@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from launch.backends import snapshot
-from tests.support.trials import ROOT
+from tests.support.trials import PATIENCE, ROOT
 
 IDENTITY = {
     "GIT_AUTHOR_NAME": "a",
@@ -120,7 +120,7 @@ def test_many_launchers_at_once_take_one(tree, tmp_path):
     for process in many:
         process.stdin.write("\n")
         process.stdin.flush()
-    taken = {process.communicate(timeout=120)[0].strip() for process in many}
+    taken = {process.communicate(timeout=PATIENCE)[0].strip() for process in many}
     assert [process.returncode for process in many] == [0] * 6
     assert [str(entry) for entry in (tmp_path / "results" / "snapshots").iterdir()] == list(
         taken

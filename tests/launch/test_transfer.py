@@ -19,7 +19,7 @@ from launch.runs import archive, transfer
 from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
 from tests.support.specs import write_spec as write_small_spec
-from tests.support.trials import ROOT, deterministic
+from tests.support.trials import PATIENCE, ROOT, deterministic
 
 ABSENT = (
     "pydantic",
@@ -64,7 +64,7 @@ def train(folder: Path, *more: str) -> "subprocess.CompletedProcess[str]":
         env={**environment, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -159,7 +159,7 @@ def test_one_command_does_all_of_it(write_spec, results, tmp_path):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=900,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stderr

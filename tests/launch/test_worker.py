@@ -11,7 +11,7 @@ import time
 import pytest
 
 from launch.runs.rundir import RunDir
-from tests.support.trials import ROOT, deterministic, write_trial
+from tests.support.trials import PATIENCE, ROOT, deterministic, write_trial
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def worker():
     with process:
         yield process
         process.stdin.close()
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=PATIENCE) == 0
 
 
 def ask(worker, *run_dirs):
@@ -54,7 +54,7 @@ def test_cancelling_one_trial_stops_it_alone(worker, tmp_path, tiny):
         write_trial(run_dir, trial)
     ask(worker, first, queued, last)
     RunDir(queued).request_cancel()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while events(first).count("epoch") < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -18,7 +18,7 @@ from rm.rundir.journal import read
 from rm.train import fit
 from rm.trainer import Trainer
 from rm.trial import TrialError, parse_trial
-from tests.support.trials import ROOT, deterministic, write_trial
+from tests.support.trials import PATIENCE, ROOT, deterministic, write_trial
 
 CPU = torch.device("cpu")
 ENVIRONMENT = {
@@ -101,7 +101,7 @@ def test_two_processes_survive_a_kill_bit_for_bit(shared, tmp_path):
         env=ENVIRONMENT,
         start_new_session=True,
     ) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while sum(event["event"] == "checkpoint" for event in read(killed / "journal.jsonl")) < 8:
             assert time.monotonic() < deadline
             time.sleep(0.001)

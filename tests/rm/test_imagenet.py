@@ -25,7 +25,7 @@ from rm.trainer import Trainer
 from rm.trial import parse_trial
 from tests.support.rm.imagenet_tree import CLASSES, make_tree
 from tests.support.rm.training import assert_equal_runs, assert_is_a_data_set, train
-from tests.support.trials import ROOT, write_trial
+from tests.support.trials import PATIENCE, ROOT, write_trial
 
 CPU = torch.device("cpu")
 pytestmark = [
@@ -297,13 +297,13 @@ def test_a_signal_to_all_processes_of_the_job_interrupts_cleanly(pictures, tree,
     with subprocess.Popen(
         command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
     ) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while sum(event["event"] == "epoch" for event in read(folder / "journal.jsonl")) < 1:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGTERM)
-        error = process.communicate(timeout=60)[1]
+        error = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 75, error
     train(pictures, folder)
     assert_equal_runs(tmp_path / "undisturbed", folder)

@@ -20,7 +20,7 @@ from rm.train import Diverged, Interrupted, fit
 from rm.trainer import Trainer
 from rm.trial import TrialError, load_trial, parse_trial
 from tests.support.rm.training import assert_equal_runs, train
-from tests.support.trials import ROOT, deterministic, write_trial
+from tests.support.trials import PATIENCE, ROOT, deterministic, write_trial
 
 OPTIONS = {"recursive_mix": {"alpha": 0.9, "omega": 0.5}}
 METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))
@@ -78,7 +78,7 @@ def test_kill_9_in_mid_epoch_loses_nothing(tiny, tmp_path):
     }
     for enough in (4, 19):
         with subprocess.Popen(command, env=environment) as process:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE
             while (
                 sum(event["event"] == "checkpoint" for event in read(killed / "journal.jsonl"))
                 < enough

@@ -12,6 +12,7 @@ import pytest
 from launch.backends.slurm import cli
 from launch.backends.slurm.backend import SlurmBackend
 from tests.support.slurm.launcher import journal
+from tests.support.trials import PATIENCE
 
 HELD = ("--slurm", "sbatch.hold=true")
 
@@ -54,7 +55,7 @@ def test_two_launchers_and_a_third_later_submit_each_trial_once(launcher):
     spec = launcher.spec(seeds=[0, 1, 2], epochs=2)
     words = (spec, "--backend", "slurm", *HELD)
     both = [launcher.start(*words), launcher.start(*words)]
-    said = [process.communicate(timeout=300)[1] for process in both]
+    said = [process.communicate(timeout=PATIENCE)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert len(queued(launcher)) == 3
     assert sum("3 of 3 have a job or run already" in each for each in said) == 1, said

@@ -10,10 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launch.runs.rundir import RunDir
-from tests.support.trials import ROOT, deterministic
-
-DEADLINE = 300.0
-"""Seconds; generous, since other work may have the machine."""
+from tests.support.trials import PATIENCE, ROOT, deterministic
 
 
 class Backend:
@@ -46,7 +43,7 @@ class Backend:
         for its jobs here.
         """
         process = self.start(*words, environment=environment)
-        out, err = process.communicate(timeout=DEADLINE)
+        out, err = process.communicate(timeout=PATIENCE)
         return process.returncode, out, err
 
     def interrupt(self, process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -54,7 +51,7 @@ class Backend:
         all have stopped.
         """
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=DEADLINE)
+        _, err = process.communicate(timeout=PATIENCE)
         return process.returncode, err
 
     def cores(self) -> int:
@@ -75,7 +72,7 @@ class Backend:
         return found
 
     def wait(self, condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + PATIENCE
         while not condition():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline

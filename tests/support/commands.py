@@ -7,7 +7,7 @@ import sys
 import time
 
 from launch.runs.rundir import RunDir
-from tests.support.trials import ROOT
+from tests.support.trials import PATIENCE, ROOT
 
 
 def command(*words, **options):
@@ -28,7 +28,7 @@ def command(*words, **options):
 
 def run(*words, **options):
     process = command(*words, **options)
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, err
 
 
@@ -40,7 +40,7 @@ def journal(results, trial):
     return [event["event"] for event in RunDir(results / "runs" / trial).events()[0]]
 
 
-def wait_for(condition, process, seconds=60):
+def wait_for(condition, process, seconds=PATIENCE):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()

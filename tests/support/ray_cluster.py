@@ -13,6 +13,8 @@ import time
 import uuid
 from pathlib import Path
 
+from tests.support.trials import PATIENCE
+
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 QUIET = {"PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 # Nobody else may command our clusters, nor do we want to know what other clusters' token is: one
@@ -44,7 +46,7 @@ class Node:
             start_new_session=True,
         )
 
-    def wait_until(self, text: str, seconds: float = 180) -> None:
+    def wait_until(self, text: str, seconds: float = PATIENCE) -> None:
         deadline = time.monotonic() + seconds
         while text not in (self.folder / "start.log").read_text():
             assert self.process.poll() is None, (self.folder / "start.log").read_text()

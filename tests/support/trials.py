@@ -8,6 +8,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
+PATIENCE = 900.0
+"""Seconds after which something hangs. Never a measure of speed: the machine may be busy."""
+
 TINY: dict[str, Any] = {
     "seed": 0,
     "dataset": {"name": "digits", "size": 16, "limit": 70, "test_limit": 60},

@@ -14,7 +14,7 @@ from launch.worker import system_metrics
 from rm import registry
 from rm.rundir import checkpoint
 from tests.support.tracking.journals import environment
-from tests.support.trials import ROOT
+from tests.support.trials import PATIENCE, ROOT
 
 SEEDS_ONE = {"seeds: [0, 1]": "seeds: [0]"}
 
@@ -26,7 +26,7 @@ def call(tmp_path):
     def run(*words):
         command = [sys.executable, "launch/run.py", *map(str, words)]
         return subprocess.run(
-            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE
         )
 
     return run

@@ -16,7 +16,7 @@ from launch.runs.rundir import RunDir
 from launch.tracking import client, mirror, record
 from launch.tracking.cursor import SyncCursor
 from tests.support.tracking.journals import FakeRun, assert_store_is_true, sqlite_rows
-from tests.support.trials import ROOT
+from tests.support.trials import PATIENCE, ROOT
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_only_what_is_new_is_sent_and_the_store_stays_true(runs, results, monkey
     (results / "mirrored.json").unlink()
     command = [sys.executable, "launch/run.py", "sync"]
     again = subprocess.run(
-        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=300
+        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=PATIENCE
     )
     assert again.returncode == 0, again.stderr
     assert "4 of 4 runs had something new" in again.stderr

@@ -20,14 +20,16 @@ from tests.support.tracking.journals import (
     sqlite_rows,
 )
 from tests.support.tracking.mirrors import Mirrors, Server, free_port
-from tests.support.trials import ROOT
+from tests.support.trials import PATIENCE, ROOT
 
 pytestmark = pytest.mark.cluster
 
 
 def sync(env):
     command = [sys.executable, "launch/run.py", "sync"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -56,10 +58,10 @@ def test_a_server_over_the_sqlite_store_takes_and_shows_the_same_runs(tmp_path):
         )
         request.add_header("Host", "evil.example.org")
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(request, timeout=30)
+            urllib.request.urlopen(request, timeout=PATIENCE)
         taken = [sys.executable, "launch/run.py", "serve", "--port", str(server.port)]
         refused = subprocess.run(
-            taken, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
+            taken, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE
         )
         assert refused.returncode == 2
         assert f"error: port {server.port} is taken" in refused.stderr
@@ -69,7 +71,9 @@ def test_a_store_that_cannot_be_opened_is_named_without_its_password(tmp_path):
     nowhere = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/no/such/folder/mlflow.db"}
     command = [sys.executable, "launch/run.py", "serve", "--port", str(free_port())]
     env = environment(tmp_path, **nowhere)
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 2
     assert "cannot be opened" in done.stderr
     assert "Traceback" not in done.stderr
@@ -97,14 +101,14 @@ def postgres():
     subprocess.run(make, check=True, stdout=null, cwd=folder, **as_user)
     serve = [binaries / "postgres", "-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
     process = subprocess.Popen(serve, cwd=folder, stdout=null, stderr=null, **as_user)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not answers(port):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.2)
     yield f"postgresql://rm:secret@127.0.0.1:{port}/postgres"
     process.terminate()
-    process.wait(timeout=60)
+    process.wait(timeout=PATIENCE)
     shutil.rmtree(folder)
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import aiohttp
 
+from tests.support.trials import PATIENCE
+
 PROGRAM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
@@ -32,7 +34,6 @@ FLAGS = (
     "--remote-debugging-port=0",
     "--window-size=1280,1600",
 )
-PATIENCE = 240.0
 
 
 class Browser:

@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.support.trials import PATIENCE
+
 NODES = ("n1", "n2", "n3")
 GPUS_PER_NODE = 2
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "srun")
@@ -109,7 +111,7 @@ def free_ports(count: int) -> list[int]:
     raise RuntimeError("no free ports")
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
     """Poll until a condition holds; fails with what was waited for."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -184,7 +186,7 @@ class Cluster:
         """What a SLURM command prints."""
         have = {**os.environ, **self.environment}
         done = subprocess.run(
-            words, env=have, capture_output=True, text=True, check=True, timeout=60
+            words, env=have, capture_output=True, text=True, check=True, timeout=PATIENCE
         )
         return done.stdout
 
@@ -277,7 +279,7 @@ class Cluster:
             [_find("mariadb-install-db") or "", *install],
             check=True,
             capture_output=True,
-            timeout=300,
+            timeout=PATIENCE,
         )
         (self.folder / "init.sql").write_text(
             "CREATE USER IF NOT EXISTS slurm@'%' IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_acct.* "

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launch.runs.rundir import RunDir
 from tests.support.slurm.cluster import Cluster, wait_until
-from tests.support.trials import ROOT
+from tests.support.trials import PATIENCE, ROOT
 
 SPEC = """
     # one trial a seed; long enough to be disturbed
@@ -72,7 +72,7 @@ class Launcher:
 
     def run(self, *words: object, **environment: str) -> tuple[int, str, str]:
         process = self.start(*words, **environment)
-        out, err = process.communicate(timeout=900)
+        out, err = process.communicate(timeout=PATIENCE)
         return process.returncode, out, err
 
     def submit(self, spec: Path, *words: object, **environment: str) -> str:
@@ -95,7 +95,7 @@ class Launcher:
         files = [*self.results.glob("slurm/*/*.out"), *self.results.glob("runs/*/jobs.jsonl")]
         return "\n".join(f"== {path}\n{path.read_text()}" for path in files) + self.cluster.log()
 
-    def wait_until(self, condition, what: str, seconds: float = 240) -> None:
+    def wait_until(self, condition, what: str, seconds: float = PATIENCE) -> None:
         try:
             wait_until(condition, what, seconds)
         except TimeoutError as error:
@@ -114,7 +114,7 @@ class Launcher:
         running = ("squeue", "--noheader", "--states=RUNNING", "--partition=main")
         self.wait_until(lambda: not self.cluster.ask(*running), "preempted")
 
-    def wait_finished(self, run_dirs: list[Path], seconds: float = 600) -> None:
+    def wait_finished(self, run_dirs: list[Path], seconds: float = PATIENCE) -> None:
         self.wait_until(
             lambda: all((d / "result.json").exists() for d in run_dirs),
             "all trials finished",

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.request
 
-from tests.support.trials import ROOT
+from tests.support.trials import PATIENCE, ROOT
 
 
 def free_port() -> int:
@@ -40,7 +40,7 @@ class Mirrors:
 
     def __exit__(self, *_):
         self.process.stdin.close()
-        self.process.wait(timeout=120)
+        self.process.wait(timeout=PATIENCE)
 
 
 class Server:
@@ -68,7 +68,7 @@ class Server:
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=self.env, stdout=null, stderr=null, start_new_session=True
         )
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + PATIENCE
         while not self.answers():
             assert time.monotonic() < deadline
             assert self.process.poll() is None
