@@ -5,7 +5,7 @@ once, what others start from comes first.
 import json
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,10 +60,12 @@ class Plan:
     from and that none of the specs shows.
 
     committed   the trials of which a record is committed, by id
+    former      those of which one of former numerics is, which does not count, and these numerics
     """
 
     uses: tuple[Planned, ...]
     committed: frozenset[str] = frozenset()
+    former: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def unique(self) -> dict[str, Planned]:
@@ -104,6 +106,13 @@ class Plan:
             if self.committed
             else ""
         )
+
+    def outdated(self) -> str:
+        """For the sum: of how many trials a record of former numerics is committed."""
+        if not self.former:
+            return ""
+        numbers = " and ".join(map(str, sorted(set(self.former.values()))))
+        return f"; records of numerics {numbers} are committed of {len(self.former)}"
 
     def refusals(self) -> list[str]:
         """`refused: why` and `blocked: why` of what cannot run, each sentence once."""
@@ -151,7 +160,9 @@ def make_plan(
     planned = tuple(
         Planned(spec, cell, trials[trial.id][2], *judge(trial.id)) for spec, cell, trial in uses
     )
-    return Plan(planned, frozenset(committed.keys() & trials.keys()))
+    known = frozenset(committed.keys() & trials.keys())
+    old = archive.former(runs.parent / "reproduced", [use.trial for use in planned])
+    return Plan(planned, known, old)
 
 
 _Use = tuple[Spec, Cell, Trial]

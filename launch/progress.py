@@ -34,9 +34,13 @@ class ProgressWatcher:
         self.console = Console(stderr=True, highlight=False)
         self.live = self.console.is_terminal
         self.bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
             console=self.console,
-        )  # fmt: skip
+        )
         self.total = self.bars.add_task("trials", total=len(labels))
         self.running: dict[Path, TaskID] = {}
         self.offsets: dict[Path, int] = {}

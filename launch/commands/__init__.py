@@ -141,7 +141,8 @@ def _summary(plan: Plan) -> str:
     )
     epochs = sum(use.trial.epochs for use in plan.to_run())
     reuse = f" ({len(plan.uses)} cells × seeds, {shared} of them shared)" if shared else ""
-    return f"{len(unique)} trials{reuse}: {counts or 'none'}; {epochs} epochs to train"
+    left = f"{epochs} epochs to train{plan.outdated()}"
+    return f"{len(unique)} trials{reuse}: {counts or 'none'}; {left}"
 
 
 def mirror_quietly(run_dirs: list[Path], **options: Any) -> int | None:

@@ -140,6 +140,9 @@ def rows_of(plan: Plan, reader: StatusReader) -> list[Row]:
         )
         for name in done
     }
+    for name, number in plan.former.items():
+        if name in statuses and not statuses[name].note:
+            statuses[name] = statuses[name]._replace(note=f"committed of numerics {number}")
     return [Row(use, statuses[use.trial.id]) for use in _parents_first(plan)]
 
 

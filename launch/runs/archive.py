@@ -16,12 +16,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from launch.runs import rundir
+from launch.runs import journal, rundir
 from launch.runs.rundir import RunDir
-from launch.spec.trial import trial_id
+from launch.spec.trial import Trial, trial_id
+from rm import registry
 from rm.files import write_atomically
+from rm.metrics import Metric, select
 
 _ID = re.compile(rb'^\{"id": ?"([0-9a-f]{12})"')
+_NUMERICS = re.compile(rb'"numerics": ?(\d+)')
 Record = dict[str, Any]
 
 
@@ -56,8 +59,10 @@ def make_record(files: Mapping[str, bytes], where: str) -> Record:
         _check_result(trial, events, result, where)
         if not attempts:
             raise RecordError(f"{where}: provenance.json names no attempt")
-        epochs = _last_of_each(events)
-        others = [event for event in events if event["event"] not in ("epoch", "checkpoint")]
+        epochs = list(journal.curve(events).values())
+        others = [
+            event for event in events if event["event"] not in ("epoch", "point", "checkpoint")
+        ]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         if isinstance(error, RecordError):
             raise
@@ -96,10 +101,7 @@ def _check_events(trial: Record, events: list[Record], where: str) -> None:
         raise RecordError(
             f"{where}: its journal begins with '{events[0]['event']}', not with 'started'"
         )
-    wanted, there = (
-        trial["train"]["epochs"],
-        {event["epoch"] for event in events if event["event"] == "epoch"},
-    )
+    wanted, there = trial["train"]["epochs"], journal.curve(events).keys()
     if there != set(range(1, wanted + 1)):
         missing = sorted(set(range(1, wanted + 1)) - there)
         raise RecordError(
@@ -110,32 +112,48 @@ def _check_events(trial: Record, events: list[Record], where: str) -> None:
 
 def _check_result(trial: Record, events: list[Record], result: Record, where: str) -> None:
     """The result is what the journal's epochs say, to the last bit."""
-    evaluated = [epoch for epoch in _last_of_each(events) if "test_top1_error" in epoch]
-    said: dict[str, Any] = {
-        "id": trial["id"],
-        "seed": trial["seed"],
-        "epochs": trial["train"]["epochs"],
-    }
-    metrics: dict[str, Any] = {}
-    for name in ("top1_error", "top5_error"):
-        values = [epoch[f"test_{name}"] for epoch in evaluated]
-        metrics |= {f"best_{name}": min(values), f"last_{name}": values[-1]}
-        metrics[f"median_last_10_{name}"] = median(values[-10:])
-    metrics["best_epoch"] = min(evaluated, key=lambda epoch: epoch["test_top1_error"])["epoch"]
-    for key, value in [*said.items(), *metrics.items()]:
-        found = result[key] if key in said else result["metrics"][key]
-        if found != value:
+    total = trial["train"]["epochs"]
+    epochs = list(journal.curve(events).values())
+    said = {"id": trial["id"], "seed": trial["seed"], "epochs": total}
+    for key, value in said.items():
+        if result[key] != value:
+            raise RecordError(f"{where}: result.json says {key} {result[key]}, not {value}")
+    metrics = select(epochs, _metrics(trial, epochs), total)
+    former = _former_selection(epochs)
+    for key in metrics.keys() | result["metrics"].keys():
+        found = result["metrics"].get(key)
+        if found is None and former and former.keys() <= result["metrics"].keys():
+            continue  # what earlier trainings did not select
+        if found is None or found not in (metrics.get(key), former.get(key)):
             raise RecordError(
-                f"{where}: result.json says {key} {found}, but trial and journal say {value}"
+                f"{where}: result.json says {key} {found}, but trial and journal say "
+                f"{metrics.get(key)}"
             )
 
 
-def _last_of_each(events: Iterable[Record]) -> list[Record]:
-    """One event an epoch, in order: a resumed run may journal an epoch again, and the last one
-    counts.
+def _metrics(trial: Record, epochs: list[Record]) -> list[Metric]:
+    """Those of the trial's task, the primary one first, and of its further heads."""
+    task = trial.get("task", {"name": "classification"})["name"]
+    names = registry.entry("task", task).metrics
+    columns = dict.fromkeys(key.removeprefix("test_") for epoch in epochs for key in epoch)
+    heads = [name for name in columns if "." in name and name.partition(".")[0] in names]
+    return [registry.metric(name) for name in (*names, *heads)]
+
+
+def _former_selection(epochs: list[Record]) -> dict[str, Any]:
+    """What stood in result.json before `rm.metrics`: each error's own best, and medians over the
+    last ten evaluated epochs, however far apart.
     """
-    epochs = {event["epoch"]: event for event in events if event["event"] == "epoch"}
-    return [epochs[number] for number in sorted(epochs)]
+    evaluated = [epoch for epoch in epochs if "test_top1_error" in epoch]
+    if not evaluated:
+        return {}
+    found: dict[str, Any] = {}
+    for name in ("top1_error", "top5_error"):
+        values = [epoch[f"test_{name}"] for epoch in evaluated]
+        found |= {f"best_{name}": min(values), f"last_{name}": values[-1]}
+        found[f"median_last_10_{name}"] = median(values[-10:])
+    best = min(evaluated, key=lambda epoch: epoch["test_top1_error"])
+    return {**found, "best_epoch": best["epoch"]}
 
 
 def _columns(epochs: list[Record]) -> dict[str, list[Any]]:
@@ -185,17 +203,40 @@ def committed(folder: Path) -> dict[str, Path]:
     """Trial id -> the file that holds its record. Files are not parsed: a line begins with its
     id.
     """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        status = path.stat()
-        found |= dict.fromkeys(_ids(path, status.st_mtime_ns, status.st_size), path)
-    return found
+    return {name: path for path in _files(folder) for name, _ in _index(path)}
+
+
+def former(folder: Path, trials: Iterable[Trial]) -> dict[str, int]:
+    """Trial id -> the numerics of its committed record, of those trials of which a record of
+    former numerics is committed. Such a record has another id: it never stands for the trial.
+    """
+    known = {name: number for path in _files(folder) for name, number in _index(path)}
+    numbers = set(known.values()) - {registry.numerics()}
+    return {
+        trial.id: number
+        for number in sorted(numbers)
+        for trial in trials
+        if known.get(trial_id(trial.values, number)) == number
+    }
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.jsonl"))
+
+
+def _index(path: Path) -> tuple[tuple[str, int], ...]:
+    status = path.stat()
+    return _read_index(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=256)
-def _ids(path: Path, changed: int, size: int) -> tuple[str, ...]:
+def _read_index(path: Path, changed: int, size: int) -> tuple[tuple[str, int], ...]:
+    """(id, numerics) of each line."""
     with path.open("rb") as file:
-        return tuple(match[1].decode() for line in file if (match := _ID.match(line)))
+        found = ((_ID.match(line), _NUMERICS.search(line)) for line in file)
+        return tuple(
+            (name[1].decode(), int(number[1]) if number else 1) for name, number in found if name
+        )
 
 
 def restore(folder: Path, runs: Path, wanted: Iterable[str] | None = None) -> list[Path]:

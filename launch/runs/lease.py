@@ -13,15 +13,12 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rm.files import write_atomically
-
-if TYPE_CHECKING:
-    from launch.runs.rundir import RunDir
 
 HEARTBEAT_SECONDS = 15.0
 CANCEL_SECONDS = 2.0
@@ -37,8 +34,8 @@ class Busy(Exception):
 class Lease:
     """A run directory that is ours; the token tells it from everyone else's."""
 
-    def __init__(self, run_dir: "RunDir", path: Path, lock: Path) -> None:
-        self.run_dir, self.path, self.lock = run_dir, path, lock
+    def __init__(self, path: Path, lock: Path, wants_stop: Callable[[], bool]) -> None:
+        self.path, self.lock, self.wants_stop = path, lock, wants_stop
         self.token = uuid.uuid4().hex
         self._done, self._asked = threading.Event(), threading.Event()
 
@@ -69,7 +66,7 @@ class Lease:
                 self.path.unlink(missing_ok=True)
 
     def _look(self) -> None:
-        if self.run_dir.cancelled():
+        if self.wants_stop():
             self._asked.set()
 
     def _beat(self) -> None:
@@ -86,9 +83,12 @@ class Lease:
 
 
 @contextmanager
-def hold(run_dir: "RunDir", path: Path, lock: Path) -> Iterator[Lease]:
-    """Hold the run directory while the block runs; raises Busy where a live worker holds it."""
-    ours = Lease(run_dir, path, lock)
+def hold(path: Path, lock: Path, wants_stop: Callable[[], bool]) -> Iterator[Lease]:
+    """Hold the lease at `path` while the block runs; raises Busy where a live worker holds it.
+
+    wants_stop   asked every CANCEL_SECONDS: whether the run directory is cancelled
+    """
+    ours = Lease(path, lock, wants_stop)
     ours.take()
     try:
         yield ours

@@ -204,7 +204,7 @@ class RunDir:
 
     def lease(self) -> AbstractContextManager[lease.Lease]:
         """Hold the run directory while the block runs; see launch/runs/lease.py."""
-        return lease.hold(self, self.file(LEASE), self.file(LEASE_LOCK))
+        return lease.hold(self.file(LEASE), self.file(LEASE_LOCK), self.cancelled)
 
     def holder(self) -> dict[str, Any] | None:
         """Who holds it, or held it when its process ended without a word: host, pid, since."""

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -28,19 +27,16 @@ from launch.tracking.client import (  # fmt: skip
     experiment,
     local_file,
     look_up,
-    reaches_artifacts,
 )
 from launch.tracking.cursor import Fingerprint, SyncCursor, fingerprint
 from launch.tracking.lock import PendingCreates, identity, one_writer
 from launch.tracking.record import Record
+from launch.tracking.send import finalise, send
 
 __all__ = ["Progress", "TrackingError", "attach_weights", "initialise", "mirror"]
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-
-MOST_AT_ONCE = 1000
-"""Metrics, params and tags together that MLflow takes in one call."""
 
 ATTEMPTS = 3
 REMEMBER_SECONDS = 5.0
@@ -55,8 +51,8 @@ def mirror(
     """Bring the store up to date with these run directories; returns how many of them had
     something new.
 
-    Does not even load MLflow where the fingerprints of the last mirroring say that nothing is new; `full`
-    trusts the store alone. Raises TrackingError, after all others are done, naming the run
+    Does not even load MLflow where the fingerprints of the last mirroring say that nothing is new;
+    `full` trusts the store alone. Raises TrackingError, after all others are done, naming the run
     directories that could not be mirrored.
     """
     todo = list(run_dirs)
@@ -210,8 +206,8 @@ class _Mirror:
             else:
                 current.append(run)
         kept = self._one_of(current, {found.journal}) or self._create(found)
-        self._send(kept, found)
-        self._finalise(kept, found)
+        send(self.client, kept, found)
+        self.finalised += finalise(self.client, kept, found, self.scratch.name)
 
     def _is_superseded(self, run: "Run", found: Record) -> bool:
         """Whether epochs that it holds were journalled again after a kill.
@@ -263,76 +259,6 @@ class _Mirror:
         return self.client.create_run(
             self.experiment, start_time=found.start, tags=tags, run_name=found.name
         )
-
-    def _send(self, run: "Run", found: Record) -> None:
-        """What the run does not hold yet, in as few calls as MLflow's limits allow; an epoch is
-        never cut in two.
-        """
-        from mlflow.entities import Metric, Param, RunTag
-
-        data, run_id = run.data, run.info.run_id
-        params = [Param(key, value) for key, value in found.params if key not in data.params]
-        tags = [
-            RunTag(key, value) for key, value in found.tags.items() if data.tags.get(key) != value
-        ]
-        groups = found.points(int(data.metrics.get(record.CURSOR_METRIC, 0)))
-        if record.FINAL_METRIC not in data.metrics and (finals := found.finals()):
-            groups = chain(groups, [finals])
-        for batch in record.batches(groups, MOST_AT_ONCE - len(params) - len(tags), MOST_AT_ONCE):
-            metrics = [Metric(*point) for point in batch]
-            self.client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
-            params, tags = [], []
-        if params or tags:
-            self.client.log_batch(run_id, params=params, tags=tags)
-        self._send_samples(run_id, found, int(data.tags.get(record.SAMPLES_TAG, 0)))
-        if "error" in data.tags and "error" not in found.tags:
-            self.client.delete_tag(run_id, "error")
-
-    def _send_samples(self, run_id: str, found: Record, after: int) -> None:
-        """System metrics; one that is sent again, after a death between it and its mark, is the
-        same point.
-        """
-        from mlflow.entities import Metric, RunTag
-
-        for batch in record.batches(found.samples(after), MOST_AT_ONCE - 1, MOST_AT_ONCE - 1):
-            tags = [RunTag(record.SAMPLES_TAG, str(batch[-1].step))]
-            self.client.log_batch(run_id, metrics=[Metric(*point) for point in batch], tags=tags)
-
-    def _finalise(self, run: "Run", found: Record) -> None:
-        """Artifacts first, then the status: a run that is over in the store has its artifacts
-        there.
-        """
-        run_id, info = run.info.run_id, run.info
-        if found.status == "RUNNING":
-            if info.status != "RUNNING":
-                self.client.update_run(run_id, status="RUNNING")
-            return
-        over = (info.status, info.end_time) == (found.status, found.end)
-        if over and "artifacts_error" not in run.data.tags:
-            return
-        try:
-            self._attach(run, found)
-        except (
-            Exception
-        ) as error:  # another storage than the records': its absence must not make a status untrue
-            self.client.set_tag(
-                run_id, "artifacts_error", f"{type(error).__name__}: {error}"[:1000]
-            )
-        else:
-            if "artifacts_error" in run.data.tags:
-                self.client.delete_tag(run_id, "artifacts_error")
-        self.client.set_terminated(run_id, found.status, end_time=found.end)
-        self.finalised += 1
-
-    def _attach(self, run: "Run", found: Record) -> None:
-        place = run.info.artifact_uri or ""
-        if not reaches_artifacts(place):
-            raise TrackingError(
-                f"the experiment keeps artifacts in {place}, a folder of the server's machine"
-            )
-        with tempfile.TemporaryDirectory(dir=self.scratch.name) as folder:
-            found.write_artifacts(Path(folder))
-            self.client.log_artifacts(run.info.run_id, folder)
 
     def attach_weights(self, run: "Run", run_dir: Path) -> bool:
         """By `rm.export` in a process of its own, as this one imports no torch; whether that

@@ -1,9 +1,9 @@
 """What the tracking store is to hold of one run directory: a pure function of its files, so it can
 be written again at any time.
 
-Of an epoch that was journalled twice, as after a kill and a resumption, the last account counts, as
-everywhere (`launch.runs.journal.curve`); a store that is filled again from the run directories ends
-like one that was filled while they ran.
+Of an epoch that was journalled twice, as after a kill and a resumption, the last account counts,
+as everywhere (`launch.runs.journal.curve`); a store that is filled again from the run directories
+ends like one that was filled while they ran.
 """
 
 import csv

@@ -98,7 +98,8 @@ class RankProcess:
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "launch.worker", str(run_dir)],
-            stdin=subprocess.PIPE,  # its end is ours: no process may write on once the lease is another's
+            # Its end is ours: no process may write on once the lease is another's.
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={
                 **os.environ,
@@ -151,36 +152,6 @@ def ranks(
     finally:
         for rank in started:
             rank.end()
-
-
-def train(run_dir: Path, count: int, stop: Callable[[], bool]) -> dict[str, Any]:
-    """Train a run directory, whose lease is ours, by `count` processes; returns an answer as
-    `launch.worker.run_one` does.
-
-    Raises Lost where a process ended without one.
-    """
-    nodes = int(os.environ.get(NODES, 1))
-    here, gpus = (
-        count // nodes,
-        [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu],
-    )
-    if count % nodes or 0 < len(gpus) < here:
-        has = f"{nodes} nodes" if nodes > 1 else f"{len(gpus)} GPUs"
-        return {
-            "outcome": "failed",
-            "error": f"{count} processes cannot share the {has} that there are here",
-        }
-    if nodes > 1:
-        from launch.worker.nodes import Rendezvous
-
-        with Rendezvous(Path(os.environ[RENDEZVOUS]), nodes - 1) as rendezvous:
-            if not rendezvous.wait(stop):
-                return {"outcome": "interrupted", "error": "stopped before it began"}
-            others = rendezvous.dispatch(run_dir, here, count)
-            with ranks(run_dir, 0, here, count, rendezvous.address, rendezvous.rendezvous) as own:
-                return combine(wait_all([*own, *others], stop), stop())
-    with ranks(run_dir, 0, here, count, "127.0.0.1", free_port()) as own:
-        return combine(wait_all(own, stop), stop())
 
 
 def wait_all(parts: Sequence[Participant], stop: Callable[[], bool]) -> list[dict[str, Any]]:

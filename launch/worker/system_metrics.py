@@ -92,8 +92,8 @@ def _sample(run_dir: Path, seconds: float, done: threading.Event) -> None:
 
 
 class _Machine:
-    """Processors and memory, as psutil reads them; sizes in MB of a million bytes, as MLflow counts
-    them.
+    """Processors and memory, as psutil reads them; sizes in MB of a million bytes, as MLflow
+    counts them.
     """
 
     def __init__(self) -> None:

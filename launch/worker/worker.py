@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from launch.runs import lease, rundir
 from launch.runs.resources import wanted
 from launch.runs.rundir import RunDir
-from launch.worker import process_group
+from launch.worker import distributed, process_group
 from launch.worker.system_metrics import sampled
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _train(run_dir: Path, stop: Callable[[], bool], processes: int) -> dict[str,
         warm_up()
         return _fit(run_dir, stop)
     _, before = RunDir(run_dir).events()
-    answer = process_group.train(run_dir, processes, stop)
+    answer = distributed.train(run_dir, processes, stop)
     new, _ = RunDir(run_dir).events(before)
     if answer["outcome"] == "failed" and not any(event["event"] == "failed" for event in new):
         _note_failure(
