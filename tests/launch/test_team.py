@@ -9,7 +9,7 @@ import pytest
 from launch.runs.resources import keep
 from launch.runs.rundir import RunDir
 from launch.spec.resources import Resources
-from launch.worker import process_group, worker
+from launch.worker import distributed, worker
 from launch.worker.process_group import WorkerLost, combine
 from tests.support.trials import write_trial
 
@@ -73,7 +73,7 @@ def test_a_trial_that_raises_is_written_down_once(by_two):
 
 def test_what_another_process_than_the_first_raised_is_written_down_too(by_two, monkeypatch):
     failed = {"rank": 1, **RAISED, "traceback": "Traceback: where"}
-    monkeypatch.setattr(process_group, "train", lambda run_dir, count, stop: failed)
+    monkeypatch.setattr(distributed, "train", lambda run_dir, count, stop: failed)
     assert worker.run_one(by_two, lambda: False) == {
         "outcome": "failed",
         "error": "ValueError: no",
