@@ -14,8 +14,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ import torch
 from rm.datasets import DataError
 from rm.distributed import ProcessGroup, is_lost_peer, join
 from rm.files import write_atomically
-from rm.metrics import Metric, select
 from rm.rundir import checkpoint, weights
 from rm.rundir.journal import Journal, read
 from rm.rundir.provenance import record_attempt
+from rm.rundir.result import result_of, save_weights
 from rm.trainer import Trainer
 from rm.trial import Trial, TrialError, load_trial
 
@@ -72,7 +72,7 @@ def fit(
     if checkpoint_seconds is None:
         checkpoint_seconds = float(os.environ.get("RM_CHECKPOINT_SECONDS", 300))
     with Journal(run_dir / "journal.jsonl", silent=not group.is_first) as journal:
-        try:
+        with _journalled_failures(journal, group):
             _same_threads(read(journal.path))
             device = device or default_device()
             if group.is_first:
@@ -81,22 +81,29 @@ def fit(
                 result = _trained(trial, run_dir, device, group, journal, stop, checkpoint_seconds)
             else:
                 result = _measured(trial, device, group, journal, stop)
-        except Interrupted:
-            raise
-        except Exception as error:
-            if group.count > 1 and is_lost_peer(error):
-                raise  # this process has not failed; whoever started them knows which one has
-            journal.append(
-                "failed",
-                error=f"{type(error).__name__}: {error}",
-                traceback=traceback.format_exc(),
-            )
-            raise
         if group.is_first:
             write_atomically(finished, json.dumps(result, indent=1))
             (run_dir / "checkpoint.prev.pt").unlink(missing_ok=True)
         journal.append("finished", **result["metrics"])
         return result
+
+
+@contextmanager
+def _journalled_failures(journal: Journal, group: ProcessGroup) -> Iterator[None]:
+    """Write an error to the journal and raise it again."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        if group.count > 1 and is_lost_peer(error):
+            raise  # this process has not failed; whoever started them knows which one has
+        journal.append(
+            "failed",
+            error=f"{type(error).__name__}: {error}",
+            traceback=traceback.format_exc(),
+        )
+        raise
 
 
 def _trained(
@@ -114,16 +121,8 @@ def _trained(
     init = weights.read_init(trial.init, run_dir) if trial.init and saved is None else None
     with closing(Trainer(trial, device, group, init=init)) as trainer:
         train(trainer, run_dir, journal, stop, checkpoint_seconds, saved)
-        written = _save_weights(trainer, run_dir) if group.is_first else {}
-        return _result(trainer, written)
-
-
-def _save_weights(trainer: Trainer, run_dir: Path) -> dict[str, str]:
-    """Write weights.pt and, if it is kept, weights.best.pt: file -> sha256."""
-    written = {weights.FILES["last"]: trainer.task.deployed()}
-    if trainer.best_weights is not None:
-        written[weights.FILES["best"]] = trainer.best_weights
-    return {name: weights.save(run_dir / name, state) for name, state in written.items()}
+        written = save_weights(trainer, run_dir) if group.is_first else {}
+        return result_of(trainer, written)
 
 
 def _measured(
@@ -242,35 +241,6 @@ def check_finite(trainer: Trainer, run_dir: Path) -> None:
         f"the loss is not finite at step {bad} of epoch {trainer.epoch} (lr {trainer.lr:g}); last "
         f"good checkpoint: {run_dir / held[0] if held else 'none yet'}"
     )
-
-
-def _result(trainer: Trainer, written: dict[str, str]) -> dict[str, Any]:
-    """What stands in result.json; `written`: the files of weights and their sha256."""
-    epochs = trainer.epochs
-    result = {
-        "id": trainer.trial.id,
-        "seed": trainer.trial.seed,
-        "metrics": select(epochs, _reported(trainer), trainer.options.epochs),
-        "epochs": trainer.options.epochs,
-        "train_seconds": sum(epoch["epoch_seconds"] for epoch in epochs),
-        "parameters": sum(p.numel() for p in trainer.task.parameters()),
-        **trainer.task.facts(),
-        "weights": written,
-    }
-    if trainer.init_sha256 is not None:
-        result["init"] = {"sha256": trainer.init_sha256}
-    return result
-
-
-def _reported(trainer: Trainer) -> list[Metric]:
-    """The task's metrics, and those of the network's further heads, `<metric>.<head>`."""
-    metrics = list(trainer.task.metrics())
-    for key in trainer.epochs[-1]:
-        name = key.removeprefix("test_")
-        for metric in trainer.task.metrics():
-            if key.startswith("test_") and name.startswith(f"{metric.name}."):
-                metrics.append(metric._replace(name=name))
-    return metrics
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -83,7 +83,7 @@ def timm(
             f"timm {library.__version__} has no model '{model}'"
             + (f"; did you mean {' or '.join(near)}?" if near else "")
         )
-    options = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     try:
         network = library.create_model(
             model, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options

@@ -24,6 +24,7 @@ from rm.datasets import DataError
 
 SHARD_BYTES = 2**30
 _INDEX = "index.npz"
+_ENDINGS = (".jpeg", ".jpg", ".png")
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,78 @@ def _table(files: list[Path]) -> Table:
     return Table(tuple(classes), labels, np.array([name for _, name, *_ in found]), places)
 
 
+def read_tables(place: Path) -> dict[str, Table]:
+    """The pictures of `place`/train and `place`/val; DataError where they are not two halves of
+    one data set.
+    """
+    tables = {split: _listing(place, split) for split in ("train", "val")}
+    _same_classes(place, tables["train"], tables["val"])
+    return tables
+
+
+def _listing(place: Path, split: str) -> Table:
+    """The pictures of one split, sorted by class and name; DataError where there is none."""
+    folder = place / split
+    if not folder.is_dir():
+        there = (
+            "does not exist"
+            if not place.is_dir()
+            else f"holds {_some(sorted(p.name for p in place.iterdir()))}"
+        )
+        raise DataError(
+            f"imagenet: expected {place}/train/<class>/*.JPEG and {place}/val/<class>/*.JPEG, but "
+            f"there is no {folder}; "
+            f"{place} {there}. Put the data set there (a link will do), or set RM_DATA_DIR to the "
+            "folder that holds "
+            f"{place.name}, or the option root to the folder's name"
+        )
+    if shard_files(folder):
+        return read_table(folder)
+    with os.scandir(folder) as entries:
+        classes = sorted(entry.name for entry in entries if entry.is_dir())
+    if not classes:
+        flat = sum(1 for path in folder.iterdir() if path.name.lower().endswith(_ENDINGS))
+        found = (
+            f"{flat} images without a class: move each into the folder of its class"
+            if flat
+            else "none"
+        )
+        raise DataError(
+            f"imagenet: expected a folder for each class in {folder}, {folder}/<class>/*.JPEG, "
+            f"found {found}"
+        )
+    names = [_pictures(folder / name) for name in classes]
+    if empty := [name for name, files in zip(classes, names, strict=True) if not files]:
+        raise DataError(
+            f"imagenet: expected *.JPEG in every class folder of {folder}, found none in "
+            f"{len(empty)} of {len(classes)}: "
+            f"{_some(empty)}; unpack them again"
+        )
+    labels = np.repeat(np.arange(len(classes)), [len(files) for files in names])
+    return Table(tuple(classes), labels, np.array([name for files in names for name in files]))
+
+
+def _pictures(folder: Path) -> list[bytes]:
+    with os.scandir(folder) as entries:
+        return sorted(
+            os.fsencode(entry.name) for entry in entries if entry.name.lower().endswith(_ENDINGS)
+        )
+
+
+def _same_classes(place: Path, train: Table, val: Table) -> None:
+    for here, there, name, other in ((train, val, "train", "val"), (val, train, "val", "train")):
+        if missing := sorted(set(here.classes) - set(there.classes)):
+            raise DataError(
+                f"imagenet: expected the same class folders in {place}/train and {place}/val; "
+                f"{len(missing)} of "
+                f"{place / name} are missing in {place / other}: {_some(missing)}"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") or "nothing"
+
+
 def pack(folder: Path, table: Table, target: Path, shard_bytes: int = SHARD_BYTES) -> int:
     """Write the pictures of a `Tree` to `target` and return how many tars that makes; DataError
     where there are tars already.
@@ -182,8 +255,6 @@ def _sizes(files: list[Path]) -> list[list[str]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command `python -m rm.input.shards`."""
-    from rm.datasets.imagenet import _tables
-
     parser = argparse.ArgumentParser(
         prog="python -m rm.input.shards", description="Pack a tree of pictures into tar files."
     )
@@ -196,13 +267,13 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="TARGET",
         help="$RM_DATA_DIR/imagenet, or the name in the option root",
     )
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        tables = _tables(given.source)
+        tables = read_tables(args.source)
         for split, table in tables.items():
-            count = pack(given.source / split, table, given.target / split)
+            count = pack(args.source / split, table, args.target / split)
             print(
-                f"{given.target / split}: {len(table):,} images of {len(table.classes)} classes "
+                f"{args.target / split}: {len(table):,} images of {len(table.classes)} classes "
                 f"in {count} tars"
             )
     except (DataError, OSError) as error:

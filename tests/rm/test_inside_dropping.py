@@ -10,7 +10,7 @@ from rm.backbones.pyramidnet import PyramidNet
 from rm.backbones.resnet import resnet8, resnet18
 from rm.methods.dropblock import DropBlock, block_mask
 from rm.methods.stochastic_depth import StochasticDepth
-from rm.schedules import StepContext
+from rm.schedules import Progress, StepContext
 from tests.support.rm.networks import batch, draws, next_input, stage_maps
 
 
@@ -83,6 +83,17 @@ def test_dropblock_divides_by_the_share_kept_in_the_last_two_stages():
     assert (ratio != 0).float().mean().item() == pytest.approx(kept, abs=0.02)
     assert kept == pytest.approx(0.95, abs=0.015), "1 - (1-p)/4 in the stage before the last"
     assert float(logs["kept_stage3"]) == pytest.approx(0.8, abs=0.04)
+
+
+@pytest.mark.parametrize(("schedule", "kept"), [("constant", [0.6, 0.6]), ("linear", [1, 0.8])])
+def test_dropblock_can_drop_more_and_more(schedule, kept):
+    """By the share of the training that lies behind: nothing at its start, half at half of it."""
+    method = DropBlock(block_size=1, keep_prob=0.6, schedule=schedule)
+    model = method.wrap_model(resnet8(4, 3, width=16))
+    for epoch, expected in zip((1, 2), kept, strict=True):
+        step = StepContext(draws(0), Progress(epoch=epoch, epochs=2))
+        logs = method.loss(model, *batch(8, 32), step).logs
+        assert float(logs["kept_stage3"]) == pytest.approx(expected, abs=0.02)
 
 
 def test_dropblock_that_drops_all_is_finite():

@@ -14,9 +14,10 @@ from torch import nn
 from rm.methods.baseline import Baseline
 from rm.rundir import checkpoint
 from rm.rundir.journal import Journal
+from rm.rundir.result import result_of
 from rm.schedules import Progress
 from rm.tasks.classification import Classification
-from rm.train import Interrupted, _result, train
+from rm.train import Interrupted, train
 from rm.trainer import Trainer
 from rm.trial import parse_trial
 from tests.support.rm import pairs
@@ -58,7 +59,7 @@ def test_another_task_resumes_bit_for_bit(trial, tmp_path, stop):
     assert equal(whole.task.state_dict(), resumed.task.state_dict())
     assert equal(whole.best_weights, resumed.best_weights)
     assert int(resumed.task.steps_seen) == 9
-    assert _result(whole, {})["metrics"] == _result(resumed, {})["metrics"]
+    assert result_of(whole, {})["metrics"] == result_of(resumed, {})["metrics"]
 
 
 def test_what_a_task_is_told_and_what_it_reports(trial, tmp_path):
@@ -66,7 +67,7 @@ def test_what_a_task_is_told_and_what_it_reports(trial, tmp_path):
     assert trainer.task.progress == [number / 9 for number in range(9)]
     assert "test_order" not in trainer.epochs[0], "evaluated every other epoch, and at the end"
     values = {epoch["epoch"]: epoch["test_order"] for epoch in trainer.epochs[1:]}
-    metrics = _result(trainer, {})["metrics"]
+    metrics = result_of(trainer, {})["metrics"]
     assert metrics["best_order"] == max(values.values()), "larger is better"
     assert metrics["best_epoch"] == max(values, key=values.get)
     assert set(trainer.best_weights) == {"weight", "bias"}
@@ -87,7 +88,7 @@ def test_groups_have_learning_rates_of_their_own_and_frozen_parts_none(trial):
     assert not any(torch.equal(a, b) for a, b in zip(frozen, moved, strict=True)), "its own doing"
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_train_and_evaluate_another_task_as_one_does(tiny, tmp_path):
     path = write_trial(tmp_path / "two", tiny)
     one = run(parse_trial(tiny), tmp_path / "one")
@@ -135,7 +136,7 @@ def test_further_heads_are_recorded_beside_the_primary_one(tiny, monkeypatch):
     for _ in range(both.steps_per_epoch):
         both.train_step()
     both.end_epoch()
-    metrics = _result(both, {})["metrics"]
+    metrics = result_of(both, {})["metrics"]
     assert {"best_top1_error", "last_top1_error.one_k"} <= set(metrics)
     assert "head.weight" in both.task.deployed()
 
