@@ -89,3 +89,19 @@ class Backend(ABC):
     def diagnose(self, *, submit: bool) -> Iterator["Check"]:
         """What `doctor` looks at; with `submit`, also by a job."""
         yield from ()
+
+
+DEADLINE_STATUS = 75
+"""Exit status of a command that stopped at its deadline with something left."""
+
+
+def exit_status(ended: Mapping[Path, Outcome], limits: Limits) -> int:
+    """0 all finished or submitted, 1 something failed or was blocked, 75 stopped at the deadline,
+    130 stopped by a signal.
+    """
+    statuses = {outcome.status for outcome in ended.values()}
+    if statuses & {"failed", "blocked"}:
+        return 1
+    if "interrupted" in statuses:
+        return DEADLINE_STATUS if limits.deadline and limits.deadline.is_over() else 130
+    return 0

@@ -5,8 +5,6 @@ import time
 
 MARGIN_SECONDS = 20.0
 """So long before it, trials are told to checkpoint: large ones on a slow disk, and the packing."""
-DEADLINE_STATUS = 75
-"""Exit status of a command that stopped at its deadline with something left."""
 START_SECONDS = 15.0
 """A trial that has less left is not started: it would do no more than import and read data."""
 

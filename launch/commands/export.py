@@ -17,7 +17,7 @@ from launch.plan import Planned, make_plan
 from launch.runs import rundir
 from launch.runs.create import prepare
 from launch.runs.rundir import RunDir
-from launch.runs.transfer import source_digest
+from launch.runs.transfer import read_manifest, source_digest
 from rm.files import write_atomically
 
 HELP = "write unfinished trials into a folder or archive, to be trained on another machine"
@@ -117,7 +117,7 @@ def _write_folder(folder: Path, chosen: Sequence[Planned], uses: Sequence[Planne
                 _copy(runs_dir() / parent, runs / parent)
     prepare(uses, runs)
     _copy_code(folder)
-    write_atomically(folder / "manifest.json", _manifest(chosen))
+    write_atomically(folder / "manifest.json", _manifest(folder, chosen))
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -139,11 +139,15 @@ def _copy_code(folder: Path) -> None:
         )
 
 
-def _manifest(chosen: Sequence[Planned]) -> str:
+def _manifest(folder: Path, chosen: Sequence[Planned]) -> str:
+    """With what was exported there earlier at its end: that may still have to be packed."""
+    trials = [{"id": use.trial.id, "label": use.label} for use in chosen]
+    earlier = read_manifest(folder).get("trials", [])
+    trials += [trial for trial in earlier if trial["id"] not in {each["id"] for each in trials}]
     manifest: dict[str, Any] = {
         "git_commit": _commit(),
         "source": source_digest(),
-        "trials": [{"id": use.trial.id, "label": use.label} for use in chosen],
+        "trials": trials,
     }
     return json.dumps(manifest, indent=1, ensure_ascii=False)
 

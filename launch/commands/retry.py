@@ -5,11 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 from launch import backends
+from launch.backends.base import exit_status
 from launch.commands import add_selection, load_specs
 from launch.commands.run import (
     add_backend_arguments,
     chosen_backend,
-    exit_status,
     limits_of,
     prepare_as_asked,
     run_plan,

@@ -4,13 +4,14 @@ import argparse
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch import backends
 from launch.backends import Backend, Limits
-from launch.backends.deadline import DEADLINE_STATUS, Deadline
+from launch.backends.base import exit_status
+from launch.backends.deadline import Deadline
 from launch.backends.scheduling import longest_first
 from launch.commands import add_selection, load_specs, mirror_quietly, positive, show
 from launch.console import say
@@ -141,16 +142,6 @@ def run(args: argparse.Namespace) -> int:
     if status:
         return status
     return 3 if plan.refusals() else searched.status
-
-
-def exit_status(ended: Mapping[Path, Outcome], limits: Limits) -> int:
-    """1 something failed, 75 stopped at the deadline, 130 stopped by a signal."""
-    statuses = {outcome.status for outcome in ended.values()}
-    if statuses & {"failed", "blocked"}:
-        return 1
-    if "interrupted" in statuses:
-        return DEADLINE_STATUS if limits.deadline and limits.deadline.is_over() else 130
-    return 0
 
 
 def prepare_as_asked(uses: Sequence[Planned], args: argparse.Namespace) -> None:

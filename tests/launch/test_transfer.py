@@ -273,3 +273,29 @@ def test_a_commit_is_told_to_a_machine_without_git_only_for_the_same_source(tmp_
 
     assert commit("a") == "abc"
     assert commit("b") is None
+
+
+def test_a_child_travels_with_its_parent_or_with_its_weights(write_spec, results, tmp_path):
+    """Trained there after its parent; or, where the parent is finished here, from its weights."""
+    one = {"[0, 1]": "[0]", "    Baseline: baseline\n": "", 'claims: ["RM < Baseline"]': ""}
+    spec = write_spec(**one)
+    start = "  schedule: {name: cosine}\n"
+    init = {start: f"{start}  init: {{from: small, row: RM}}\n"}
+    child = write_spec(name="finetuned.yaml", **one, **init)
+    (parent_id,), (child_id,) = [[t.id for t in load_spec(p).trials] for p in (spec, child)]
+    both = tmp_path / "both"
+    assert export(child, both) == [parent_id, child_id]
+    done = train(both, "--with-checkpoints")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert launch(["import", str(both / "back" / f"{parent_id}.tar")]) == 0
+    assert RunDir(results / "runs" / parent_id).state() == "finished"
+    alone = tmp_path / "alone"
+    assert export(child, alone) == [child_id]
+    assert (alone / "runs" / parent_id / "weights.pt").exists()
+    done = train(alone)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert deterministic(alone / "runs" / child_id) == deterministic(both / "runs" / child_id)
+    assert launch(["import", str(alone / "back" / "records.tar.gz")]) == 0
+    assert [r["id"] for r in archive.read(results / "reproduced" / "finetuned.jsonl")] == [
+        child_id
+    ]

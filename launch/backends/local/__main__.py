@@ -14,8 +14,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from launch.backends.base import Limits
-from launch.backends.deadline import DEADLINE_STATUS, Deadline
+from launch.backends.base import Limits, exit_status
+from launch.backends.deadline import Deadline
 from launch.backends.local.backend import LocalBackend
 from launch.errors import UsageError
 from launch.gpus import visible_gpus
@@ -69,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {folder}: no run directories are in it", file=sys.stderr)
         return 2
     labels = {trial["id"]: trial["label"] for trial in read_manifest(folder).get("trials", [])}
+    # Parents that were finished before are here for their weights alone.
+    own = [run_dir for run_dir in run_dirs if not labels or run_dir.name in labels]
     left = [run_dir for run_dir in run_dirs if RunDir(run_dir).state() != "finished"]
     gpus = f"{len(visible_gpus())} GPUs" if visible_gpus() else "no GPU: trains on CPU cores"
     log(f"{len(left)} of {len(run_dirs)} run directories are unfinished; {gpus}")
@@ -78,16 +80,11 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for line in pack(folder, run_dirs, args.out or folder / "back", args.with_checkpoints):
+    for line in pack(folder, own, args.out or folder / "back", args.with_checkpoints):
         log(line)
     counts = Counter(outcome.status for outcome in ended.values())
     log(", ".join(f"{n} {status}" for status, n in counts.items()) or "all were finished")
-    if counts["failed"] or counts["blocked"]:
-        return 1
-    if counts["interrupted"]:
-        over = args.deadline is not None and args.deadline.is_over()
-        return DEADLINE_STATUS if over else 130
-    return 0
+    return exit_status(ended, limits)
 
 
 def _parser() -> argparse.ArgumentParser:
