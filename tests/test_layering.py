@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import pytest
-
 from tests.support.source import (
     circles,
     files,
@@ -172,7 +170,6 @@ def test_imports_within_launch_go_only_downward():
     )
 
 
-@pytest.mark.xfail(reason="the rooms are being built")
 def test_no_two_files_import_each_other():
     everything = [path for room in ROOMS for path in files(room)]
     assert_none(" <-> ".join(map(shown, group)) for group in circles(everything))
@@ -225,7 +222,6 @@ def private_names_of_others(path: Path, theirs: set[str]) -> Iterable[tuple[int,
             yield node.lineno, ast.unparse(node)
 
 
-@pytest.mark.xfail(reason="the rooms are being built")
 def test_no_private_name_crosses_a_file():
     everything = [path for room in ROOMS for path in files(room)]
     theirs = set().union(*map(private_names, everything))
@@ -247,7 +243,6 @@ def test_no_folder_holds_more_than_a_dozen_loose_files():
     )
 
 
-@pytest.mark.xfail(reason="the rooms are being built")
 def test_no_file_and_no_function_is_too_long():
     def too_long(path: Path) -> Iterable[str]:
         count = len(path.read_text(encoding="utf-8").splitlines())
@@ -262,7 +257,6 @@ def test_no_file_and_no_function_is_too_long():
     assert_none(line for room in ROOMS for path in files(room) for line in too_long(path))
 
 
-@pytest.mark.xfail(reason="the rooms are being built")
 def test_no_line_is_too_wide():
     assert_none(
         shown(path, number)

@@ -65,7 +65,8 @@ def overhead(
     elif of == "memory":
         count = lambda each: _memory(each, device, classes, size)  # noqa: E731
     else:
-        count = lambda each: _parameters(each, classes, deployed=of == "deployed_parameters")  # noqa: E731
+        deployed = of == "deployed_parameters"
+        count = lambda each: _parameters(each, classes, deployed=deployed)  # noqa: E731
     reference = count(plain)
     log.raise_if_stopped()
     value = count(trial)

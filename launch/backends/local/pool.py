@@ -25,7 +25,8 @@ class WorkerProcess:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
-        self.errors = tempfile.TemporaryFile("w+", prefix="rm-worker-")  # noqa: SIM115 closed by close()
+        # Closed by close().
+        self.errors = tempfile.TemporaryFile("w+", prefix="rm-worker-")  # noqa: SIM115
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "launch.worker"],
