@@ -235,8 +235,9 @@ class _Judge:
             return "blocked", f"{reason}{again} trains it anew", False
         if not can_run:
             return "blocked", f"it starts from {label}, which is {state}", False
-        if state == "failed":
-            return "blocked", f"it starts from {label}, which failed; run it again first", True
+        if state in ("failed", "blocked"):
+            how = "failed; run it again first" if state == "failed" else "is blocked itself"
+            return "blocked", f"it starts from {label}, which {how}", True
         return "waiting", f"starts when {label} is finished", True
 
     def _missing_files(self, trial: Trial) -> str | None:

@@ -69,7 +69,7 @@ def test_a_failed_parent_blocks_its_children_and_a_good_one_frees_them(spec, res
 
 
 def test_a_parent_killed_and_resumed_leaves_its_child_bit_identical(spec, results, tmp_path):
-    path = spec(epochs=30)
+    path = spec(epochs=6)
     environment = {"RM_CHECKPOINT_SECONDS": "0"}
     parent, tuned, linear = ids(path)
     other = {**environment, "RM_RESULTS_DIR": str(tmp_path / "undisturbed")}
