@@ -59,14 +59,13 @@ def overhead(
     plain = _with_method(trial, {"name": "baseline"})
     if of == "time":
         return _time(trial, plain, device, log, steps, classes, size)
-    count: Callable[[Trial], float]
-    if of == "flops":
-        count = lambda each: _multiply_adds(each, classes, size)  # noqa: E731
-    elif of == "memory":
-        count = lambda each: _memory(each, device, classes, size)  # noqa: E731
-    else:
-        deployed = of == "deployed_parameters"
-        count = lambda each: _parameters(each, classes, deployed=deployed)  # noqa: E731
+    measures: dict[str, Callable[[Trial], float]] = {
+        "flops": lambda each: _multiply_adds(each, classes, size),
+        "memory": lambda each: _memory(each, device, classes, size),
+        "parameters": lambda each: _parameters(each, classes, deployed=False),
+        "deployed_parameters": lambda each: _parameters(each, classes, deployed=True),
+    }
+    count = measures[of]
     reference = count(plain)
     log.raise_if_stopped()
     value = count(trial)
