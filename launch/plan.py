@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 from launch.paths import data_dir
 from launch.runs import archive, journal, parallel, rundir
@@ -28,8 +28,7 @@ interrupted one has them in its checkpoint.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(NamedTuple):
     """One trial as one spec uses it, and the state it was found in.
 
     reason   why it is refused or blocked, or what it waits for
@@ -151,28 +150,34 @@ def make_plan(
     saves a second look. A trial whose record is committed in `reproduced` beside `runs` is
     finished, on a fresh clone too.
     """
-    uses = [(s, cell, trial) for s, cell in select(specs, where) for trial in cell.trials]
-    uses += _parents(uses)
-    trials = {trial.id: (spec, cell, trial) for spec, cell, trial in reversed(uses)}
-    trials |= {t.id: (s, c, t) for s, c, t in uses if t.values["train"].get("keep_best")}
+    groups = [(spec, cell, cell.trials) for spec, cell in select(specs, where)]
+    groups += _parents(groups)
     committed = archive.committed(runs.parent / "reproduced")
-    judge = _Judge(runs, trials, _states(runs, committed, trials, look), committed)
+    wanted = dict.fromkeys(trial.id for _, _, trials in groups for trial in trials)
+    judge = _Judge(runs, groups, _states(runs, committed, wanted, look), committed)
+    kept = {
+        trial.id: trial  # of two uses of a trial, the one that asks for weights to be kept counts
+        for _, cell, trials in groups
+        if cell.trials[0].values["train"].get("keep_best")
+        for trial in trials
+    }
     planned = tuple(
-        Planned(spec, cell, trials[trial.id][2], *judge(trial.id)) for spec, cell, trial in uses
+        Planned(spec, cell, kept.get(trial.id, trial), *judge(cell, trial))
+        for spec, cell, trials in groups
+        for trial in trials
     )
-    known = frozenset(committed.keys() & trials.keys())
-    old = archive.former(runs.parent / "reproduced", [use.trial for use in planned])
-    return Plan(planned, known, old)
+    return Plan(planned, frozenset(committed.keys() & wanted.keys()))
 
 
-_Use = tuple[Spec, Cell, Trial]
+_Group = tuple[Spec, Cell, tuple[Trial, ...]]
+"""Trials of one cell."""
 
 
-def _parents(uses: Iterable[_Use]) -> list[_Use]:
-    """The trials that others start from, and theirs, which are not among the uses."""
-    known = {trial.id for _, _, trial in uses}
-    cells = {id(cell): (spec, cell) for spec, cell, _ in uses if cell.parents}
-    found, left = list[_Use](), deque(cells.values())
+def _parents(groups: Sequence[_Group]) -> list[_Group]:
+    """The trials that others start from, and theirs, which are not among these."""
+    left = deque((spec, cell) for spec, cell, _ in groups if cell.parents)
+    known = {trial.id for _, _, trials in groups for trial in trials} if left else set()
+    found = list[_Group]()
     while left:
         child, cell = left.popleft()
         for parent in cell.parents:
@@ -180,7 +185,7 @@ def _parents(uses: Iterable[_Use]) -> list[_Use]:
             left.append((spec, parent.cell))
             if parent.trial.id not in known:
                 known.add(parent.trial.id)
-                found.append((spec, parent.cell, parent.trial))
+                found.append((spec, parent.cell, (parent.trial,)))
     return found
 
 
@@ -190,39 +195,56 @@ class _Judge:
     def __init__(
         self,
         runs: Path,
-        trials: Mapping[str, _Use],
+        groups: Sequence[_Group],
         states: Mapping[str, journal.State],
         committed: Collection[str],
     ) -> None:
-        self.runs, self.trials, self.states, self.committed = runs, trials, states, committed
-        self._known: dict[str, tuple[State, str | None, bool]] = {}
+        self.runs, self.states, self.committed = runs, states, committed
+        self._starting = {
+            parent.trial.id: (parent.spec or spec, parent.cell, parent.trial)
+            for spec, cell, _ in groups
+            for parent in cell.parents
+        }
+        """What others start from, by id."""
+        self._known: dict[str, _Judged] = {}
         self._missing: dict[int, str | None] = {}
 
-    def __call__(self, trial_id: str) -> tuple[State, str | None, bool]:
+    def __call__(self, cell: Cell, trial: Trial) -> "_Judged":
         """(state, reason, whether it can run) of a trial."""
-        if trial_id not in self._known:
-            self._known[trial_id] = self._judge(trial_id)
-        return self._known[trial_id]
+        known = self._known.get(trial.id)
+        if known is None:
+            known = self._known[trial.id] = self._judge(cell, trial)
+        return known
 
-    def _judge(self, trial_id: str) -> tuple[State, str | None, bool]:
-        state = self.states[trial_id]
-        _, cell, trial = self.trials[trial_id]
+    def _judge(self, cell: Cell, trial: Trial) -> "_Judged":
+        state = self.states[trial.id]
         if state == "finished":
-            return state, None, True
+            return _READY[state]
         if cell.stopped and state == "interrupted":
             return "stopped", None, False
         if (missing := self._missing_files(trial)) is not None:
             return "refused", missing, False
-        if state in IDLE:
+        if state in IDLE and cell.parents:
             for parent in trial.parents:
                 if (found := self._waits_for(trial, parent)) is not None:
                     return found
-        return state, None, True
+        return _READY[state]
 
-    def _waits_for(self, trial: Trial, parent: str) -> tuple[State, str | None, bool] | None:
+    def _missing_files(self, trial: Trial) -> str | None:
+        """The files that it needs and that are not on this machine, as a sentence."""
+        file = trial.values["init"].get("file") if "init" in trial.values else None
+        if file is not None and not weights_path(file).exists():
+            return f"init needs the weights {weights_path(file)}"
+        method = trial.values.get("method")
+        if id(method) not in self._missing:  # cells share it, where they have the same
+            found = registry.missing_files(method, data_dir()) if method is not None else None
+            self._missing[id(method)] = found
+        return self._missing[id(method)]
+
+    def _waits_for(self, trial: Trial, parent: str) -> "_Judged | None":
         """What the state of its parent makes of a trial; None where it can start."""
-        state, _, can_run = self(parent)
-        spec, cell, other = self.trials[parent]
+        spec, cell, other = self._starting[parent]
+        state, _, can_run = self(cell, other)
         label = f"{spec.name} · {cell.row} · seed {other.seed} ({parent})"
         if state == "finished":
             path = self.runs / parent / _WEIGHTS[trial.values["init"]["weights"]]
@@ -240,18 +262,13 @@ class _Judge:
             return "blocked", f"it starts from {label}, which {how}", True
         return "waiting", f"starts when {label} is finished", True
 
-    def _missing_files(self, trial: Trial) -> str | None:
-        """The files that it needs and that are not on this machine, as a sentence."""
-        file = trial.values.get("init", {}).get("file")
-        if file is not None and not weights_path(file).exists():
-            return f"init needs the weights {weights_path(file)}"
-        method = trial.values.get("method")
-        if id(method) not in self._missing:
-            found = registry.missing_files(method, data_dir()) if method is not None else None
-            self._missing[id(method)] = found
-        return self._missing[id(method)]
+
+_Judged = tuple[State, str | None, bool]
 
 
+_READY: Mapping[journal.State, _Judged] = {
+    state: (state, None, True) for state in get_args(journal.State)
+}
 _WEIGHTS = {"last": rundir.WEIGHTS, "best": rundir.BEST_WEIGHTS}
 
 

@@ -79,17 +79,16 @@ def check_metric(
     at = ("metric",) if "metric" in source.data else ()
     wanted = metric.name if metric.is_measured else None
     for labels, trial in cells.items():
-        row = " · ".join(labels)
         found = trial.values.get("probe", {}).get("name")
         if found != wanted:
             has, goes = (f"probe '{name}'" if name else "no probe" for name in (found, wanted))
-            message = f"metric '{metric.name}' goes with {goes}, but '{row}' has {has}"
+            message = f"metric '{metric.name}' goes with {goes}, but '{_row(labels)}' has {has}"
             return source.error(at, message, key=True)
         task = registry.task(trial.values)
         for name in () if wanted else (metric.name, *metric.also):
             if recorded_as(name).partition(".")[0] not in task.metrics:
                 reported = ", ".join(task.metrics)
-                message = f"{task.title} of '{row}' reports {reported}, no {name}"
+                message = f"{task.title} of '{_row(labels)}' reports {reported}, no {name}"
                 return source.error(at, message, key=True)
     return None
 
@@ -98,15 +97,21 @@ def check_median(
     source: YamlSource, metric: TableMetric, cells: Mapping[tuple[str, ...], Trial]
 ) -> None:
     """Note the first cell that has no median of the last ten, as too few epochs are evaluated."""
+    if metric.select != "median_last_10":
+        return None
     for labels, trial in cells.items():
         epochs, every = trial.epochs, trial.values["train"]["evaluate_every"]
         late = range(9 * epochs // 10 + 1, epochs + 1)
         evaluated = sum(epoch % every == 0 or epoch == epochs for epoch in late)
-        if metric.select == "median_last_10" and evaluated < EVALUATED:
+        if evaluated < EVALUATED:
             message = (
                 f"median_last_10 needs {EVALUATED} evaluated epochs in the last tenth of "
-                f"training, but '{' · '.join(labels)}' has {evaluated} (train.epochs {epochs}, "
+                f"training, but '{_row(labels)}' has {evaluated} (train.epochs {epochs}, "
                 f"train.evaluate_every {every}); valid: best, last, or more evaluations"
             )
             return source.error(("metric", "select"), message)
     return None
+
+
+def _row(labels: tuple[str, ...]) -> str:
+    return " · ".join(labels)

@@ -109,6 +109,8 @@ class InitReader:
 
         row   how its cell is called
         """
+        if not any(section == "init" for section, _ in settings):
+            return []
         given = {option: s for (section, option), s in settings.items() if section == "init"}
         if not given or "none" in given or set(given) == {"profile"}:
             return []

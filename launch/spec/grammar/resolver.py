@@ -16,8 +16,10 @@ class Resolver:
 
     def __init__(self, source: YamlSource) -> None:
         self.source = source
-        self._resolved: dict[tuple[str, ...], dict[str, Any] | None] = {}
-        self._checked: dict[tuple[int, ...], list[tuple[str, str]]] = {}
+        self._resolved: dict[tuple[Any, ...], dict[str, Any] | None] = {}
+        self._checked: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
+        self._needed: dict[str, dict[str, dict[str, Setting]]] = {}
+        """By the name of a task, the sections that its trials must have, empty."""
         self._kept: list[Any] = []
         """What `id()`s are of, so that no other object gets them."""
 
@@ -46,16 +48,19 @@ class Resolver:
 
     def _complete(self, sections: Sections) -> Sections:
         """With the sections that are not written and that the task needs, empty."""
-        name = sections.get("task", {}).get("name")
-        known = registry.entries("task").get(str(name.value) if name else DEFAULT_TASK)
-        needed = known.uses if known else ()
-        return {**{s: {} for s in needed if s not in OPTIONAL}, **sections}
+        written = sections.get("task", {}).get("name")
+        name = str(written.value) if written else DEFAULT_TASK
+        if name not in self._needed:
+            known = registry.entries("task").get(name)
+            uses = known.uses if known else ()
+            self._needed[name] = {section: {} for section in uses if section not in OPTIONAL}
+        return {**self._needed[name], **sections}
 
     def _check_together(self, values: dict[str, Any], starts: bool) -> list[tuple[str, str]]:
-        """What is wrong with valid sections together; asked once for the same ones."""
-        key = (starts, *(id(value) for value in values.values()))
+        """What is wrong with valid sections together; asked once for the same names."""
+        names = (v if isinstance(v, str) else v.get("name") for v in values.values())
+        key = (starts, *values, *names)
         if key not in self._checked:
-            self._kept.append(list(values.values()))
             stub = {"init": registry.check("init", {})[0]} if starts else {}
             self._checked[key] = list(registry.check_together({**values, **stub}))
         return self._checked[key]
@@ -71,7 +76,7 @@ class Resolver:
         """The resolved values of one section, or None."""
         if section == "freeze":
             return written["name"].value
-        key = (section, *(str(id(setting)) for setting in written.values()))
+        key = (section, *map(id, written.values()))
         if key not in self._resolved:
             self._kept.append(written)
             self._resolved[key] = self._check(section, written, where)
