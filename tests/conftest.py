@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        if item.path.parent.name in ("ray", "slurm") or fixtures & CLUSTERS:
+        if item.path.parent.name in ("ray", "slurm", "backends") or fixtures & CLUSTERS:
             item.add_marker("cluster")
     items.sort(
         key=lambda item: (

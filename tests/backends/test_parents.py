@@ -7,6 +7,7 @@ import signal
 
 from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
+from tests.support.trials import PATIENCE
 
 LONG = {"epochs: 2": "epochs: 160", "[0, 1]": "[0]", "    Baseline: baseline\n": ""}
 LONG |= {'claims: ["RM < Baseline"]': ""}
@@ -43,7 +44,7 @@ def test_parents_first_while_other_work_fills_the_waiting(backend, write_spec):
         process,
     )
     os.kill(backend.leased()[parent.id], signal.SIGKILL)
-    _, err = process.communicate(timeout=600)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert backend.events(parent.id).count("resumed") == 1
     finished = time_of(backend, parent, "finished")

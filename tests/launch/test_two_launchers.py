@@ -6,7 +6,7 @@ import sys
 
 from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
-from tests.support.trials import ROOT
+from tests.support.trials import PATIENCE, ROOT
 
 SPEC = """
     # trials of two processes each
@@ -50,7 +50,7 @@ def test_two_launchers_prepare_the_same_trials_at_once(write_spec, tmp_path):
     for launcher in launchers:
         launcher.stdin.write("\n")
         launcher.stdin.flush()
-    said = [launcher.communicate(timeout=120) for launcher in launchers]
+    said = [launcher.communicate(timeout=PATIENCE) for launcher in launchers]
     assert [launcher.returncode for launcher in launchers] == [0, 0], said
     trials = load_spec(path).trials
     assert len(trials) == COUNT

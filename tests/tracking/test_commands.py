@@ -39,6 +39,7 @@ def mirrored(tmp_path):
     return client, {run.data.tags["trial_id"]: run for run in client.search_runs([experiment])}
 
 
+@pytest.mark.cluster
 def test_system_metrics_of_a_real_trial_stand_in_mlflow_once(write_spec, call, tmp_path):
     spec = write_spec(**SEEDS_ONE, **{"epochs: 2": "epochs: 20"})
     done = call(spec, "--workers", "1", "--system-metrics", "0.1")
@@ -107,6 +108,7 @@ def test_gpus_are_read_by_nvml():
     assert f"gpu_{torch.cuda.device_count()}_memory_usage_megabytes" not in values
 
 
+@pytest.mark.cluster
 def test_weights_arrive_as_artifacts_once_and_load_without_this_project(
     write_spec, call, tmp_path
 ):
