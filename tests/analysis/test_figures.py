@@ -149,6 +149,7 @@ def test_the_same_input_gives_the_same_bytes(kind):
     assert b"Date" not in first.replace(b"DateTime", b"")
 
 
+@pytest.mark.cluster
 def test_another_process_draws_the_same_bytes(tmp_path):
     """Whatever its hash seed, its own matplotlib settings and what was drawn before."""
     script = (

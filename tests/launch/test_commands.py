@@ -131,6 +131,7 @@ def test_a_failed_trial_its_logs_and_its_retry(write_spec, results):
     assert "nothing has failed and nothing is lost" in err
 
 
+@pytest.mark.cluster
 def test_a_killed_workers_traceback_comes_from_the_journal(write_spec, results):
     path = write_spec(**{"lr: 0.05": "lr: 1.0e30", "[0, 1]": "[0]"})
     code, _, _ = run(path)
@@ -146,6 +147,7 @@ def test_a_killed_workers_traceback_comes_from_the_journal(write_spec, results):
     assert re.search(rf"{trial} +failed .*the loss is not finite", out)
 
 
+@pytest.mark.cluster
 def test_logs_follow_until_the_trial_ends(write_spec, results):
     path = write_spec(**{"epochs: 2": "epochs: 12"})
     trial = load_spec(path).trials[-1].id
@@ -158,6 +160,7 @@ def test_logs_follow_until_the_trial_ends(write_spec, results):
     launcher.communicate(timeout=PATIENCE)
 
 
+@pytest.mark.cluster
 def test_watching_ends_when_all_has_ended(write_spec, results):
     path = write_spec()
     launcher = command(path)
@@ -168,6 +171,7 @@ def test_watching_ends_when_all_has_ended(write_spec, results):
     launcher.communicate(timeout=PATIENCE)
 
 
+@pytest.mark.cluster
 def test_the_live_table_on_a_terminal(write_spec, results):
     path = write_spec(**{"[0, 1]": "[0]"})
     assert run(path)[0] == 0

@@ -41,6 +41,7 @@ def ids(path):
     return tuned.parents[0].trial.id, tuned.trials[0].id, linear.trials[0].id
 
 
+@pytest.mark.cluster
 def test_parents_are_trained_first_and_all_of_them_stand_in_mlflow(spec, results):
     path = spec()
     code, out, err = run(path, *WORDS, "--json")
@@ -57,6 +58,7 @@ def test_parents_are_trained_first_and_all_of_them_stand_in_mlflow(spec, results
     assert [trial.get("parents") for trial in trials_of(out)] == [[parent], [tuned], None]
 
 
+@pytest.mark.cluster
 def test_a_failed_parent_blocks_its_children_and_a_good_one_frees_them(spec, results):
     path = spec(**{"dataset.classes: [0": "optimizer.lr: 1.0e+30, dataset.classes: [0"})
     code, out, err = run(path, *WORDS, "--json")
@@ -68,6 +70,7 @@ def test_a_failed_parent_blocks_its_children_and_a_good_one_frees_them(spec, res
     assert "which failed" in reason
 
 
+@pytest.mark.cluster
 def test_a_parent_killed_and_resumed_leaves_its_child_bit_identical(spec, results, tmp_path):
     path = spec(epochs=6)
     environment = {"RM_CHECKPOINT_SECONDS": "0"}

@@ -87,6 +87,7 @@ def assert_all_say(state, paths, found):
     assert logged["points"] >= 3
 
 
+@pytest.mark.cluster
 def test_beside_a_running_probe_and_after_it_was_cancelled(probes, results):
     paths, found = probes
     launcher = launched(paths, found, results)
@@ -100,6 +101,7 @@ def test_beside_a_running_probe_and_after_it_was_cancelled(probes, results):
     asked("sync", *paths)
 
 
+@pytest.mark.cluster
 def test_after_probe_and_launcher_were_killed(probes, results):
     paths, found = probes
     launcher = launched(paths, found, results)

@@ -92,6 +92,7 @@ def test_the_whole_way_and_back_again(write_spec, results, tmp_path):
     assert "0 of 4 runs had something new" in err
 
 
+@pytest.mark.cluster
 def test_mlflow_holds_what_the_journals_say(write_spec, results):
     path = write_spec(**{"[0, 1]": "[0]"})
     other = write_spec(
@@ -115,6 +116,7 @@ def test_mlflow_holds_what_the_journals_say(write_spec, results):
         assert points["last_top1_error"][0][1] == epochs[-1]["test_top1_error"]
 
 
+@pytest.mark.cluster
 def test_an_unreachable_store_stops_nothing_and_sync_mirrors_later(write_spec, results):
     path = write_spec(**{"[0, 1]": "[0]"})
     nowhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
@@ -153,6 +155,7 @@ def test_bad_specs_create_nothing(write_spec, results):
     assert not results.exists()
 
 
+@pytest.mark.cluster
 def test_one_failing_trial_never_stops_the_others(write_spec, results):
     """A learning rate of 1e30 diverges; its row fails with step and reason, the others finish;
     exit status 1.
@@ -183,6 +186,7 @@ def test_a_damaged_trial_is_written_again(write_spec, results):
     assert (code, {t["state"] for t in trials(out)}) == (0, {"finished"})
 
 
+@pytest.mark.cluster
 def test_a_diverging_trial_is_failed_and_named(write_spec, results):
     path = write_spec(**{"lr: 0.05": "lr: 1e30", "[0, 1]": "[0]"})
     code, out, err = run(path, "--json", "--where", "method=Baseline")
@@ -205,6 +209,7 @@ def reference(write_spec, tmp_path, monkeypatch, results):
     return {folder.name: deterministic(folder) for folder in (elsewhere / "runs").iterdir()}
 
 
+@pytest.mark.cluster
 def test_killed_workers_and_a_killed_launcher_lose_nothing(
     write_spec, results, tmp_path, monkeypatch
 ):
@@ -235,6 +240,7 @@ def test_killed_workers_and_a_killed_launcher_lose_nothing(
     assert ours == reference(write_spec, tmp_path, monkeypatch, results)
 
 
+@pytest.mark.cluster
 def test_ctrl_c_checkpoints_and_the_same_command_goes_on(
     write_spec, results, tmp_path, monkeypatch
 ):
@@ -258,6 +264,7 @@ def test_ctrl_c_checkpoints_and_the_same_command_goes_on(
     assert ours == reference(write_spec, tmp_path, monkeypatch, results)
 
 
+@pytest.mark.cluster
 def test_two_launchers_run_each_trial_once(write_spec, results):
     path = write_spec(**{"epochs: 2": "epochs: 6"})
     both = [command(path, "--json"), command(path, "--json")]

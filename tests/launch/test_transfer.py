@@ -69,6 +69,7 @@ def train(folder: Path, *more: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.cluster
 def test_there_and_back(write_spec, results, tmp_path, capsys):
     """Every trial once: trained from the folder alone, recorded, finished for plans, in MLflow."""
     spec, folder = write_spec(), tmp_path / "there"
@@ -117,6 +118,7 @@ def a_fresh_clone_has_them(spec, results, clone, chosen, capsys):
         )
 
 
+@pytest.mark.cluster
 def test_a_deadline_stops_with_checkpoints_that_travel_and_are_resumed(
     write_spec, results, tmp_path
 ):
@@ -143,6 +145,7 @@ def test_a_deadline_stops_with_checkpoints_that_travel_and_are_resumed(
     assert events[-1] == "interrupted"
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_one_command_does_all_of_it(write_spec, results, tmp_path):
     """`make gpu-queue` as it is typed: export, train, pack, import; the second time nothing is
@@ -275,6 +278,7 @@ def test_a_commit_is_told_to_a_machine_without_git_only_for_the_same_source(tmp_
     assert commit("b") is None
 
 
+@pytest.mark.cluster
 def test_a_child_travels_with_its_parent_or_with_its_weights(write_spec, results, tmp_path):
     """Trained there after its parent; or, where the parent is finished here, from its weights."""
     one = {"[0, 1]": "[0]", "    Baseline: baseline\n": "", 'claims: ["RM < Baseline"]': ""}

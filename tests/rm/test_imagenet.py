@@ -280,6 +280,7 @@ def test_a_wrong_number_of_readers_is_refused(tree, monkeypatch):
     assert [stream.workers(count) for count in (1, 8, 100)] == [8, 6, 1]
 
 
+@pytest.mark.cluster
 def test_a_signal_to_all_processes_of_the_job_interrupts_cleanly(pictures, tree, tmp_path):
     """As a scheduler sends it: the readers get it too, the trainer writes a checkpoint, and the
     next start goes on from there.
