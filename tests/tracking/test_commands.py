@@ -116,7 +116,7 @@ def test_weights_arrive_as_artifacts_once_and_load_without_this_project(
     assert call(spec).returncode == 0
     trials = [trial for cell in load_spec(spec).cells for trial in cell.trials]
     lost = tmp_path / "results" / "runs" / trials[0].id
-    for file in lost.glob("checkpoint*.pt"):
+    for file in lost.glob("*.pt"):
         file.unlink()
     done = call("sync", "--weights")
     assert done.returncode == 1
@@ -135,10 +135,12 @@ def test_weights_arrive_as_artifacts_once_and_load_without_this_project(
         network = registry.load("backbone", "resnet8")(10, 1, width=8)
         network.load_state_dict(weights, strict=True)
         trained = checkpoint.load(tmp_path / "results" / "runs" / trial.id, torch.device("cpu"))[
-            "model"
+            "task"
         ]
         head = next(
-            trained[name] for name in ("backbone.head.weight", "head.weight") if name in trained
+            trained[name]
+            for name in ("model.backbone.head.weight", "model.head.weight")
+            if name in trained
         )
         assert torch.equal(network.head.weight, head)
 
