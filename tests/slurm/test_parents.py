@@ -44,6 +44,14 @@ def job_of(run_dir):
     return SlurmBackend.jobs([run_dir])[run_dir]
 
 
+def wait_for_dependency(launcher, children):
+    """Until the controller has looked at the new jobs: before that it gives no reason."""
+    launcher.wait_until(
+        lambda: all(job_of(each).where == "Dependency" for each in children),
+        "the children wait for their dependency",
+    )
+
+
 def test_children_start_when_their_requeued_parents_have_finished(launcher):
     spec, child, parents, children = two_specs(launcher, [0, 1], 160)
     code, _, err = launcher.run(
@@ -51,7 +59,7 @@ def test_children_start_when_their_requeued_parents_have_finished(launcher):
     )
     assert code == 0, err
     assert "4 submitted" in err
-    assert [job_of(each).where for each in children] == ["Dependency"] * 2
+    wait_for_dependency(launcher, children)
     launcher.wait_until(
         lambda: all("checkpoint" in journal(each) for each in parents), "both parents train"
     )
@@ -74,7 +82,7 @@ def test_parents_of_an_earlier_submission_are_waited_for(launcher):
     held = job_of(parent)
     err = launcher.submit(child)
     assert job_of(parent).id == held.id, err
-    assert job_of(each).where == "Dependency"
+    wait_for_dependency(launcher, [each])
     shown = launcher.cluster.ask("scontrol", "show", "job", job_of(each).id)
     assert f"afterok:{held.id}" in shown
     launcher.cluster.ask("scontrol", "release", held.id)
