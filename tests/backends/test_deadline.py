@@ -8,7 +8,7 @@ from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
 
 ENDLESS = {"epochs: 2": "epochs: 100000"}
-MINUTES = 2.0
+MINUTES = 1.0
 
 
 def test_all_have_stopped_before_the_deadline_with_checkpoints(backend, write_spec):
