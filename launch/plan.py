@@ -166,7 +166,8 @@ def make_plan(
         for spec, cell, trials in groups
         for trial in trials
     )
-    return Plan(planned, frozenset(committed.keys() & wanted.keys()))
+    old = archive.former(runs.parent / "reproduced", [use.trial for use in planned])
+    return Plan(planned, frozenset(committed.keys() & wanted.keys()), old)
 
 
 _Group = tuple[Spec, Cell, tuple[Trial, ...]]
