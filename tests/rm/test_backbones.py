@@ -39,6 +39,8 @@ def scan() -> dict[str, tuple[str, ast.FunctionDef]]:
 
 
 NETWORKS = scan()
+REQUIRED = {"timm": {"model": "resnet18"}}
+"""Options without a default, and a value for each."""
 
 
 def builder(name: str) -> Callable[..., Backbone]:
@@ -47,7 +49,7 @@ def builder(name: str) -> Callable[..., Backbone]:
 
 def on_meta(name: str, num_classes: int, in_channels: int) -> Backbone:
     with torch.device("meta"):
-        return builder(name)(num_classes, in_channels)
+        return builder(name)(num_classes, in_channels, **REQUIRED.get(name, {}))
 
 
 def parameters(module: nn.Module) -> int:
@@ -128,8 +130,9 @@ def test_signature_can_be_read_without_importing(name: str) -> None:
             "Literal",
             "Annotated",
         }
-        assert default is not None
-        ast.literal_eval(default)
+        assert (default is None) == (option.arg in REQUIRED.get(name, {}))
+        if default is not None:
+            ast.literal_eval(default)
 
 
 @pytest.mark.parametrize("in_channels", [1, 3])
@@ -172,7 +175,7 @@ def test_last_map(name: str, size: tuple[int, int], expected: tuple[int, int, in
 def test_every_network_has_its_count_and_map_checked() -> None:
     for test in (test_parameter_counts_are_exact, test_last_map):
         (mark,) = test.pytestmark
-        assert {case[0] for case in mark.args[1]} == set(NETWORKS)
+        assert {case[0] for case in mark.args[1]} == set(NETWORKS) - set(REQUIRED)
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ def test_second_head_adds_one_linear_layer_and_sharing_it_none():
         p.numel() for p in registry.load("backbone", "resnet8")(10, 1, width=8).parameters()
     )
     own, network = parameters()
-    assert own - plain == 16 * 10 + 10
+    assert own - plain == 32 * 10 + 10
     assert parameters(share_head=True)[0] == plain
     logits, region = network(torch.randn(2, 1, 16, 16), (0, 0, 16, 16))
     assert logits.shape == region.shape == (2, 10)

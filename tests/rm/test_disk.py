@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from rm import files
 from rm.rundir import checkpoint
 from rm.rundir.journal import Journal, read
 from tests.support.trials import ROOT
@@ -106,7 +107,7 @@ def test_the_journal_takes_back_what_a_full_disk_cut_short(tmp_path):
 
 
 def test_write_atomically_leaves_no_half_file(tmp_path):
-    checkpoint.write_atomically(tmp_path / "a.json", "one")
-    checkpoint.write_atomically(tmp_path / "a.json", "two")
+    files.write_atomically(tmp_path / "a.json", "one")
+    files.write_atomically(tmp_path / "a.json", "two")
     assert (tmp_path / "a.json").read_text() == "two"
     assert os.listdir(tmp_path) == ["a.json"]  # noqa: PTH208
