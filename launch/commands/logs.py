@@ -108,6 +108,8 @@ class _Printer:
         kind = event["event"]
         number = journal.number_of(event)
         if number is not None:
+            # A run directory may be followed before its trial.json is there.
+            self.epochs = self.epochs or _epochs(self.run_dir)
             values = ", ".join(
                 f"{name} {value:.4g}"
                 for name, value in event.items()
