@@ -49,7 +49,7 @@ class Backbone(nn.Module):
 
     def residual_branches(self) -> list[nn.Module]:
         """First to last, the modules whose output is added to a shortcut."""
-        raise NotImplementedError(f"{type(self).__name__} does not define branches()")
+        raise NotImplementedError(f"{type(self).__name__} does not define residual_branches()")
 
     def pool(self, features: Tensor) -> Tensor:
         """Global average pool: (B, C, h, w) -> (B, C)."""
