@@ -2,6 +2,7 @@
 failures, optuna, the report.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -387,18 +388,20 @@ def test_a_search_that_cannot_be_run_says_why_and_creates_nothing(write_spec, ru
 
 
 def test_a_backend_that_cannot_watch_is_refused(write_spec):
+    from launch import backends
     from launch.errors import UsageError
     from launch.search.run import check
 
+    slurm = backends.get("slurm").from_args(argparse.Namespace(site=None, slurm=[], wait=False))
     searching, plain = load_spec(write_spec(SEARCH, "search.yaml")), load_spec(write_spec(SPEC))
-    check([searching], "local")
-    check([plain], "slurm")
+    check([searching], backends.get("local")())
+    check([plain], slurm)
     with pytest.raises(
         UsageError,
         match="which --backend slurm cannot: a search watches its trials as they train; valid: "
         "local, ray",
     ):
-        check([plain, searching], "slurm")
+        check([plain, searching], slurm)
 
 
 def test_two_launchers_do_not_carry_out_one_search(write_spec, run, tmp_path, monkeypatch):

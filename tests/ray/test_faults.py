@@ -14,7 +14,7 @@ import pytest
 
 from launch.spec.load import load_spec
 from tests.support.backends import Backend
-from tests.support.commands import mlflow_records
+from tests.support.commands import lines_said, mlflow_records
 from tests.support.ray_cluster import Cluster, children
 from tests.support.trials import PATIENCE, ROOT
 
@@ -172,7 +172,7 @@ def test_a_private_cluster_ends_with_its_command(write_spec, results, undisturbe
     code, _, err = backend.run(path, *WORKERS)
     assert code == 0, err
     assert "(raylet)" not in err
-    assert len(err.splitlines()) <= 3, "Ray's own noise stays away from our lines"
+    assert len(lines_said(err)) <= 3, "Ray's own noise stays away from our lines"
     assert undisturbed.run(path, *WORKERS)[0] == 0
     assert backend.numbers() == undisturbed.numbers()
 

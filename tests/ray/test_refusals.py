@@ -16,6 +16,7 @@ from launch.backends import Limits
 from launch.backends.ray.backend import RayBackend
 from launch.errors import UsageError
 from tests.support.backends import Backend
+from tests.support.commands import lines_said
 from tests.support.trials import ROOT
 
 pytestmark = pytest.mark.usefixtures("results")
@@ -95,7 +96,7 @@ def test_auto_takes_the_cluster_that_the_environment_names(write_spec, results, 
     code, _, err = backend.run(path, environment={"RAY_ADDRESS": ray_cluster.address})
     assert code == 0, err
     assert "2 finished in " in err
-    assert len(err.splitlines()) == 2, "Ray's own noise stays away from our lines"
+    assert len(lines_said(err)) == 2, "Ray's own noise stays away from our lines"
 
 
 def test_a_private_cluster_that_does_not_start():

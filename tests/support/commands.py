@@ -26,6 +26,11 @@ def command(*words, **options):
     return subprocess.Popen(words, **options)
 
 
+def lines_said(err: str) -> list[str]:
+    """Standard error without the plain line a minute, of which a slow machine prints more."""
+    return [line for line in err.splitlines() if not line.startswith("[")]
+
+
 def run(*words, **options):
     process = command(*words, **options)
     out, err = process.communicate(timeout=PATIENCE)
