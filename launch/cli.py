@@ -3,17 +3,20 @@
 import argparse
 import importlib
 import keyword
-import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from launch import console
 from launch.errors import FilterError, UsageError
 from launch.spec.load import SpecError
 from rm import registry
 
 FIRST = ("run", "plan", "status")
 """The commands that `--help` names first; the others follow by alphabet."""
+STOPPED = 130
+"""Exit status of a command that Ctrl-C ended."""
 
 
 def commands() -> list[str]:
@@ -30,17 +33,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] not in (*commands(), "-h", "--help"):
         words.insert(0, "run")
-    args = _parser(words[0] if words else "--help").parse_args(words or ["--help"])
     try:
-        return int(args.function(args))
+        if arguments is None:
+            console.prepare()
+            if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see launch/run.py
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+        args = _parser(words[0] if words else "--help").parse_args(words or ["--help"])
+        status = int(args.function(args))
+        sys.stdout.flush()
+        return status
     except SpecError as error:
         print(error, file=sys.stderr)
     except (FilterError, UsageError, registry.RegistryError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        console.say(f"error: {error}")
+    except KeyboardInterrupt:
+        console.say("stopped; nothing is lost: the same command resumes from here")
+        return STOPPED
+    except OSError as error:
+        return _failed(error)
     return 2
+
+
+def _failed(error: OSError) -> int:
+    """What a disk, or a pipe, did not do; in one sentence."""
+    if isinstance(error, BrokenPipeError) and console.reader_is_gone():
+        console.drop_output()  # `| head` has seen enough; any other pipe is a failure
+        return 0
+    where = f"{error.filename}: " if error.filename else ""
+    console.say(f"error: {where}{error.strerror or error}; what is on the disk stays as it is")
+    return 1
 
 
 def _parser(asked: str) -> argparse.ArgumentParser:

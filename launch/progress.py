@@ -2,7 +2,6 @@
 once a minute.
 """
 
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from launch.console import say
 from launch.runs.job import Outcome
 from launch.runs.journal import number_of
 from launch.runs.rundir import RunDir
@@ -84,7 +84,10 @@ class ProgressWatcher:
             self.print_line(f"{self.labels[run_dir]}: {outcome.status}: {outcome.error}")
 
     def print_line(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        if self.live:
+            self.console.print(text, markup=False, soft_wrap=True)
+        else:
+            say(text)
 
     def tick(self) -> None:
         for run_dir, task in self.running.items():
@@ -94,7 +97,7 @@ class ProgressWatcher:
                 self.bars.update(task, completed=numbers[-1])
         if not self.live and time.monotonic() - self.last_line >= PLAIN_SECONDS:
             self.last_line = time.monotonic()
-            print(self._plain_line(), file=sys.stderr, flush=True)
+            say(self._plain_line())
 
     def _plain_line(self) -> str:
         minutes = (time.monotonic() - self.began) / 60

@@ -3,8 +3,13 @@
 and `launch/cli.py`.
 """
 
+import signal
 import sys
 from pathlib import Path
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Until there is a command that could be stopped, Ctrl-C just ends; `main` takes it back.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 sys.path[0] = str(
     Path(__file__).resolve().parents[1]

@@ -16,7 +16,8 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from launch.gpus import visible_gpus
-from launch.paths import ROOT, results_dir, tracking_uri
+from launch.interpreter import child_environment
+from launch.paths import results_dir, tracking_uri
 from launch.spec.trial import Trial
 from rm import registry
 
@@ -72,14 +73,13 @@ def run_python(code: str, *words: str, **environment: str) -> dict[str, Any]:
     """What a Python of its own prints as JSON, with the repository on its path; {"error": ...}
     where it fails.
     """
-    have = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code, *words],
+            [sys.executable, "-P", "-c", code, *words],
             capture_output=True,
             text=True,
             timeout=600,
-            env=have,
+            env=child_environment(environment),
             check=True,
         )
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

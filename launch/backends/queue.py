@@ -17,8 +17,8 @@ from launch.runs.resources import wanted
 from launch.runs.rundir import RunDir
 
 MOST_DEATHS = 3
-"""A trial whose worker dies this often without an answer is failed instead of being given to
-another worker.
+"""A trial whose worker dies this often without an answer, and without a new checkpoint in between,
+is failed instead of being given to another worker.
 """
 
 
@@ -48,6 +48,8 @@ class Trials:
         are not of this command too.
         """
         self.deaths: dict[Path, int] = {}
+        """Since its last progress, which is `reached`."""
+        self.reached: dict[Path, list[int]] = {}
         self.ended: dict[Path, Outcome] = {}
         for run_dir in run_dirs:
             for parent in parents_of(run_dir):
@@ -110,13 +112,18 @@ class Trials:
 
         count_death   false where the trial cannot have been the cause, as when a machine is gone
         """
-        self.deaths[run_dir] = self.deaths.get(run_dir, 0) + count_death
+        if (now := RunDir(run_dir).position()) != self.reached.get(run_dir):
+            self.reached[run_dir], self.deaths[run_dir] = now, 0
+        self.deaths[run_dir] += count_death
         if stopping:
             self.end(run_dir, Outcome("interrupted", how))
         elif self.deaths[run_dir] >= MOST_DEATHS:
             self.end(
                 run_dir,
-                Outcome("failed", f"{how}, {MOST_DEATHS} times; see {run_dir / rundir.LOG}"),
+                Outcome(
+                    "failed",
+                    f"{how}, {MOST_DEATHS} times without progress; see {run_dir / rundir.LOG}",
+                ),
             )
         else:
             self.watcher.on_death(run_dir, how)

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from launch.console import say
+from launch.console import rich_console, say
 from launch.paths import ROOT, tracking_uri
 from launch.plan import Plan
 from launch.search.state import whole
@@ -106,13 +106,10 @@ def show(plan: Plan, as_json: bool) -> None:
     if as_json:
         print(plan.to_json())
         return
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(
-        highlight=False, width=None if sys.stdout.isatty() else 240
-    )  # a pipe gets whole lines
+    console = rich_console(width=None if sys.stdout.isatty() else 240)  # a pipe: whole lines
     table = Table("spec", "row", "seed", "trial", "state", box=None, header_style="bold")
     for use in plan.uses:
         colour = _COLOURS[use.state]

@@ -4,7 +4,6 @@ says ok, or what to do.
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from launch.backends import Backend, checks
 from launch.backends.checks import Check
 from launch.commands import load_specs
 from launch.commands.run import add_backend_choice, chosen_backend
+from launch.console import has_colours
 from launch.errors import UsageError
 
 HELP = "check this machine, and a cluster, for what the launcher needs"
@@ -68,5 +68,5 @@ def _all(backend: Backend, data: dict[str, Any], submit: bool) -> Iterator[Check
 
 def _line(check: Check) -> str:
     word = _WORDS[check.level]
-    word = f"\x1b[{_ANSI[check.level]}m{word}\x1b[0m" if sys.stdout.isatty() else word
+    word = f"\x1b[{_ANSI[check.level]}m{word}\x1b[0m" if has_colours() else word
     return f"{word}  {check.what:<16} {check.finding}"

@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from launch import backends
+from launch import backends, console
 from launch.backends.base import exit_status
 from launch.commands import add_selection, load_specs
 from launch.commands.run import (
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.json:
         again = {use.trial.id for use in chosen}
-        print(to_json([row for row in _look(args) if row.use.trial.id in again]))
+        console.show(to_json([row for row in _look(args) if row.use.trial.id in again]))
     return exit_status(ended, limits_of(args))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch import backends
+from launch import backends, console
 from launch.backends import Backend, Limits
 from launch.backends.base import exit_status
 from launch.backends.deadline import Deadline
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     prepare_as_asked(plan.to_prepare(), args)
     ended = run_plan(plan, backend, limits_of(args))
     if args.json:
-        print(make_plan(load_specs(args), runs_dir(), args.where).to_json())
+        console.show(make_plan(load_specs(args), runs_dir(), args.where).to_json())
     status = exit_status(ended, limits_of(args))
     if status:
         return status
@@ -283,8 +283,11 @@ class _Mirroring:
 
     def __exit__(self, *_: object) -> None:
         self.done.set()
-        self.thread.join()
-        _mirror(list(dict.fromkeys([*self.others, *self.watcher.begun])))
+        try:
+            self.thread.join()
+            _mirror(list(dict.fromkeys([*self.others, *self.watcher.begun])))
+        except KeyboardInterrupt:
+            say("stopped while mirroring; `python launch/run.py sync` mirrors the rest")
 
 
 def _mirror(run_dirs: list[Path]) -> int | None:

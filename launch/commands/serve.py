@@ -15,11 +15,11 @@ import argparse
 import errno
 import os
 import socket
-import sys
 
 from launch.commands import positive
 from launch.console import say
 from launch.errors import UsageError
+from launch.interpreter import module_command
 from launch.paths import results_dir
 
 HELP = "start MLflow's server over the records, on this machine alone"
@@ -55,18 +55,9 @@ def run(args: argparse.Namespace) -> int:
     )
     artifacts = (results_dir() / "artifacts").as_uri()
     say(f"http://{args.host}:{args.port} shows {backend.split('@')[-1]}; Ctrl-C stops it")
-    words = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        args.host,
-        "--port",
-        str(args.port),
-    ]
+    words = module_command("mlflow", "server", "--host", args.host, "--port", str(args.port))
     os.execv(
-        sys.executable,
+        words[0],
         [*words, "--workers", "2", "--artifacts-destination", artifacts, *args.further],
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launch import backends
+from launch import backends, console
 from launch.commands import add_selection, load_specs
 from launch.paths import runs_dir
 from launch.plan import Plan, Planned, make_plan
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     if args.watch and not args.json:
         _watch(plan, rows)
     else:
-        print(to_json(rows) if args.json else "\n".join(lines(rows)))
+        console.show(to_json(rows) if args.json else "\n".join(lines(rows)))
     return 0
 
 
@@ -177,7 +177,7 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
 
     Not by rich, which takes seconds for ten thousand rows.
     """
-    terminal = sys.stdout.isatty()
+    terminal, colours = sys.stdout.isatty(), console.has_colours()
     width = shutil.get_terminal_size().columns if terminal else None
     table = [_HEADER, *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -186,7 +186,7 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
             cell.ljust(size) for cell, size in zip(cells, widths, strict=True)
         ).rstrip()
         text = text if width is None or len(text) <= width else text[: width - 1] + "…"
-        code = _STYLES.get(rows[i - 1].state, _DIM)[1] if terminal and i else None
+        code = _STYLES.get(rows[i - 1].state, _DIM)[1] if colours and i else None
         yield text if code is None else f"\x1b[{code}m{text}\x1b[0m"
     yield summary(rows)
 
@@ -260,15 +260,15 @@ def _urgency(row: Row) -> int:
 
 
 def _watch_live(plan: Plan, rows: list[Row]) -> None:
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.live import Live
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    with Live(console=console, auto_refresh=False) as live:
+    screen = console.rich_console()
+    with Live(console=screen, auto_refresh=False) as live:
         for now in _looks(plan, rows):
-            room = max(1, console.height - 4)
+            room = max(1, screen.height - 4)
             ordered = now if len(now) <= room else sorted(now, key=_urgency)
             table = Table(*_HEADER, box=None, header_style="bold", pad_edge=False)
             for row in ordered[:room]:

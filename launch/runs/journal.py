@@ -59,6 +59,12 @@ def reached(events: Sequence[Mapping[str, Any]]) -> int:
     return 0
 
 
+def position(events: Iterable[Mapping[str, Any]]) -> list[int]:
+    """[epoch, step] from which a start of the run would resume: that of its last checkpoint."""
+    saved = [[e["epoch"], e["step"]] for e in events if "step" in e and "epoch" in e]
+    return max(saved, default=[1, 0])
+
+
 def seconds_left(events: Sequence[Mapping[str, Any]], epochs: int) -> float | None:
     """From the last epochs' times, less what the present epoch has had already; None before the
     first epoch's end, and for a probe, whose points take no time of their own.

@@ -200,6 +200,15 @@ class RunDir:
         events = self.last_events(1)
         return events[-1] if events else None
 
+    def position(self) -> list[int]:
+        """[epoch, step] from which a start would resume, as the journal says; the beginning where
+        it cannot be read.
+        """
+        try:
+            return journal.position(self.events()[0])
+        except (OSError, Damaged):
+            return journal.position(())
+
     # Who is at it, and who wants it to stop.
 
     def lease(self) -> AbstractContextManager[lease.Lease]:

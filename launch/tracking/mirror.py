@@ -9,7 +9,6 @@ directories. This module and analysis/records/load.py alone import mlflow.
 
 import gc
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from launch.paths import ROOT
+from launch.interpreter import child_environment, module_command
 from launch.tracking import record
 from launch.tracking.client import (  # fmt: skip
     EXPERIMENT,
@@ -265,8 +264,13 @@ class _Mirror:
         succeeded.
         """
         weights = Path(self.scratch.name) / f"{run_dir.name}.pt"
-        command = [sys.executable, "-m", "rm.export", str(run_dir), str(weights)]
-        exported = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        exported = subprocess.run(
+            module_command("rm.export", str(run_dir), str(weights)),
+            env=child_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if exported.returncode:
             reason = (exported.stderr.strip() or "no message").splitlines()[-1]
             self.failures.append((run_dir, TrackingError(reason)))

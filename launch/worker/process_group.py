@@ -15,14 +15,13 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from launch.paths import ROOT
+from launch.interpreter import child_environment, module_command
 
 NODES = "RM_NODES"
 """The environment variable with the number of nodes that a job has for its trial."""
@@ -95,17 +94,12 @@ class RankProcess:
             "MASTER_ADDR": address,
             "MASTER_PORT": port,
         }
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "launch.worker", str(run_dir)],
+            module_command("launch.worker", str(run_dir)),
             # Its end is ours: no process may write on once the lease is another's.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={
-                **os.environ,
-                **{name: str(value) for name, value in place.items()},
-                "PYTHONPATH": path,
-            },
+            env=child_environment({name: str(value) for name, value in place.items()}),
         )
 
     def fileno(self) -> int:

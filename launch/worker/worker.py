@@ -21,6 +21,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+import launch
+import rm
+from launch.interpreter import foreign_code
 from launch.runs import lease, rundir
 from launch.runs.resources import wanted
 from launch.runs.rundir import RunDir
@@ -39,6 +42,8 @@ def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
     the error "cancelled".
     """
     here = RunDir(run_dir)
+    if (problem := foreign_code(rm.__file__, launch.__file__)) is not None:
+        return {"outcome": "failed", "error": problem}
     try:
         with here.lease() as held, _log_to(here.file(rundir.LOG)):
             if held.cancelled() and not here.has(rundir.RESULT):

@@ -7,15 +7,22 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from launch.backends.queue import Trials
-from launch.paths import ROOT
+from launch.interpreter import child_environment, module_command
+
+CLOSE_SECONDS = 15.0
+"""An idle worker ends as soon as its input does; one that has not by then is killed."""
+STOP_SECONDS = 300.0
+"""So long a worker may take to its next step and its checkpoint; then it is killed, and its trial
+resumes from the checkpoint before.
+"""
 
 
 class WorkerProcess:
@@ -27,13 +34,13 @@ class WorkerProcess:
         self.environment = environment
         # Closed by close().
         self.errors = tempfile.TemporaryFile("w+", prefix="rm-worker-")  # noqa: SIM115
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "launch.worker"],
+            module_command("launch.worker"),
+            bufsize=0,  # what is held back for a dead worker would be written when it is closed
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            env={**os.environ, **environment, "PYTHONPATH": path},
+            env=child_environment(environment),
             start_new_session=True,
         )
         self.buffer = b""
@@ -44,12 +51,10 @@ class WorkerProcess:
 
     def send(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        try:
+        # Where it is dead, the end of its output says so as well.
+        with suppress(BrokenPipeError):
             if self.process.stdin:
                 self.process.stdin.write(f"{run_dir}\n".encode())
-                self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it is dead; the end of its output says so as well
 
     def answers(self) -> Iterator[dict[str, Any] | None]:
         """What has come in; None at the end of its output."""
@@ -59,16 +64,35 @@ class WorkerProcess:
         if not data:
             yield None
 
+    def kill(self) -> None:
+        """At once, with whatever it has started: they share its session."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def close(self) -> str:
-        """Wait for the process to end; returns how it did, with the end of its error output."""
+        """End the process; returns how it did, with the end of its error output. Takes no longer
+        than CLOSE_SECONDS, and the kernel's time to kill it.
+        """
         if self.process.stdin:
             self.process.stdin.close()
-        code = self.process.wait()
+        code = self._wait()
+        if code is None:
+            self.kill()
+            code = self._wait()
         self.errors.seek(0)
         last_lines = self.errors.read().strip().splitlines()[-3:]
         self.errors.close()
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        if code is None:
+            how = "SIGKILL, and has not gone yet: it waits for a disk"
+        else:
+            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         return " | ".join([f"its worker process ended with {how}", *last_lines])
+
+    def _wait(self) -> int | None:
+        try:
+            return self.process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
 
 
 class Pool:
@@ -81,15 +105,20 @@ class Pool:
         self.workers: list[WorkerProcess] = []
         self.selector = selectors.DefaultSelector()
         self.stops = 0
+        self.asked = float("inf")
+        """When it was first asked to stop."""
 
     def stop(self) -> None:
         """Called from a signal handler too: ask the workers to checkpoint; the second time, kill
         them.
         """
         self.stops += 1
-        for worker in self.workers:
-            if worker.process.poll() is None:
-                worker.process.send_signal(signal.SIGTERM if self.stops == 1 else signal.SIGKILL)
+        self.asked = min(self.asked, time.monotonic())
+        for worker in list(self.workers):
+            if self.stops > 1:
+                worker.kill()
+            elif worker.process.poll() is None:
+                worker.process.terminate()
 
     def run(self) -> None:
         """Until nothing of the group is left, or may start before another group has trained."""
@@ -119,9 +148,10 @@ class Pool:
         self._assign(worker)
 
     def _dismiss(self, worker: WorkerProcess) -> str:
-        self.workers.remove(worker)
         self.selector.unregister(worker)
-        return worker.close()
+        how = worker.close()
+        self.workers.remove(worker)  # only now: until it has ended, `stop` must reach it
+        return how
 
     def _assign(self, worker: WorkerProcess) -> None:
         run_dir = None if self.stops else self.trials.take(self.group)
@@ -155,7 +185,7 @@ class Pool:
             self._spawn(worker.environment)
 
     def _look_around(self) -> None:
-        if self.trials.stops() > self.stops:
+        if self.trials.stops() > self.stops or time.monotonic() - self.asked > STOP_SECONDS:
             self.stop()
         self.trials.poll_elsewhere()
         self._assign_all()

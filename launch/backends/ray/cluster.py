@@ -12,13 +12,14 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from launch.backends.base import Limits
 from launch.errors import UsageError
 from launch.gpus import cores, visible_gpus
+from launch.interpreter import checkout
 from launch.paths import ROOT
 
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -161,9 +162,12 @@ def joined(address: str | None, variables: Mapping[str, str] | None = None) -> I
             folder = tempfile.mkdtemp(
                 prefix="rm-ray-", dir=base if len(base) <= _LONGEST_FOLDER else "/tmp"
             )
-            _start_or_say_why(folder, quiet)
-        else:
-            _join(address, quiet)
+        # Ray puts the current folder first on its workers' path: let that be this checkout.
+        with chdir(ROOT):
+            if folder:
+                _start_or_say_why(folder, quiet)
+            else:
+                _join(str(address), quiet)
         yield
     finally:
         ray.shutdown()
@@ -270,10 +274,9 @@ def _explain(address: str, text: str) -> str:
 
 def environment(slots: Slots) -> dict[str, str]:
     """The environment variables of each worker."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     threads = str(slots.threads)
     variables = {name: value for name, value in os.environ.items() if name.startswith("RM_")}
-    variables |= {"RM_THREADS": threads, "OMP_NUM_THREADS": threads, "PYTHONPATH": path}
+    variables |= {"RM_THREADS": threads, "OMP_NUM_THREADS": threads, **checkout()}
     return variables if slots.gpus else {**variables, "CUDA_VISIBLE_DEVICES": ""}
 
 

@@ -38,6 +38,7 @@ from launch.backends.slurm.site import Site
 from launch.backends.slurm.task import SIGNALS, Task
 from launch.console import say
 from launch.errors import UsageError
+from launch.interpreter import module_command
 from launch.paths import ROOT, results_dir
 from launch.runs.job import Outcome
 
@@ -93,14 +94,7 @@ class _RayNode:
         gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
         size = ["--num-cpus", str(SlurmJobContext.read().cpus), "--num-gpus", str(len(gpus))]
         size += ["--object-store-memory", str(OBJECT_STORE_BYTES), "--temp-dir", str(self.folder)]
-        ray = [
-            sys.executable,
-            "-m",
-            "ray.scripts.scripts",
-            "start",
-            "--block",
-            "--disable-usage-stats",
-        ]
+        ray = module_command("ray.scripts.scripts", "start", "--block", "--disable-usage-stats")
         with (self.folder / "start.log").open("w") as log:
             before = signal.pthread_sigmask(
                 signal.SIG_BLOCK, SIGNALS

@@ -136,7 +136,7 @@ class Task:
             for line in submissions.job_lines(run_dir)
             if line["name"] == self.folder.name and "position" in line
         ]
-        now = position(run_dir)
+        now = RunDir(run_dir).position()
         if len(starts) < MOST_STARTS or any(
             line["position"] != now for line in starts[-MOST_STARTS:]
         ):
@@ -213,7 +213,7 @@ class Task:
             "restart": self.job.restarts,
             "node": self.job.node,
             "gpus": gpus,
-            "position": position(run_dir),
+            "position": RunDir(run_dir).position(),
         }
         submissions.note(run_dir, self.job.id, self.folder.name, start)
         print(f"{run_dir.name}: on {self.job.node}, start {self.job.restarts + 1}", flush=True)
@@ -229,19 +229,6 @@ class Task:
 
     def tick(self) -> None:
         pass
-
-
-def position(run_dir: Path) -> list[int]:
-    """[epoch, step] from which a start of this run directory would go on, as its journal says."""
-    events, _ = RunDir(run_dir).events()
-    return max(
-        [
-            [event["epoch"], event["step"]]
-            for event in events
-            if "step" in event and "epoch" in event
-        ],
-        default=[1, 0],
-    )
 
 
 def _own_address() -> str:

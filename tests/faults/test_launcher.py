@@ -1,0 +1,151 @@
+"""The launcher and its processes: dead and hanging workers, pipes nobody reads, Ctrl-C at any
+moment. Real processes, pipes and signals.
+"""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import console
+from launch.backends.local import pool
+from launch.backends.local.pool import WorkerProcess
+from launch.backends.queue import MOST_DEATHS, Trials
+from rm.rundir.journal import Journal
+from tests.support.commands import command, run
+from tests.support.trials import PATIENCE, ROOT, write_trial
+
+RUN = str(ROOT / "launch" / "run.py")
+
+
+def test_a_worker_that_died_with_a_request_on_its_way_ends_like_any_other(tmp_path):
+    worker = WorkerProcess({})
+    worker.process.kill()
+    os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOWAIT)  # dead, and not waited for
+    worker.send(tmp_path)
+    assert worker.close().startswith("its worker process ended with signal SIGKILL")
+
+
+def test_a_worker_that_does_not_end_is_killed_with_what_it_started(monkeypatch):
+    monkeypatch.setattr(pool, "CLOSE_SECONDS", 1.0)
+    worker = WorkerProcess({})
+    worker.process.send_signal(signal.SIGSTOP)
+    assert "SIGKILL" in worker.close()
+
+
+class _Silent:
+    """A watcher that says nothing."""
+
+    def on_start(self, run_dir): ...
+    def on_death(self, run_dir, how): ...
+    def on_end(self, run_dir, outcome): ...
+    def tick(self): ...
+
+
+def test_only_deaths_without_progress_fail_a_trial(tmp_path, tiny):
+    run_dir = tmp_path / "trial"
+    write_trial(run_dir, tiny)
+    trials = Trials([run_dir], _Silent())
+    with Journal(run_dir / "journal.jsonl") as journal:
+        journal.append("started", epochs=3)
+        for step in range(2 * MOST_DEATHS):
+            trials.died(run_dir, "killed", stopping=False)
+            journal.append("checkpoint", epoch=1, step=step)
+        assert not trials.ended
+        for _ in range(MOST_DEATHS):
+            assert not trials.ended
+            trials.died(run_dir, "killed", stopping=False)
+    assert trials.ended[run_dir].status == "failed"
+    assert "3 times without progress" in trials.ended[run_dir].error
+
+
+def unread(*words, **options):
+    """A command whose output nobody reads any more when it begins to write."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        process = command(*words, stdout=write, **options)
+    finally:
+        os.close(write)
+    _, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, err or ""
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("plan",), ("plan", "--json"), ("status", "--json")]
+)
+def test_a_reader_that_has_left_is_no_error(write_spec, results, words):
+    assert unread(words[0], write_spec(), *words[1:]) == (0, "")
+
+
+def test_only_our_own_output_counts_as_a_reader_that_has_left(capfd):
+    """BrokenPipeError from elsewhere, such as a worker's pipe, is a failure that is said."""
+    from launch.cli import _failed
+
+    assert not console.reader_is_gone()
+    assert _failed(BrokenPipeError(32, "Broken pipe")) == 1
+    assert "error: Broken pipe" in capfd.readouterr().err
+
+
+def test_closed_streams_and_an_ascii_terminal(write_spec, results):
+    path = write_spec()
+    for closed in ("<&-", ">&-", "2>&-", ">&- 2>&-"):
+        words = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, RUN, "status", str(path)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    greek = write_spec(name="greek.yaml", **{"RM:": "α · ω:", "RM < Baseline": "α · ω < Baseline"})
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    code, out, err = run("status", greek, environment=ascii_only)
+    assert (code, err) == (0, "")
+    assert "\\u03b1 \\u00b7 \\u03c9" in out
+    _, out, _ = run("status", greek, "--json", environment=ascii_only)
+    assert {trial["row"] for trial in json.loads(out)["trials"]} == {"α · ω", "Baseline"}
+    assert run("plan", greek, environment=ascii_only)[0] == 0
+
+
+def on_a_terminal(*words, environment):
+    main, terminal = pty.openpty()
+    process = command(*words, stdout=terminal, environment=environment)
+    os.close(terminal)
+    found = b""
+    try:
+        while part := os.read(main, 65536):
+            found += part
+    except OSError:  # the terminal's end
+        pass
+    os.close(main)
+    assert process.wait(PATIENCE) == 0
+    return found
+
+
+def test_no_color_is_honoured(write_spec, results):
+    words = ("status", write_spec())
+    assert b"\x1b[" in on_a_terminal(*words, environment={"NO_COLOR": ""})
+    assert b"\x1b[" not in on_a_terminal(*words, environment={"NO_COLOR": "1"})
+
+
+def catches_ctrl_c(pid):
+    """Whether the process has a handler for SIGINT."""
+    with Path(f"/proc/{pid}/status").open() as file:
+        mask = next(line.split()[1] for line in file if line.startswith("SigCgt"))
+    return bool(int(mask, 16) & 1 << (signal.SIGINT - 1))
+
+
+@pytest.mark.parametrize("moment", ["imports", "command"])
+def test_ctrl_c_at_the_start_prints_no_traceback(write_spec, results, moment):
+    process = command("status", write_spec(), "--watch")
+    deadline = time.monotonic() + PATIENCE
+    for wanted in (True, False, True)[: 2 if moment == "imports" else 3]:
+        while catches_ctrl_c(process.pid) is not wanted:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert "Traceback" not in out + err
+    assert process.returncode in (-signal.SIGINT, 130, 0)  # 0: --watch was under way
