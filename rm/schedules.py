@@ -44,10 +44,12 @@ class StepContext(NamedTuple):
 
     generator   of this epoch and of nothing else, so that a resumed run draws the same
     position    how far the training is
+    groups      parts of this process's batch that are treated as if a device each had them
     """
 
     generator: np.random.Generator
     position: Progress = Progress()
+    groups: int = 1
 
     @property
     def epoch(self) -> int:
@@ -70,6 +72,18 @@ def cosine(at: Progress, *, warmup_epochs: Annotated[int, "warmup_epochs >= 0"] 
     return _warmup(at.epoch, warmup_epochs) or 0.5 * (
         1 + math.cos(math.pi * (at.epoch - 1) / at.epochs)
     )
+
+
+def cosine_floor(
+    at: Progress,
+    *,
+    floor: Annotated[float, "0 <= floor <= 1"],
+    warmup_epochs: Annotated[int, "warmup_epochs >= 0"] = 0,
+) -> float:
+    """The cosine from 1 to `floor` instead of 0: floor + (1 - floor) (1 + cos(pi (e-1) / T)) / 2,
+    after a linear warmup e / (w+1).
+    """
+    return _warmup(at.epoch, warmup_epochs) or floor + (1 - floor) * cosine(at)
 
 
 def step(

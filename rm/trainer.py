@@ -95,7 +95,7 @@ class Trainer:
         was too small to be shared out.
         """
         self.batches = self.batches or self.task.batches(self.epoch_plan, self.step)
-        batch, context = next(self.batches, None), StepContext(self.generator, self.position)
+        batch, context = next(self.batches, None), self._step_context()
         self.step += 1
         if batch is None:
             return None
@@ -106,6 +106,10 @@ class Trainer:
         self.task.after_step(context)
         self._accumulate(output)
         return output
+
+    def _step_context(self) -> StepContext:
+        groups = self.options.batch_norm_groups // self.group.count
+        return StepContext(self.generator, self.position, max(groups, 1))
 
     def _set_learning_rates(self, position: Progress) -> None:
         base, factor = float(self.trial.choices["optimizer"]["lr"]), self.schedule(position)

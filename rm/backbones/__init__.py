@@ -10,6 +10,7 @@ name: tuple. A method's `REQUIRES_FEATURES` is checked against it when a spec is
 """
 
 import contextlib
+import copy
 import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -77,6 +78,19 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
         self.head.requires_grad_(True)
         self.train(self.training)
+
+    def compile_features(self) -> None:
+        """Compile the features alone: their shapes never change, whatever box a method draws."""
+        self.features = torch.compile(self.features)  # type: ignore[method-assign]
+
+    def twin(self) -> Self:
+        """A copy with parameters of its own, compiled if this one is."""
+        compiled = self.__dict__.pop("features", None)  # bound to this network, not to the copy
+        copied = copy.deepcopy(self)
+        if compiled is not None:
+            self.features = compiled  # type: ignore[method-assign]
+            copied.compile_features()
+        return copied
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

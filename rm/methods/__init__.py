@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rm.backbones import Backbone
@@ -109,7 +110,17 @@ class Method(nn.Module):
         """Called after the optimizer's step."""
 
 
-def draw_partner(images: Tensor, generator: np.random.Generator) -> Tensor:
-    """A permutation of the batch, (B,), on its device."""
-    order = torch.from_numpy(generator.permutation(len(images)))
-    return order.to(images.device, non_blocking=True)
+def draw_partner(images: Tensor, generator: np.random.Generator, groups: int = 1) -> Tensor:
+    """A permutation of the batch, (B,), on its device; for `groups` see `partner_in_parts`."""
+    return partner_in_parts(generator.permutation(-(-len(images) // groups)), images, groups)
+
+
+def partner_in_parts(order: NDArray[np.int64], images: Tensor, groups: int) -> Tensor:
+    """(B,) on the device of the images: one permutation within each of so many parts of the batch,
+    as devices that draw alike and see one part each would have it.
+
+    order   (ceil(B / groups),); what a smaller part lacks is left out of it
+    """
+    parts = np.array_split(np.arange(len(images)), groups)
+    whole = np.concatenate([part[order[order < len(part)]] for part in parts])
+    return torch.from_numpy(whole).to(images.device, non_blocking=True)

@@ -73,8 +73,7 @@ class Classification(Task):
             _check_freezable(method, self.trial)
             backbone.freeze()
         if self.options.compile:
-            # Only the features: their shapes never change, whatever box a method draws.
-            backbone.features = torch.compile(backbone.features)  # type: ignore[method-assign]
+            backbone.compile_features()
         model = method.wrap_model(backbone)
         group_batch_norm(model, groups // count)
         layout = torch.channels_last if self.options.channels_last else torch.contiguous_format

@@ -1,0 +1,246 @@
+"""The training step that AutoMix and AMix share: a mix block that learns masks through a momentum
+network, and a backbone that learns from the mixed images, in one backward pass.
+
+Source: Westlake-AI/openmixup at 37e1372, `automix`; numbers as there where the paper says less.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rm.backbones import Backbone
+from rm.methods import Method, MethodOutput, Mixed, draw_partner, partner_in_parts
+from rm.methods._mix_block import MixBlock, adjusted, mask_loss
+from rm.methods._mix_network import MixNetwork
+from rm.methods._momentum import follow, momentum_at
+from rm.ops import mix_targets, soft_cross_entropy
+from rm.optimizers import ParameterGroup
+from rm.schedules import Progress, StepContext, cosine_floor
+
+_ATTEMPTS = 10
+
+
+class MaskLoss(NamedTuple):
+    """What is asked of the masks themselves, with what weight; decay cosine: it falls to 0 over
+    the steps.
+    """
+
+    variance: Literal["released", "paper", "none"]
+    mean: Literal["batch", "sample"]
+    weight: float
+    decay: Literal["constant", "cosine"]
+
+    def weight_at(self, at: Progress) -> float:
+        """beta of a step."""
+        if self.decay == "constant":
+            return self.weight
+        return self.weight * (1 + math.cos(math.pi * at.fraction)) / 2
+
+    def of(self, mask: Tensor, lam: float, groups: int) -> Tensor:
+        """The mean over the parts of the batch, each with its own mean and variance."""
+        parts = _parts(mask, groups)
+        return torch.stack(
+            [mask_loss(part, lam, variance=self.variance, mean=self.mean) for part in parts]
+        ).mean()
+
+
+class Adjusting(NamedTuple):
+    """How often the backbone's masks are moved, and to whose lambda."""
+
+    probability: float
+    to: Literal["backbone", "block"]
+
+
+class Momentum(NamedTuple):
+    """Of the network k: at the end of the training, and for how much of it 0.999."""
+
+    end: float
+    hold: float
+
+
+class BlockRate(NamedTuple):
+    """The block's learning rate: a factor on the trial's, and the floor of its own cosine."""
+
+    factor: float
+    floor: float | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the two methods have in common; `AMix` says what each option is."""
+
+    alpha: float
+    margin: float
+    adjusting: Adjusting
+    mask_loss: MaskLoss
+    momentum: Momentum
+    block_rate: BlockRate
+    fixed_points: bool
+    head: str
+    stage: int
+    objective: Literal["ce", "pbce"] = "ce"
+
+
+class Draw(NamedTuple):
+    """One step's random numbers: lambda and partner for the block's images and the backbone's, and
+    whether the backbone's mask is adjusted.
+    """
+
+    block_lam: float
+    block_partner: Tensor
+    lam: float
+    partner: Tensor
+    adjust: bool
+
+
+class MaskMixing(Method):
+    """Step: (1) lambdas and partners, one each a batch, for block and backbone; (2) maps of the
+    momentum network k; (3) masks P = M(z, z[partner], lambda), the backbone's without gradient;
+    (4) x = (1 - P) x + P x[partner]; (5) loss = CE(mix_q) + CE(one_q) + CE(mix_k) + beta L_mask:
+    M learns from the last two alone, through the frozen k, and q from the first two; (6) after the
+    optimizer's step k follows q. Labels keep lambda, whatever the mask's mean is.
+    """
+
+    def __init__(self, block: Callable[[int], MixBlock], settings: Settings) -> None:
+        super().__init__()
+        self.block, self.settings = block, settings
+
+    def wrap_model(self, backbone: Backbone) -> nn.Module:
+        return MixNetwork(backbone, self.block, head=self.settings.head, stage=self.settings.stage)
+
+    def deployed(self, model: nn.Module) -> Backbone:
+        return _network(model).deployed
+
+    def parameter_groups(self, model: nn.Module) -> list[ParameterGroup]:
+        """q with the trial's learning rate, the block with its own; k has no gradients."""
+        network, (factor, floor) = _network(model), self.settings.block_rate
+        own = None if floor is None else functools.partial(cosine_floor, floor=floor)
+        block = list(network.block.parameters())
+        return [
+            ParameterGroup(list(network.online_parameters())),
+            ParameterGroup(block, factor, own),
+        ]
+
+    def loss(
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> MethodOutput:
+        network, draw = _network(model), self.draw(images, step)
+        block_mask, mask = self.masks(network, images, draw)
+        shown = _blended(images, draw.block_partner, block_mask)
+        taught = self._objective(network.logits(shown, "mix_k"), targets, draw)
+        fit = self.settings.mask_loss.of(block_mask, draw.block_lam, step.groups)
+        beta = self.settings.mask_loss.weight_at(step.position)
+        clean = network.logits(images, "one_q")
+        mixed = Mixed(
+            _blended(images, draw.partner, mask),
+            mix_targets(targets, targets[draw.partner], 1 - draw.lam),
+            draw.partner,
+            1 - draw.lam,
+        )
+        losses = {
+            "mix_loss": soft_cross_entropy(network.logits(mixed.images, "mix_q"), mixed.targets),
+            "clean_loss": soft_cross_entropy(clean, targets),
+            "block_loss": taught,
+        }
+        loss = losses["mix_loss"] + losses["clean_loss"] + taught + beta * fit
+        logs: dict[str, Tensor | float] = {
+            **{name: value.detach() for name, value in losses.items()},
+            "mask_loss": fit.detach(),
+            "mask_variance": _variance(block_mask.detach(), step.groups),
+            "area": 1 - draw.lam,
+        }
+        return MethodOutput(loss, clean, mixed, logs)
+
+    def draw(self, images: Tensor, step: StepContext) -> Draw:
+        """In the released order: both lambdas, the block's first; the backbone's partners; the
+        block's.
+        """
+        generator, alpha = step.generator, self.settings.alpha
+        block_lam, lam = (float(value) for value in generator.beta(alpha, alpha, size=2))
+        if self.settings.fixed_points:
+            partner = draw_partner(images, generator, step.groups)
+            block_partner = draw_partner(images, generator, step.groups)
+        else:
+            partner = _draw_deranged(images, generator, step.groups, cycle=False)
+            block_partner = _draw_deranged(images, generator, step.groups, cycle=True)
+        probability = self.settings.adjusting.probability
+        adjust = probability > 0 and generator.random() < probability
+        return Draw(block_lam, block_partner, lam, partner, adjust)
+
+    def masks(self, network: MixNetwork, images: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Partner's masks (B, H, W) for the block's images, with a graph, and the backbone's.
+
+        In this order, which that of the running statistics and of dropout follows.
+        """
+        size = (images.shape[-2], images.shape[-1])
+        features = network.stage_map(images)
+        block_mask = network.block(features, features[draw.block_partner], draw.block_lam, size)
+        with torch.no_grad():
+            mask = network.block(features, features[draw.partner], draw.lam, size)
+        if draw.adjust:
+            # The released code adjusts to the block's lambda, though the labels have the other.
+            to_block = self.settings.adjusting.to == "block"
+            mask = adjusted(mask, draw.block_lam if to_block else draw.lam)
+        if min(draw.lam, 1 - draw.lam) <= self.settings.margin:
+            mask = torch.full_like(mask, 1 - draw.lam)
+        return block_mask, mask
+
+    def _objective(self, logits: Tensor, targets: Tensor, draw: Draw) -> Tensor:
+        partner, lam = targets[draw.block_partner], draw.block_lam
+        if self.settings.objective == "pbce":
+            return pair_cross_entropy(logits, targets.argmax(1), partner.argmax(1), lam)
+        return soft_cross_entropy(logits, mix_targets(targets, partner, 1 - lam))
+
+    def after_step(self, model: nn.Module, step: StepContext) -> None:
+        network, (end, hold) = _network(model), self.settings.momentum
+        slow, fast = network.followed()
+        follow(slow, fast, momentum_at(step.position, start=0.999, end=end, hold=hold))
+        network.block.clamp_gamma()
+
+
+def pair_cross_entropy(logits: Tensor, own: Tensor, partner: Tensor, lam: float) -> Tensor:
+    """-(lambda log s(z_a - z_b) + (1 - lambda) log s(z_b - z_a)), s the logistic function: which
+    of the two classes it is, mean over the pairs whose classes a, b (B,) differ; 0 without any.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    margin = (wide.gather(1, own[:, None]) - wide.gather(1, partner[:, None]))[:, 0]
+    loss = -(lam * F.logsigmoid(margin) + (1 - lam) * F.logsigmoid(-margin))
+    differ = own != partner
+    return (loss * differ).sum() / differ.sum().clamp(min=1)
+
+
+def _blended(images: Tensor, partner: Tensor, mask: Tensor) -> Tensor:
+    return torch.lerp(images, images[partner], mask[:, None].to(images.dtype))
+
+
+def _parts(mask: Tensor, groups: int) -> list[Tensor]:
+    return [part for part in mask.tensor_split(groups) if len(part)]
+
+
+def _variance(mask: Tensor, groups: int) -> Tensor:
+    return torch.stack([part.var(correction=0) for part in _parts(mask, groups)]).mean()
+
+
+def _draw_deranged(
+    images: Tensor, generator: np.random.Generator, groups: int, *, cycle: bool
+) -> Tensor:
+    """A permutation without fixed points, if one of ten is; else a cyclic shift, or the last."""
+    places = np.arange(-(-len(images) // groups))
+    for _ in range(_ATTEMPTS):
+        order = generator.permutation(len(places))
+        if (order != places).all():
+            return partner_in_parts(order, images, groups)
+    return partner_in_parts(np.roll(places, -1) if cycle else order, images, groups)
+
+
+def _network(model: nn.Module) -> MixNetwork:
+    if not isinstance(model, MixNetwork):
+        raise TypeError(f"expected the network of wrap_model(), found a {type(model).__name__}")
+    return model

@@ -1,0 +1,100 @@
+"""AMix: AutoMix whose mask knows lambda, attends to both images and is kept from being constant
+("Improving discriminative visual representation learning via automatic mixup").
+
+Mask of the partner P = sigmoid(up(softmax(q k^T / sqrt(c)) v)); q, k of [(1 + t) z_i;
+(2 - t) z_j], v of (2 - t) z_j by two layers, t = lambda or r_k(lambda), z the third stage's map of
+the momentum network; L_mask = max(|1 - mean P - lambda| - 0.1, 0) - 2 Var P. The step is in
+`rm/methods/_mask_mixing.py`, the block in `_mix_block.py`.
+
+Source: Westlake-AI/openmixup at 37e1372, where it is called SAMix. Paper and code differ often;
+defaults are the code's, and the options reach the paper's text: share_key, gamma, activation,
+dropout, sigmoid_first, mean, variance. attention, content, upsampling and variance none are the
+steps from AutoMix (Table 8).
+"""
+
+import functools
+from typing import Annotated, Literal
+
+from rm.methods._mask_mixing import (
+    Adjusting,
+    BlockRate,
+    MaskLoss,
+    MaskMixing,
+    Momentum,
+    Settings,
+)
+from rm.methods._mix_block import MixBlock
+
+REQUIRES_FEATURES = ("stages",)
+CONSTRAINTS = {
+    "content == 'nonlinear' or dropout == 0": "the linear content has no dropout",
+    "mask_decay == 'constant' or mask_weight > 0": "there is no mask loss to decay",
+}
+
+
+class AMix(MaskMixing):
+    """Options of the block are explained at `MixBlock`, those of the mask loss at `mask_loss`.
+
+    alpha            of the Beta distribution of both lambdas
+    margin           a backbone's lambda this near to 0 or 1 makes its step plain Mixup
+    adjust           probability that the backbone's masks are moved to lambda (`adjusted`)
+    adjust_to        block: to the other lambda, the block's, as the released code does by mistake
+    mask_weight      beta of the mask loss; mask_decay: cosine, it falls to 0 over the training
+    objective        what the block's images are judged by: ce, Mixup's cross-entropy; pbce, which
+                     of the two classes (Table 1)
+    ema_end          momentum at the end; it is 0.999 for the first share ema_hold of the training
+    fixed_points     false: partners are drawn again where one is the image itself (CUB, Aircraft)
+    block_lr_factor  the block's learning rate by the trial's; block_floor: and where its cosine
+                     ends, by its start; null: with the trial's schedule
+    head             what is deployed and judged first; the other three are recorded beside it
+    stage            whose map the block reads
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: Annotated[float, "alpha > 0"] = 2.0,
+        rescale: Annotated[float | None, "rescale >= 0"] = None,
+        gamma: Literal["fixed", "learned"] = "fixed",
+        attention: Literal["joint", "cross"] = "joint",
+        share_key: bool = False,
+        content: Literal["nonlinear", "linear"] = "nonlinear",
+        activation: Literal["elu", "relu"] = "elu",
+        dropout: Annotated[float, "0 <= dropout < 1"] = 0.0,
+        upsampling: Literal["bilinear", "nearest"] = "bilinear",
+        sigmoid_first: bool = False,
+        variance: Literal["released", "paper", "none"] = "released",
+        mean: Literal["batch", "sample"] = "batch",
+        margin: Annotated[float, "0 <= margin < 0.5"] = 0.08,
+        adjust: Annotated[float, "0 <= adjust <= 1"] = 0.0,
+        adjust_to: Literal["backbone", "block"] = "backbone",
+        mask_weight: Annotated[float, "mask_weight >= 0"] = 0.1,
+        mask_decay: Literal["constant", "cosine"] = "constant",
+        objective: Literal["ce", "pbce"] = "ce",
+        ema_end: Annotated[float, "0.999 <= ema_end <= 1"] = 0.999999,
+        ema_hold: Annotated[float, "0 <= ema_hold <= 1"] = 0.1,
+        fixed_points: bool = True,
+        block_lr_factor: Annotated[float, "block_lr_factor > 0"] = 1.0,
+        block_floor: Annotated[float | None, "0 <= block_floor <= 1"] = None,
+        head: Literal["mix_k", "one_k", "mix_q", "one_q"] = "mix_k",
+        stage: Annotated[int, "1 <= stage <= 4"] = 3,
+    ) -> None:
+        block = functools.partial(
+            MixBlock,
+            rescale=rescale,
+            gamma=gamma,
+            attention=attention,
+            share_key=share_key,
+            content=content,
+            activation=activation,
+            dropout=dropout,
+            upsampling=upsampling,
+            sigmoid_first=sigmoid_first,
+        )
+        adjusting, momentum = Adjusting(adjust, adjust_to), Momentum(ema_end, ema_hold)
+        loss = MaskLoss(variance, mean, mask_weight, mask_decay)
+        rate = BlockRate(block_lr_factor, block_floor)
+        settings = Settings(
+            alpha, margin, adjusting, loss, momentum, rate, fixed_points, head, stage, objective
+        )
+        super().__init__(block, settings)
