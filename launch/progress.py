@@ -74,6 +74,9 @@ class ProgressWatcher:
         )
         self.print_line(f"{self.labels[run_dir]}: {how}{memory}; retrying on another worker")
 
+    def on_wait(self, run_dir: Path, for_whom: str) -> None:
+        self.print_line(f"{self.labels[run_dir]}: waiting: {for_whom}")
+
     def on_end(self, run_dir: Path, outcome: Outcome) -> None:
         self.over.add(run_dir)
         if run_dir in self.running:

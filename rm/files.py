@@ -6,20 +6,34 @@ Standard library only. Both honour the umask, so that a group's shared folder st
 import errno
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 
-def write_atomically(path: Path, data: str | bytes, *, token: str = "") -> None:
-    """Replace a file: readers see the old one or the new one, whole, after a power cut too.
+class Permit(NamedTuple):
+    """Leave to write into a run directory.
 
-    token   goes into the temporary name, so that two writers never share one
+    token   goes into temporary names, so that two writers never share one
+    check   raises where the leave was withdrawn; asked right before each write
     """
-    aside = path.with_name(f"{path.name}.{token or secrets.token_hex(6)}.tmp")
+
+    token: str = ""
+    check: Callable[[], None] = lambda: None
+
+
+UNGUARDED = Permit()
+
+
+def write_atomically(path: Path, data: str | bytes, permit: Permit = UNGUARDED) -> None:
+    """Replace a file: readers see the old one or the new one, whole, after a power cut too."""
+    aside = path.with_name(f"{path.name}.{permit.token or secrets.token_hex(6)}.tmp")
     try:
         with aside.open("wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
+        permit.check()
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)

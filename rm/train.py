@@ -8,13 +8,14 @@ python -m torch.distributed.run --nproc-per-node 2 -m rm.train TRIAL.json RUN_DI
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ import torch
 
 from rm.datasets import DataError
 from rm.distributed import ProcessGroup, is_lost_peer, join
-from rm.files import write_atomically
+from rm.files import UNGUARDED, Permit, write_atomically
 from rm.rundir import checkpoint, weights
+from rm.rundir.divergence import Diverged, check_finite, check_metrics
 from rm.rundir.journal import Journal, read
 from rm.rundir.provenance import record_attempt
-from rm.rundir.result import result_of, save_weights
+from rm.rundir.result import read_result, result_of, save_weights
 from rm.trainer import Trainer
 from rm.trial import Trial, TrialError, load_trial
 
@@ -40,10 +42,6 @@ class Interrupted(Exception):
     """
 
 
-class Diverged(RuntimeError):
-    """The loss stopped being a finite number."""
-
-
 def fit(
     trial: Trial,
     run_dir: Path,
@@ -52,6 +50,7 @@ def fit(
     group: ProcessGroup | None = None,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float | None = None,
+    permit: Permit = UNGUARDED,
 ) -> dict[str, Any]:
     """Train a trial in `run_dir` and return its result, as it stands in result.json.
 
@@ -59,30 +58,31 @@ def fit(
     checkpoint_seconds   time between periodic checkpoints (default $RM_CHECKPOINT_SECONDS or 300);
                          0 is every step
     group                the processes that train together; each calls `fit`, the first one writes
+    permit               asked before each write; what it raises ends the training
 
     An interrupted or killed run resumes from its newest whole checkpoint and ends with the numbers
     of an undisturbed one. Any error is written to the journal as `failed`, with its traceback,
     before it is raised.
     """
     group = group or ProcessGroup()
-    finished = run_dir / "result.json"
-    if finished.exists():
-        result: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
+    result = read_result(run_dir)
+    if result is not None:
         return result
-    if checkpoint_seconds is None:
-        checkpoint_seconds = float(os.environ.get("RM_CHECKPOINT_SECONDS", 300))
-    with Journal(run_dir / "journal.jsonl", silent=not group.is_first) as journal:
+    path = run_dir / "journal.jsonl"
+    with Journal(path, silent=not group.is_first, permit=permit) as journal:
         with _journalled_failures(journal, group):
+            if checkpoint_seconds is None:
+                checkpoint_seconds = seconds_between_checkpoints()
             _same_threads(read(journal.path))
             device = device or default_device()
             if group.is_first:
-                record_attempt(run_dir, device)
+                record_attempt(run_dir, device, permit)
             if trial.probe is None:
                 result = _trained(trial, run_dir, device, group, journal, stop, checkpoint_seconds)
             else:
                 result = _measured(trial, device, group, journal, stop)
         if group.is_first:
-            write_atomically(finished, json.dumps(result, indent=1))
+            write_atomically(run_dir / "result.json", json.dumps(result, indent=1), permit)
             (run_dir / "checkpoint.prev.pt").unlink(missing_ok=True)
         journal.append("finished", **result["metrics"])
         return result
@@ -116,12 +116,16 @@ def _trained(
     checkpoint_seconds: float,
 ) -> dict[str, Any]:
     """The result of a training, resumed or from its start; its weights are written already."""
-    saved = checkpoint.load(run_dir, device)
+    damaged: list[str] = []
+    saved = checkpoint.load(run_dir, device, damaged.append)
+    if damaged:
+        whence = "the one before" if saved else "the start"
+        print(f"{' and '.join(damaged)} cannot be read: resumes from {whence}", file=sys.stderr)
     # A checkpoint holds all weights: where there is one, those of the start are not asked for.
     init = weights.read_init(trial.init, run_dir) if trial.init and saved is None else None
     with closing(Trainer(trial, device, group, init=init)) as trainer:
-        train(trainer, run_dir, journal, stop, checkpoint_seconds, saved)
-        written = save_weights(trainer, run_dir) if group.is_first else {}
+        train(trainer, run_dir, journal, stop, checkpoint_seconds, saved, damaged)
+        written = save_weights(trainer, run_dir, permit=journal.permit) if group.is_first else {}
         return result_of(trainer, written)
 
 
@@ -170,9 +174,13 @@ def train(
     stop: Callable[[], bool],
     checkpoint_seconds: float,
     saved: dict[str, Any] | None = None,
+    damaged: Sequence[str] = (),
 ) -> None:
-    """From a checkpoint, or the start, through the last epoch."""
-    _begin(trainer, journal, saved)
+    """From a checkpoint, or the start, through the last epoch.
+
+    damaged   the checkpoints that could not be read
+    """
+    _begin(trainer, journal, saved, damaged)
     last_save = time.monotonic()
     while trainer.epoch <= trainer.options.epochs:
         began = time.monotonic()
@@ -193,25 +201,29 @@ def train(
         # This reads from the device, so that the clock stops when the work is done.
         check_finite(trainer, run_dir)
         trainer.seconds += time.monotonic() - began
-        journal.append("epoch", durable=False, **trainer.end_epoch())
+        metrics = trainer.end_epoch()
+        check_metrics(trainer, run_dir, metrics)
+        journal.append("epoch", durable=False, **metrics)
     save(trainer, run_dir, journal)
 
 
-def _begin(trainer: Trainer, journal: Journal, saved: dict[str, Any] | None) -> None:
+def _begin(
+    trainer: Trainer, journal: Journal, saved: dict[str, Any] | None, damaged: Sequence[str]
+) -> None:
+    more: dict[str, Any] = {"damaged": list(damaged)} if damaged else {}
     if saved is None:
-        several: dict[str, Any] = (
-            {"processes": trainer.group.count} if trainer.group.count > 1 else {}
-        )
+        if trainer.group.count > 1:
+            more["processes"] = trainer.group.count
         journal.append(
             "started",
             epochs=trainer.options.epochs,
             threads=torch.get_num_threads(),
             device=str(trainer.device),
-            **several,
+            **more,
         )
         return
     trainer.load_state_dict(saved)
-    journal.append("resumed", epoch=trainer.epoch, step=trainer.step)
+    journal.append("resumed", epoch=trainer.epoch, step=trainer.step, **more)
     # A power cut can take the newest epoch events with it; the checkpoint still knows them.
     known = {event["epoch"] for event in read(journal.path) if event["event"] == "epoch"}
     for metrics in trainer.epochs:
@@ -224,23 +236,23 @@ def save(trainer: Trainer, run_dir: Path, journal: Journal) -> None:
     check_finite(trainer, run_dir)
     state = trainer.state_dict()
     if trainer.group.is_first:
-        checkpoint.save(run_dir, state)
+        checkpoint.save(run_dir, state, journal.permit)
     trainer.group.wait()
     journal.append("checkpoint", epoch=trainer.epoch, step=trainer.step)
 
 
-def check_finite(trainer: Trainer, run_dir: Path) -> None:
-    """Raise Diverged, naming step, learning rate and the last good checkpoint, once any process's
-    loss was not finite.
-    """
-    bad = trainer.group.largest(int(trainer.first_nonfinite_step))
-    if bad < 0:
-        return
-    held = [name for name in ("checkpoint.pt", "checkpoint.prev.pt") if (run_dir / name).exists()]
-    raise Diverged(
-        f"the loss is not finite at step {bad} of epoch {trainer.epoch} (lr {trainer.lr:g}); last "
-        f"good checkpoint: {run_dir / held[0] if held else 'none yet'}"
-    )
+def seconds_between_checkpoints() -> float:
+    """$RM_CHECKPOINT_SECONDS, else 300; TrialError where it is no number of seconds."""
+    asked = os.environ.get("RM_CHECKPOINT_SECONDS", "300")
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise TrialError(
+            f"RM_CHECKPOINT_SECONDS must be a number of seconds from 0 on, found '{asked}'"
+        )
+    return seconds
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,6 +21,9 @@ class Watcher(Protocol):
     def on_death(self, run_dir: Path, how: str) -> None:
         """Its worker process ended without an answer; another one takes over."""
 
+    def on_wait(self, run_dir: Path, for_whom: str) -> None:
+        """Somebody else works on it; called once for each such holder of its lease."""
+
     def on_end(self, run_dir: Path, outcome: Outcome) -> None: ...
 
     def tick(self) -> None:

@@ -47,6 +47,8 @@ class Trials:
         """Under another launcher's lease: done when it is done, ours when it let go. Parents that
         are not of this command too.
         """
+        self.told: dict[Path, str] = {}
+        """Of each that is, what was said of its holder."""
         self.deaths: dict[Path, int] = {}
         """Since its last progress, which is `reached`."""
         self.reached: dict[Path, list[int]] = {}
@@ -103,6 +105,9 @@ class Trials:
         """What `launch.worker.run_one` returned."""
         if answer["outcome"] == "busy":
             self.elsewhere.add(run_dir)
+            if self.told.get(run_dir) != answer["error"]:
+                self.told[run_dir] = answer["error"]
+                self.watcher.on_wait(run_dir, answer["error"])
         else:
             self.end(run_dir, Outcome(answer["outcome"], answer["error"]))
 

@@ -1,9 +1,14 @@
 """The lease that keeps two workers out of one run directory; its holder looks for the request to
 stop.
 
-The holder writes who it is and touches the file every HEARTBEAT_SECONDS. A lease is taken over
-when its process is gone (same machine) or its heartbeat is older than STALE_SECONDS by the file
-system's own clock (another machine).
+A lease is a token. The holder writes it with who it is, touches the file every HEARTBEAT_SECONDS,
+and looks right before each write into the run directory (`permit`) whether the token is still its
+own: one that was suspended for long finds another's, raises Lost and leaves all as it is. Between
+that look and the write a moment is left; nothing that a file system offers closes it.
+
+A lease is taken over when its process is gone (same machine) or its heartbeat is older than
+STALE_SECONDS (another machine). Both the heartbeat and "now" are the file system's clock: no
+machine's own clock counts.
 """
 
 import fcntl
@@ -14,21 +19,37 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rm.files import write_atomically
+from rm.files import Permit, write_atomically
 
 HEARTBEAT_SECONDS = 15.0
 CANCEL_SECONDS = 2.0
 """How often the holder of a lease looks whether it is asked to stop."""
 STALE_SECONDS = 180.0
 """A lease from another machine counts as abandoned after this long without a heartbeat."""
+LOCK_SECONDS = 60.0
+"""Looking at a lease and replacing it takes milliseconds; who holds the lock for longer stands
+still.
+"""
+_FIELDS = ("token", "host", "machine", "pid", "born")
+_WRITTEN_BY_WORKERS = (
+    "checkpoint.",
+    "weights.",
+    "result.json.",
+    "provenance.json.",
+    "lease.json.",
+)
 
 
 class Busy(Exception):
     """Another worker holds the lease of this run directory."""
+
+
+class Lost(Exception):
+    """Another worker has taken this lease over: whoever had it must not write any more."""
 
 
 class Lease:
@@ -45,25 +66,58 @@ class Lease:
         """
         return self._asked.is_set()
 
+    @property
+    def permit(self) -> Permit:
+        """Leave to write, as long as the lease is ours."""
+        return permit(self.path, self.token)
+
     def take(self) -> None:
-        """Raises Busy where a live worker holds it."""
+        """Raises Busy where a live worker holds it, or may."""
         with _guard(self.lock):
             holder = read(self.path)
+            if holder is None and (age := _damaged_for(self.path, self.lock)) is not None:
+                raise Busy(
+                    f"{self.path} is damaged; if nobody works there it can be taken in "
+                    f"{STALE_SECONDS - age:.0f} s"
+                )
             if holder is not None and is_alive(holder, self.path, self.lock):
-                where = f"process {holder['pid']} on {holder['host']}"
-                raise Busy(f"{self.path.parent}: worked on by {where}")
+                raise Busy(f"{self.path.parent}: worked on by {self._name(holder)}")
             text = json.dumps({"token": self.token, **_me()})
-            write_atomically(self.path, text, token=self.token)
+            write_atomically(self.path, text, Permit(self.token))
+            self._remove_leftovers()
         self._look()
         threading.Thread(target=self._beat, daemon=True).start()
+
+    def _name(self, holder: Mapping[str, Any]) -> str:
+        name = f"process {holder['pid']} on {holder['host']}"
+        if holder["machine"] == _machine():
+            return name
+        return (
+            f"{name}, whose last heartbeat is {_age(self.path, self.lock):.0f} s old; it can be "
+            f"taken over after {STALE_SECONDS:.0f} s without one"
+        )
+
+    def _remove_leftovers(self) -> None:
+        """What killed workers were writing. One that is only suspended finds its lease lost."""
+        for entry in os.scandir(self.path.parent):
+            name = entry.name
+            if name.endswith(".tmp") and name.startswith(_WRITTEN_BY_WORKERS):
+                with suppress(OSError):
+                    os.unlink(entry.path)  # noqa: PTH108
 
     def give_up(self) -> None:
         """Remove it, if it is still ours."""
         self._done.set()
-        with _guard(self.lock):
-            holder = read(self.path)
-            if holder is not None and holder["token"] == self.token:
-                self.path.unlink(missing_ok=True)
+        try:
+            with _guard(self.lock):
+                self._remove()
+        except Busy:
+            self._remove()
+
+    def _remove(self) -> None:
+        holder = read(self.path)
+        if holder is not None and holder["token"] == self.token:
+            self.path.unlink(missing_ok=True)
 
     def _look(self) -> None:
         if self.wants_stop():
@@ -76,10 +130,11 @@ class Lease:
             if time.monotonic() - last < HEARTBEAT_SECONDS:
                 continue
             last = time.monotonic()
-            try:
-                os.utime(self.path)
-            except OSError:
-                continue  # a file system that is away for a while must not end a training
+            # A file system that is away for a while must not end a training.
+            with suppress(OSError), self.path.open("rb") as file:
+                # This very file: by its name it could be the successor's by now.
+                if _parsed(file.read(), self.token) is not None:
+                    os.utime(file.fileno())
 
 
 @contextmanager
@@ -96,12 +151,36 @@ def hold(path: Path, lock: Path, wants_stop: Callable[[], bool]) -> Iterator[Lea
         ours.give_up()
 
 
+def permit(path: Path, token: str) -> Permit:
+    """Leave to write into the run directory of a lease, as long as it holds this token."""
+
+    def check() -> None:
+        with suppress(FileNotFoundError):
+            if _parsed(path.read_bytes(), token) is not None:
+                return
+        raise Lost(f"{path.parent}: another worker has taken over; this one stops writing there")
+
+    return Permit(token, check)
+
+
 def read(path: str | Path) -> dict[str, Any] | None:
-    """Who holds a lease, None where nobody does."""
+    """Who holds a lease, None where nobody does or it is damaged."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123  `status` asks for ten thousand of them
-            holder: dict[str, Any] = json.loads(file.read())
-    except (OSError, ValueError):
+            return _parsed(file.read())
+    except OSError:
+        return None
+
+
+def _parsed(data: bytes, token: str | None = None) -> dict[str, Any] | None:
+    """The content of a lease, where it is one; of one with this token."""
+    try:
+        holder = json.loads(data)
+    except ValueError:
+        return None
+    if not isinstance(holder, dict) or any(field not in holder for field in _FIELDS):
+        return None
+    if not isinstance(holder["pid"], int) or token not in (None, holder["token"]):
         return None
     return holder
 
@@ -115,22 +194,59 @@ def is_alive(holder: Mapping[str, Any], path: str | Path, lock: str | Path) -> b
             os.kill(holder["pid"], 0)
         except ProcessLookupError:
             return False
-        except PermissionError:
+        except (PermissionError, OverflowError):
             pass
         return bool(_born(holder["pid"]) == holder["born"])
     try:
-        beat, now = Path(path).stat().st_mtime, Path(lock).stat().st_mtime
-        return max(time.time(), now) - beat < STALE_SECONDS
+        return _age(path, lock) < STALE_SECONDS
     except OSError:
         return False
 
 
+def _age(path: str | Path, lock: str | Path) -> float:
+    """Seconds since the last heartbeat, by the file system's clock: touching a file tells it. One
+    who may not write there, and so cannot take the lease either, asks its own clock.
+    """
+    beat = Path(path).stat().st_mtime
+    try:
+        os.utime(lock)
+        now = Path(lock).stat().st_mtime
+    except OSError:
+        now = time.time()
+    if now < beat:
+        # From the future: the clock was set back. Let it age from now on; who is alive soon says
+        # so again.
+        with suppress(OSError):
+            os.utime(path)
+    return max(0.0, now - beat)
+
+
+def _damaged_for(path: Path, lock: Path) -> float | None:
+    """Seconds since a lease that cannot be read was written; None once it is stale, and where
+    there is none.
+    """
+    try:
+        age = _age(path, lock)
+    except FileNotFoundError:
+        return None
+    return age if age < STALE_SECONDS else None
+
+
 @contextmanager
 def _guard(path: Path) -> Iterator[None]:
-    """Serialises looking at a lease and replacing it, between processes and (NFS) machines."""
+    """Serialises looking at a lease and replacing it, between processes and (NFS) machines; Busy
+    where that takes too long.
+    """
     with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        os.utime(path)  # its time is the file system's now
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Busy(f"{path}: locked for {LOCK_SECONDS:.0f} s") from None
+                time.sleep(0.01)
         yield
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from launch.runs import rundir
+from launch.runs.lease import Lost
 from launch.runs.rundir import RunDir
-from rm.files import append_line
+from rm.files import UNGUARDED, Permit, append_line
 
 VARIABLE = "RM_SYSTEM_METRICS"
 DEFAULT_SECONDS = 10.0
@@ -55,7 +56,7 @@ def asked_for() -> float | None:
 
 
 @contextmanager
-def sampled(run_dir: Path) -> Iterator[None]:
+def sampled(run_dir: Path, permit: Permit = UNGUARDED) -> Iterator[None]:
     """Sample while the block runs, from a thread that sleeps in between; what cannot be measured
     is left out.
     """
@@ -64,7 +65,7 @@ def sampled(run_dir: Path) -> Iterator[None]:
         yield
         return
     done = threading.Event()
-    thread = threading.Thread(target=_sample, args=(run_dir, seconds, done), daemon=True)
+    thread = threading.Thread(target=_sample, args=(run_dir, seconds, done, permit), daemon=True)
     thread.start()
     try:
         yield
@@ -73,7 +74,7 @@ def sampled(run_dir: Path) -> Iterator[None]:
         thread.join(timeout=5)
 
 
-def _sample(run_dir: Path, seconds: float, done: threading.Event) -> None:
+def _sample(run_dir: Path, seconds: float, done: threading.Event, permit: Permit) -> None:
     try:
         machine = _Machine()
     except ImportError as error:
@@ -86,9 +87,12 @@ def _sample(run_dir: Path, seconds: float, done: threading.Event) -> None:
             return  # a finished run's record is not touched again
         line = json.dumps({"time": round(time.time(), 3), **values})
         try:
+            permit.check()
             append_line(here.file(rundir.SYSTEM), line, durable=False)
         except OSError:
             continue  # a file system that is away for a while must not end a training
+        except Lost:
+            return
 
 
 class _Machine:

@@ -29,9 +29,13 @@ from launch.runs.resources import wanted
 from launch.runs.rundir import RunDir
 from launch.worker import distributed, process_group
 from launch.worker.system_metrics import sampled
+from rm.files import UNGUARDED, Permit
 
 if TYPE_CHECKING:
     from rm.trial import Trial
+
+_TOKEN = "RM_LEASE"
+"""The environment variable with the token of the lease under which several processes train."""
 
 
 def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
@@ -51,37 +55,38 @@ def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
                     "outcome": "interrupted",
                     "error": rundir.CANCELLED,
                 }  # while it was queued: not even started
-            with sampled(run_dir):
-                answer = _train(
-                    run_dir, lambda: stop() or held.cancelled(), wanted(run_dir).processes
-                )
+            with sampled(run_dir, held.permit):
+                answer = _train(run_dir, lambda: stop() or held.cancelled(), held.permit)
             return (
                 {**answer, "error": rundir.CANCELLED}
                 if answer["outcome"] == "interrupted" and held.cancelled()
                 else answer
             )
-    except lease.Busy as error:
+    except (lease.Busy, lease.Lost) as error:
         return {"outcome": "busy", "error": str(error)}
-    except OSError as error:
+    except (OSError, rundir.Damaged) as error:
         return {"outcome": "failed", "error": f"{run_dir}: {error}"}
 
 
-def _train(run_dir: Path, stop: Callable[[], bool], processes: int) -> dict[str, Any]:
+def _train(run_dir: Path, stop: Callable[[], bool], permit: Permit) -> dict[str, Any]:
     """Here, or by several processes of which this one is none."""
+    processes = wanted(run_dir).processes
     if processes == 1 or RunDir(run_dir).has(rundir.RESULT):
         warm_up()
-        return _fit(run_dir, stop)
+        return _fit(run_dir, stop, permit)
     _, before = RunDir(run_dir).events()
+    os.environ[_TOKEN] = permit.token  # the first of the processes writes
     answer = distributed.train(run_dir, processes, stop)
     new, _ = RunDir(run_dir).events(before)
     if answer["outcome"] == "failed" and not any(event["event"] == "failed" for event in new):
-        _note_failure(
-            run_dir, answer["error"], answer.get("traceback")
-        )  # only the first process writes there
+        # Only the first process writes there.
+        _note_failure(run_dir, answer["error"], answer.get("traceback"), permit)
     return {"outcome": answer["outcome"], "error": answer["error"]}
 
 
-def _fit(run_dir: Path, stop: Callable[[], bool], together: bool = False) -> dict[str, Any]:
+def _fit(
+    run_dir: Path, stop: Callable[[], bool], permit: Permit, together: bool = False
+) -> dict[str, Any]:
     """Train in this process; `together` with others that the environment tells of."""
     import traceback
 
@@ -90,9 +95,12 @@ def _fit(run_dir: Path, stop: Callable[[], bool], together: bool = False) -> dic
 
     try:
         group, device = join() if together else (None, None)
-        fit(_load(run_dir), run_dir, stop=stop, group=group, device=device)
+        trial = _load(run_dir, permit)
+        fit(trial, run_dir, stop=stop, group=group, device=device, permit=permit)
     except Interrupted as error:
         return {"outcome": "interrupted", "error": str(error)}
+    except lease.Lost as error:  # nothing of it is to be written, this neither
+        return {"outcome": "busy", "error": str(error)}
     except (
         Exception
     ) as error:  # one failing trial never stops the others; its traceback is in the journal
@@ -104,7 +112,7 @@ def _fit(run_dir: Path, stop: Callable[[], bool], together: bool = False) -> dic
     return {"outcome": "finished", "error": None}
 
 
-def _load(run_dir: Path) -> "Trial":
+def _load(run_dir: Path, permit: Permit) -> "Trial":
     """The trial; where it cannot be read the journal says so, as `fit` does with what goes wrong
     later.
     """
@@ -114,14 +122,14 @@ def _load(run_dir: Path) -> "Trial":
         return load_trial(RunDir(run_dir).file(rundir.TRIAL))
     except Exception as error:
         if os.environ.get("RANK", "0") == "0":
-            _note_failure(run_dir, f"{type(error).__name__}: {error}", None)
+            _note_failure(run_dir, f"{type(error).__name__}: {error}", None, permit)
         raise
 
 
-def _note_failure(run_dir: Path, error: str, traceback: str | None) -> None:
+def _note_failure(run_dir: Path, error: str, traceback: str | None, permit: Permit) -> None:
     from rm.rundir.journal import Journal
 
-    with Journal(RunDir(run_dir).file(rundir.JOURNAL)) as journal:
+    with Journal(RunDir(run_dir).file(rundir.JOURNAL), permit=permit) as journal:
         journal.append("failed", error=error, traceback=traceback)
 
 
@@ -215,7 +223,10 @@ def _one_of_several(run_dir: Path, answers: TextIO, stopped: Callable[[], bool])
     """Train with the others, answer, and end."""
     threading.Thread(target=_end_with_input, args=(_own_stdin(),), daemon=True).start()
     warm_up()
-    answer = {"rank": int(os.environ["RANK"]), **_fit(run_dir, stopped, together=True)}
+    permit = UNGUARDED
+    if os.environ["RANK"] == "0":
+        permit = lease.permit(RunDir(run_dir).file(rundir.LEASE), os.environ[_TOKEN])
+    answer = {"rank": int(os.environ["RANK"]), **_fit(run_dir, stopped, permit, together=True)}
     sys.stderr.flush()
     with suppress(BrokenPipeError):
         answers.write(json.dumps(answer) + "\n")

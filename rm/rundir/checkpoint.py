@@ -5,15 +5,17 @@ two are kept.
 import hashlib
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rm.files import sync_folder
+from rm.files import UNGUARDED, Permit, sync_folder
 
 _MAGIC = b"RMCKPT01"
 _TRAILER = len(_MAGIC) + hashlib.sha256().digest_size
+_NAMES = ("checkpoint.pt", "checkpoint.prev.pt")
 
 
 class CheckpointError(RuntimeError):
@@ -41,15 +43,15 @@ class _Hashed(io.RawIOBase):
             raise
 
 
-def save(run_dir: Path, payload: dict[str, Any]) -> None:
+def save(run_dir: Path, payload: dict[str, Any], permit: Permit = UNGUARDED) -> None:
     """Write `checkpoint.pt`, the former one becoming `checkpoint.prev.pt`.
 
     Raises CheckpointError where the disk is full or the folder not writable; nothing that was
     there is touched then.
     """
-    current, previous, aside = (
-        run_dir / name for name in ("checkpoint.pt", "checkpoint.prev.pt", "checkpoint.tmp")
-    )
+    permit.check()
+    names = (*_NAMES, f"checkpoint.pt.{permit.token or os.getpid()}.tmp")
+    current, previous, aside = (run_dir / name for name in names)
     hashed: _Hashed | None = None
     try:
         with aside.open("wb") as file:
@@ -58,11 +60,13 @@ def save(run_dir: Path, payload: dict[str, Any]) -> None:
             file.write(_MAGIC + hashed.digest.digest())
             file.flush()
             os.fsync(file.fileno())
+        permit.check()  # writing takes seconds, in which a suspended machine may have lost it
         if current.exists():
             current.replace(previous)
         aside.replace(current)
         sync_folder(run_dir)
     except (OSError, RuntimeError) as error:
+        permit.check()
         aside.unlink(missing_ok=True)
         reason = (hashed and hashed.failure) or error
         why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
@@ -71,12 +75,19 @@ def save(run_dir: Path, payload: dict[str, Any]) -> None:
         ) from error
 
 
-def load(run_dir: Path, device: torch.device) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, or None; a damaged one falls back to the previous."""
-    for name in ("checkpoint.pt", "checkpoint.prev.pt"):
+def load(
+    run_dir: Path, device: torch.device, on_damage: Callable[[str], None] = lambda name: None
+) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, or None; a damaged one falls back to the previous.
+
+    on_damage   called with the name of each one that is there and not whole
+    """
+    for name in _NAMES:
         payload = _read(run_dir / name, device)
         if payload is not None:
             return payload
+        if (run_dir / name).exists():
+            on_damage(name)
     return None
 
 

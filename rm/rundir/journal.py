@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rm.files import append_to, cut_torn_line
+from rm.files import UNGUARDED, Permit, append_to, cut_torn_line
 
 
 class Journal:
@@ -20,8 +20,9 @@ class Journal:
     nothing.
     """
 
-    def __init__(self, path: Path, *, silent: bool = False) -> None:
-        self.path, self.silent = path, silent
+    def __init__(self, path: Path, *, silent: bool = False, permit: Permit = UNGUARDED) -> None:
+        self.path, self.silent, self.permit = path, silent, permit
+        permit.check()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         if not silent:
             cut_torn_line(self._file)
@@ -30,6 +31,7 @@ class Journal:
         """Write one event with the time (seconds since 1970); durable: fsync before returning."""
         if self.silent:
             return
+        self.permit.check()
         values = {"event": event, "time": round(time.time(), 3), **fields}
         append_to(self._file, json.dumps(values, ensure_ascii=False), self.path)
         if durable:
@@ -48,9 +50,20 @@ class Journal:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All whole events of a journal; an empty list where there is none."""
+    """All whole events of a journal; an empty list where there is none. ValueError names the line
+    that is none.
+    """
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines if line]
+    events = []
+    for number, line in enumerate(lines, 1):
+        try:
+            event = json.loads(line) if line else {"event": ""}
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: not JSON ({error})") from None
+        if not isinstance(event, dict) or "event" not in event:
+            raise ValueError(f"{path}:{number}: not an event")
+        events += [event] if line else []
+    return events

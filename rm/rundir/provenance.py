@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rm.files import write_atomically
+from rm.files import UNGUARDED, Permit, write_atomically
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy")
 _SCHEDULER_VARIABLES = (
@@ -25,19 +25,20 @@ _SCHEDULER_VARIABLES = (
 )
 
 
-def record_attempt(run_dir: Path, device: torch.device) -> None:
+def record_attempt(run_dir: Path, device: torch.device, permit: Permit = UNGUARDED) -> None:
     """Append this attempt to provenance.json: commit and diff, versions, host, device, command,
     scheduler ids.
     """
     path = run_dir / "provenance.json"
     try:
-        attempts = json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        attempts = []
+        known = []
+    attempts = known if isinstance(known, list) else []
     attempts.append(
         {"time": round(time.time(), 3), "pid": os.getpid(), **_here(), "device": _name(device)}
     )
-    write_atomically(path, json.dumps(attempts, indent=1))
+    write_atomically(path, json.dumps(attempts, indent=1), permit)
 
 
 @cache

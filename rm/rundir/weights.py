@@ -15,18 +15,18 @@ from torch import Tensor
 
 from rm.backbones import Backbone
 from rm.datasets import DataError, data_dir
-from rm.files import write_atomically
+from rm.files import UNGUARDED, Permit, write_atomically
 from rm.trial import Init
 
 FILES = {"last": "weights.pt", "best": "weights.best.pt"}
 """`init.weights` -> the file of a run directory."""
 
 
-def save(path: Path, weights: Mapping[str, Tensor]) -> str:
+def save(path: Path, weights: Mapping[str, Tensor], permit: Permit = UNGUARDED) -> str:
     """Write a state dict, durably and whole; returns the sha256 of the file."""
     buffer = io.BytesIO()
     torch.save(dict(weights), buffer)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), permit)
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 

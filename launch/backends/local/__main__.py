@@ -44,6 +44,9 @@ class LogWatcher:
     def on_death(self, run_dir: Path, how: str) -> None:
         log(f"{self.label(run_dir)}: {how}; retrying on another worker")
 
+    def on_wait(self, run_dir: Path, for_whom: str) -> None:
+        log(f"{self.label(run_dir)}: waiting: {for_whom}")
+
     def on_end(self, run_dir: Path, outcome: Outcome) -> None:
         self.running.discard(run_dir)
         log(f"{outcome.status} {self.label(run_dir)}{f': {outcome.error}' * bool(outcome.error)}")

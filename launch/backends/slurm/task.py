@@ -221,6 +221,9 @@ class Task:
     def on_death(self, run_dir: Path, how: str) -> None:
         print(f"{run_dir.name}: {how}; retrying on another worker", flush=True)
 
+    def on_wait(self, run_dir: Path, for_whom: str) -> None:
+        print(f"{run_dir.name}: waiting: {for_whom}", flush=True)
+
     def on_end(self, run_dir: Path, ended: Outcome) -> None:
         print(
             f"{run_dir.name}: {ended.status}{f': {ended.error}' if ended.error else ''}",
