@@ -51,25 +51,50 @@ class ImageReader:
     transform: Any
 
     def __call__(self, image: int, seed: int) -> Tensor:
-        """(H, W, 3) uint8; whatever `transform` draws follows from `seed` alone. DataError for
-        what is no picture.
+        """(H, W, 3) uint8; whatever `transform` draws follows from `seed` alone. DataError, with
+        the file's name, for whatever is wrong with it.
         """
+        pixels = self._decoded(image)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                picture: Tensor = self.transform(pixels)
+            return picture.permute(1, 2, 0)
+        except Exception as error:  # whatever a transform makes of an odd picture
+            raise DataError(
+                f"{self.source.name(image)}: a picture of {tuple(pixels.shape)} cannot be "
+                f"augmented: {_first_line(error)}"
+            ) from None
+
+    def _decoded(self, image: int) -> Tensor:
+        """(3, H, W) uint8."""
         data = b""
         try:
             data = self.source.read(image)
-            pixels = decode_image(
+            pixels: Tensor = decode_image(
                 torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB
             )
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:
             raise DataError(
                 f"{self.source.name(image)}: expected a readable JPEG or PNG image, found "
                 f"{len(data)} bytes that are none "
-                f"({str(error).splitlines()[0]}); put the original file there again"
+                f"({_first_line(error)}); put the original file there again"
             ) from None
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            picture: Tensor = self.transform(pixels)
-        return picture.permute(1, 2, 0)
+        if pixels.ndim != 3:
+            raise DataError(
+                f"{self.source.name(image)}: expected one picture, found an animation of "
+                f"{len(pixels)}; put the one that is meant there"
+            )
+        if pixels.dtype == torch.uint16:  # a 16-bit PNG: 65535 is white, as 255 is
+            pixels = (pixels.to(torch.int32) + 128).div(257, rounding_mode="floor")
+            pixels = pixels.to(torch.uint8)
+        if pixels.dtype != torch.uint8:
+            raise DataError(f"{self.source.name(image)}: {pixels.dtype} pixels are not supported")
+        return pixels
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def training_transform(

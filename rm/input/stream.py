@@ -5,8 +5,11 @@ is drawn for it. So neither the number of processes nor the step at which a resu
 changes a bit, and nothing before that step is read.
 """
 
+import functools
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +25,10 @@ from rm.input.device_images import DeviceImages, Images, Normalise
 
 EVALUATION_BATCH = 128
 """At most: more would only make the first batch come later."""
+READ_SECONDS = 600.0
+"""A batch that has not come by then never will: a disk hangs."""
+ORPHAN_SECONDS = 1.0
+"""How often a reading process looks whether its trainer is still there."""
 
 Request = tuple[int, NDArray[np.int64], NDArray[np.int64]]
 """A batch to be read: number of the split, images, seeds."""
@@ -83,7 +90,7 @@ class ReadingPool:
         mine, self._plan.requests = self._reading, requests
         if self._loader is None:
             self._loader = self._start()
-        for batch in self._loader:
+        for batch in self._batches(self._loader):
             if isinstance(batch, DataError):
                 raise batch
             yield batch
@@ -93,6 +100,16 @@ class ReadingPool:
                     "ended"
                 )
 
+    def _batches(self, loader: DataLoader[Any]) -> Iterator[Any]:
+        try:
+            yield from loader
+        except (
+            RuntimeError
+        ) as error:  # the DataLoader's own: a reader died, or READ_SECONDS passed
+            if "DataLoader" not in str(error):
+                raise
+            raise DataError(f"the pictures are not read any more: {error}") from None
+
     def _start(self) -> DataLoader[Any]:
         return DataLoader(
             _Library(self.splits),
@@ -101,14 +118,22 @@ class ReadingPool:
             num_workers=self._workers,
             persistent_workers=True,
             pin_memory=self._pin,
-            worker_init_fn=_leave_signals_to_the_trainer,
+            timeout=READ_SECONDS,
+            worker_init_fn=functools.partial(_live_with_the_trainer, os.getpid()),
             generator=torch.Generator(),  # else each epoch would take a number from the training's
         )
 
     def close(self) -> None:
         """End the processes; the next reading would start new ones."""
         self._reading += 1
-        self._loader = None
+        # The loader would end with its last reference, which an error's traceback may hold.
+        iterator, self._loader = getattr(self._loader, "_iterator", None), None
+        if iterator is not None:
+            iterator._shutdown_workers()
+            for process in iterator._workers:
+                if process.is_alive():  # it waits for a disk, and has not heard it
+                    process.kill()
+                    process.join(ORPHAN_SECONDS)
 
 
 class _Plan:
@@ -138,24 +163,29 @@ class _Library(torch.utils.data.Dataset[Any]):
             ).contiguous()
         except DataError as error:
             return error
+        except Exception as error:
+            return DataError(f"pictures {images.tolist()}: {type(error).__name__}: {error}")
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
+def _live_with_the_trainer(trainer: int, worker: int) -> None:
     """Ctrl-C, and a SIGTERM to all processes of a job, are for the trainer, which writes a
-    checkpoint and closes this process.
-
-    A second SIGTERM is from the trainer's end itself.
+    checkpoint and closes this process; however the trainer ends, this process does.
     """
-
-    def first(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, first)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.getppid() == trainer:
+        threading.Thread(target=_end_with, args=(trainer,), daemon=True).start()
+
+
+def _end_with(trainer: int) -> None:
+    """Not by PR_SET_PDEATHSIG, which speaks of the thread that started this process."""
+    while os.getppid() == trainer:
+        time.sleep(ORPHAN_SECONDS)
+    os._exit(1)
 
 
 @dataclass(frozen=True)

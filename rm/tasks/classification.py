@@ -50,6 +50,8 @@ class Classification(Task):
         self.trial, self.device, self.options = trial, device, trial.train
         self.group = group or ProcessGroup()
         self.data = _load_data(trial) if data is None else data
+        if self.options.label_smoothing and self.data.classes < 2:
+            raise TrialError("label_smoothing moves mass to other classes, and there is one class")
         self.images, self.test_images = open_images(self.data, device, self.group.count)
         method: Method = registry.load("method", trial.name("method"))(**trial.options("method"))
         self.model = self._build_model(method, init)
@@ -110,7 +112,16 @@ class Classification(Task):
         images, labels = batch
         if not self.options.channels_last:
             images = images.contiguous()
-        output = self.method(self.model, images, self._targets(labels), step)
+        try:
+            output = self.method(self.model, images, self._targets(labels), step)
+        except ValueError as error:  # torch's batch norm: one image, and a map of one pixel
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise TrialError(
+                f"batch norm has one value a channel in a batch of {len(images)}, of which it "
+                "can take no variance: choose a batch_size that leaves no rest of one image, of "
+                f"{len(self.images)}, or larger images"
+            ) from None
         logs = {name: value * len(labels) for name, value in output.logs.items()}
         logs["train_top1_error"] = 100 * (output.logits.detach().argmax(1) != labels).sum()
         return StepOutput(output.loss, logs, len(labels))
