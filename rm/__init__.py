@@ -2,7 +2,7 @@
 2022).
 """
 
-NUMERICS = 1
+NUMERICS = 2
 """Raised whenever a change to `rm` changes what a finished training would have produced; part of
 every trial's id.
 """

@@ -41,13 +41,20 @@ def sgd(
     """Stochastic gradient descent; `decay: weights` spares biases and norms, `all` is what the
     released code does.
     """
-    return _without_dynamo(torch.optim.SGD)(
+    optimizer = _without_dynamo(torch.optim.SGD)(
         _split(groups, weight_decay, decay),
         lr=lr,
         momentum=momentum,
         nesterov=nesterov,
         fused=True,
     )
+    if momentum:
+        # The same numbers as none; but torch 2.15's fused step fails where a parameter's first
+        # gradient comes later than the others'.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def adamw(

@@ -79,10 +79,16 @@ def cosine_floor(
     *,
     floor: Annotated[float, "0 <= floor <= 1"],
     warmup_epochs: Annotated[int, "warmup_epochs >= 0"] = 0,
+    warmup_start: Annotated[float | None, "0 <= warmup_start <= 1"] = None,
 ) -> float:
     """The cosine from 1 to `floor` instead of 0: floor + (1 - floor) (1 + cos(pi (e-1) / T)) / 2,
     after a linear warmup e / (w+1).
+
+    warmup_start   timm's warmup instead, from this share of lr: s + (1 - s) (e-1) / w. So PVTv2 is
+                   trained; DeiT's loop, on which its own builds, has each rate an epoch late
     """
+    if warmup_start is not None and at.epoch <= warmup_epochs:
+        return warmup_start + (1 - warmup_start) * (at.epoch - 1) / warmup_epochs
     return _warmup(at.epoch, warmup_epochs) or floor + (1 - floor) * cosine(at)
 
 

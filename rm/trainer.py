@@ -60,6 +60,8 @@ class Trainer:
         self.epochs: list[dict[str, Any]] = []
         self.best_weights: dict[str, Tensor] | None = None
         self.first_nonfinite_step = torch.tensor(-1, device=device)
+        self.used: set[int] = set()
+        """Which of `trained` have had a gradient."""
         self.start_epoch()
 
     @property
@@ -122,14 +124,22 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.task.zero_gradients:
-            for parameter in self.trained:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
+            self._fill_gradients()
         if self.options.clip_norm:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.trained, self.options.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def _fill_gradients(self) -> None:
+        """Zeros where a parameter took no part in this step, as the released code's zero_grad()
+        (torch 1.7) leaves them. Before its first gradient a parameter has none, and stays.
+        """
+        for index, parameter in enumerate(self.trained):
+            if parameter.grad is not None:
+                self.used.add(index)
+            elif index in self.used:
+                parameter.grad = torch.zeros_like(parameter)
 
     def _accumulate(self, output: StepOutput) -> None:
         """Add to the epoch's sums on the device, read once an epoch: no step waits for the
@@ -182,13 +192,14 @@ class Trainer:
 
     @torch.inference_mode()
     def evaluate(self) -> dict[str, float]:
-        """What the task's evaluator finds, as `test_<metric>`, alike in every process."""
+        """What the task's evaluator finds, as `test_<metric>`, alike in every process. In fp32,
+        whatever the precision of the training: errors are to be those of the weights.
+        """
         self.group.share_buffers(self.task)
         self.task.eval()
         evaluator = self.task.evaluator()
         for batch in self.task.eval_batches():
-            with self._autocast():
-                evaluator.update(batch)
+            evaluator.update(batch)
         self.task.train()
         evaluator.gather(self.group)
         found = self.group.broadcast(evaluator.compute() if self.group.is_first else None)
@@ -224,6 +235,7 @@ class Trainer:
             "processes": self.group.gather(own),
             "epochs": self.epochs,
             "seconds": self.seconds,
+            "used": sorted(self.used),
             "best_weights": self.best_weights,
             "init_sha256": self.init_sha256,
         }
@@ -248,6 +260,7 @@ class Trainer:
         self.task.load_state_dict({**state["task"], **own["state"]})
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        self.used = set(state["used"])
         best = state["best_weights"]
         self.best_weights = best and {name: value.cpu() for name, value in best.items()}
         self.init_sha256 = state["init_sha256"]

@@ -25,6 +25,8 @@ class Train:
     precision           fp16 uses a gradient scaler
     label_smoothing     mass epsilon/(K-1) on each other class
     clip_norm           largest gradient norm; 0 is off
+    repeats             views of an image an epoch: repeated augmentation (Hoffer et al., 2020) as
+                        DeiT samples it: 1/repeats of the images, drawn anew, each that often
     evaluate_every      epochs between evaluations on the test split; the last epoch always has one
     keep_best           also leave the weights of the best epoch, `weights.best.pt`; it changes no
                         number and is no part of a trial's identity
@@ -38,6 +40,7 @@ class Train:
     compile: bool = False
     label_smoothing: Annotated[float, "0 <= label_smoothing < 1"] = 0.0
     clip_norm: Annotated[float, "clip_norm >= 0"] = 0.0
+    repeats: Annotated[int, "repeats >= 1"] = 1
     evaluate_every: Annotated[int, "evaluate_every >= 1"] = 1
     keep_best: bool = False
 

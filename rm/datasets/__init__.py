@@ -56,8 +56,8 @@ class InMemorySplit:
 class DiskSplit:
     """Images on disk, read each time they are shown.
 
-    reader   `reader(image, seed)` -> (H, W, C) uint8, augmented as `seed` alone decides, in
-             another process; raises DataError
+    reader   `reader(image, seed)` -> (H, W, C) of 0..255, uint8 or, where colours are changed,
+             float16; augmented as `seed` alone decides, in another process; raises DataError
     index    (N,) int64, which of the reader's images these are
     labels   (N,) int64
     """

@@ -4,34 +4,49 @@ md5.
 
 import fcntl
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from rm.datasets import DataError, Dataset, InMemorySplit
 
-
-def cifar10(folder: Path) -> Dataset:
-    """50,000 training and 10,000 test images of 10 classes, 32x32 RGB (Krizhevsky 2009)."""
-    return _cifar("CIFAR10", "cifar-10-batches-py", folder, classes=10)
-
-
-def cifar100(folder: Path) -> Dataset:
-    """50,000 training and 10,000 test images of 100 classes, 32x32 RGB (Krizhevsky 2009)."""
-    return _cifar("CIFAR100", "cifar-100-python", folder, classes=100)
+_NORMALISATIONS = {  # mean, std
+    "released": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cutmix": ((0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2616)),
+}
 
 
-def _cifar(kind: str, inside: str, folder: Path, classes: int) -> Dataset:
+def cifar10(folder: Path, *, normalisation: Literal["released", "cutmix"] = "released") -> Dataset:
+    """50,000 training and 10,000 test images of 10 classes, 32x32 RGB (Krizhevsky 2009).
+
+    normalisation   by mean and deviation as in RM's released code, the same for both sets, whose
+                    deviation is that of an image's mean; or as in clovaai/CutMix-PyTorch: that of
+                    all pixels
+    """
+    return _cifar("CIFAR10", "cifar-10-batches-py", folder, 10, normalisation)
+
+
+def cifar100(
+    folder: Path, *, normalisation: Literal["released", "cutmix"] = "released"
+) -> Dataset:
+    """50,000 training and 10,000 test images of 100 classes, 32x32 RGB (Krizhevsky 2009);
+    normalisation as for `cifar10`.
+    """
+    return _cifar("CIFAR100", "cifar-100-python", folder, 100, normalisation)
+
+
+def _cifar(kind: str, inside: str, folder: Path, classes: int, normalisation: str) -> Dataset:
     from torchvision import datasets
 
     reader = getattr(datasets, kind)
+    mean, std = _NORMALISATIONS[normalisation]
     return Dataset(
         train=_split(_read(reader, kind, inside, folder, train=True)),
         test=_split(_read(reader, kind, inside, folder, train=False)),
         classes=classes,
-        mean=(0.4914, 0.4822, 0.4465),  # the released code normalises both sets with these
-        std=(0.2023, 0.1994, 0.2010),
+        mean=mean,
+        std=std,
         padding=4,
         flip=True,
     )

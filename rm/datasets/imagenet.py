@@ -6,7 +6,7 @@ the same pictures come from those.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ def imagenet(
     color_jitter: Annotated[float, "0 <= color_jitter <= 1"] = 0.4,
     lighting: Annotated[float, "lighting >= 0"] = 0.1,
     random_erasing: Annotated[float, "0 <= random_erasing <= 1"] = 0.0,
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
     train_images: Annotated[int | None, "train_images >= 1"] = None,
     val_images: Annotated[int | None, "val_images >= 1"] = None,
     root: Annotated[str, "len(root) > 0"] = "imagenet",
@@ -33,6 +34,7 @@ def imagenet(
                               (centre of 256/224 size)
     color_jitter, lighting    strengths; the defaults are the CutMix recipe's, 0 is off
     random_erasing            probability; PVTv2's recipe has 0.25 and no lighting
+    interpolation             of crops and of evaluated images
     train_images, val_images  how many there must be, to notice half a data set (ImageNet-1k:
                               1,281,167 and 50,000)
 
@@ -51,9 +53,9 @@ def imagenet(
         train=_split(
             place / "train",
             train,
-            training_transform(size, color_jitter, lighting, random_erasing),
+            training_transform(size, color_jitter, lighting, random_erasing, interpolation),
         ),
-        test=_split(place / "val", val, evaluation_transform(size)),
+        test=_split(place / "val", val, evaluation_transform(size, interpolation)),
         classes=len(train.classes),
         mean=MEAN,
         std=STD,

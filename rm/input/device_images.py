@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rm.datasets import InMemorySplit
@@ -21,9 +22,9 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def sample_epoch(self, generator: np.random.Generator) -> Any:
+    def sample_epoch(self, generator: np.random.Generator, repeats: int = 1) -> Any:
         """What an epoch shows at each of its positions, 0..len: fixed here, whoever asks for which
-        of them later.
+        of them later. `repeats`: how many views of an image in a row.
         """
 
     def batches(self, views: Any, slices: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -48,14 +49,26 @@ class Views:
     flip: Tensor
 
 
+def draw_order(count: int, repeats: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Which image each of an epoch's `count` positions shows: a permutation, of which each image
+    comes `repeats` times in a row and the last ones, for want of positions, not at all.
+    """
+    return np.repeat(generator.permutation(count), repeats)[:count]
+
+
 def draw_views(
-    count: int, padding: int, flip: bool, generator: np.random.Generator, device: torch.device
+    count: int,
+    padding: int,
+    flip: bool,
+    generator: np.random.Generator,
+    device: torch.device,
+    repeats: int = 1,
 ) -> Views:
     """An epoch's order, crops (0..2*padding from the padded image's corner) and flips, drawn at
     once.
     """
     draws = (
-        generator.permutation(count),
+        draw_order(count, repeats, generator),
         generator.integers(0, 2 * padding + 1, count),
         generator.integers(0, 2 * padding + 1, count),
         (generator.random(count) < 0.5) & flip,
@@ -73,7 +86,7 @@ class Normalise:
         self.shift = (-torch.tensor(mean) / torch.tensor(std)).to(device)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """(B, H, W, C) uint8 -> (B, C, H, W) float32, stored channels last."""
+        """(B, H, W, C) of 0..255, uint8 or float16 -> (B, C, H, W) float32, channels last."""
         return (pixels * self.scale + self.shift).permute(0, 3, 1, 2)
 
 
@@ -102,8 +115,10 @@ class DeviceImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def sample_epoch(self, generator: np.random.Generator) -> Views:
-        return draw_views(len(self), self.padding, self.flip, generator, self.labels.device)
+    def sample_epoch(self, generator: np.random.Generator, repeats: int = 1) -> Views:
+        return draw_views(
+            len(self), self.padding, self.flip, generator, self.labels.device, repeats
+        )
 
     def batches(self, views: Views, slices: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
         return (self.batch(views, positions) for positions in slices)

@@ -25,6 +25,7 @@ warnings.filterwarnings(
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, per channel of values in [0, 1]."""
 
+_LUMA = torch.tensor([0.299, 0.587, 0.114])
 _EIGENVALUES = torch.tensor([0.2175, 0.0188, 0.0045])
 _EIGENVECTORS = torch.tensor(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
@@ -44,15 +45,15 @@ class ByteSource(Protocol):
 @dataclass(frozen=True)
 class ImageReader:
     """The reader of a `DiskSplit`: picture number `image` of `source`, through `transform` ((3, H,
-    W) uint8 to the same).
+    W) uint8 to the same, or float16).
     """
 
     source: ByteSource
     transform: Any
 
     def __call__(self, image: int, seed: int) -> Tensor:
-        """(H, W, 3) uint8; whatever `transform` draws follows from `seed` alone. DataError, with
-        the file's name, for whatever is wrong with it.
+        """(H, W, 3); whatever `transform` draws follows from `seed` alone. DataError, with the
+        file's name, for whatever is wrong with it.
         """
         pixels = self._decoded(image)
         try:
@@ -98,27 +99,61 @@ def _first_line(error: Exception) -> str:
 
 
 def training_transform(
-    size: int, color_jitter: float, lighting: float, random_erasing: float
+    size: int,
+    color_jitter: float,
+    lighting: float,
+    random_erasing: float,
+    interpolation: str = "bilinear",
 ) -> Any:
     """A random part of the picture as size x size, mirrored half of the time, in other colours,
     perhaps with a hole.
 
     The released CutMix recipe (github.com/clovaai/CutMix-PyTorch, train.py) in its order; jitter
-    in brightness, contrast and saturation. Erasing as in PVTv2's.
+    in brightness, contrast and saturation. Erasing as in PVTv2's. Colours and noise leave 0..255,
+    as they do there: only float16, with at least the resolution of 8 bits, can say so.
     """
-    steps: list[Any] = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
+    resize = v2.InterpolationMode(interpolation)
+    crop = v2.RandomResizedCrop(size, interpolation=resize, antialias=True)
+    colours: list[Any] = []
     if color_jitter:
-        steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
+        colours.append(ColorJitter(color_jitter))
     if lighting:
-        steps.append(Lighting(lighting))
+        colours.append(Lighting(lighting))
     if random_erasing:
-        steps.append(v2.RandomApply([Erasing()], random_erasing))
-    return v2.Compose(steps)
+        colours.append(v2.RandomApply([Erasing()], random_erasing))
+    if colours:
+        colours = [v2.ToDtype(torch.float32), *colours, v2.ToDtype(torch.float16)]
+    return v2.Compose([crop, v2.RandomHorizontalFlip(), *colours])
 
 
-def evaluation_transform(size: int) -> Any:
+def evaluation_transform(size: int, interpolation: str = "bilinear") -> Any:
     """The middle size x size of the picture resized to a shorter side of 256/224 * size."""
-    return v2.Compose([v2.Resize(round(256 / 224 * size), antialias=True), v2.CenterCrop(size)])
+    side, resize = round(256 / 224 * size), v2.InterpolationMode(interpolation)
+    return v2.Compose([v2.Resize(side, interpolation=resize, antialias=True), v2.CenterCrop(size)])
+
+
+class ColorJitter(torch.nn.Module):
+    """Brightness, contrast and saturation in random order: each goes from black, the mean grey, or
+    the picture's own grey to the picture, and beyond by up to `strength`, or as much less far.
+
+    After clovaai/CutMix-PyTorch, utils.py: in floating point, clipped nowhere, as torchvision's is
+    between its steps (7.8 % of the values at strength 0.4).
+    """
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(3, H, W) floating -> the same."""
+        amounts = torch.empty(3).uniform_(-self.strength, self.strength)
+        for step in torch.randperm(3).tolist():
+            origin = torch.zeros(())
+            if step > 0:
+                grey = torch.tensordot(_LUMA, pixels, 1)
+                origin = grey.mean() if step == 1 else grey
+            pixels = pixels + amounts[step] * (origin - pixels)
+        return pixels
 
 
 class Lighting(torch.nn.Module):
@@ -131,11 +166,11 @@ class Lighting(torch.nn.Module):
         self.std = std
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(3, H, W) uint8 -> the same, rounded and cut to 0..255."""
+        """(3, H, W) floating -> the same."""
         shift = (
             255 * _EIGENVECTORS @ (self.std * torch.randn(3, dtype=torch.float32) * _EIGENVALUES)
         )
-        return (pixels + shift[:, None, None]).round_().clamp_(0, 255).to(torch.uint8)
+        return pixels + shift[:, None, None]
 
 
 class Erasing(torch.nn.Module):
@@ -143,11 +178,11 @@ class Erasing(torch.nn.Module):
     RandomErasing, mode "pixel").
 
     Area U(0.02, 1/3) of the picture, log of height/width U(log 0.3, log 1/0.3); ten attempts at a
-    box that fits. The noise is written as grey levels, so that its tails end at black and white.
+    box that fits.
     """
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(3, H, W) uint8 -> the same."""
+        """(3, H, W) floating -> the same."""
         _, height, width = pixels.shape
         for _ in range(10):
             area = height * width * torch.empty(1).uniform_(0.02, 1 / 3).item()
@@ -161,8 +196,6 @@ class Erasing(torch.nn.Module):
                     + torch.tensor(MEAN)[:, None, None]
                 )
                 pixels = pixels.clone()
-                pixels[:, top : top + h, left : left + w] = (
-                    (255 * noise).round().clamp(0, 255).to(torch.uint8)
-                )
+                pixels[:, top : top + h, left : left + w] = 255 * noise
                 break
         return pixels

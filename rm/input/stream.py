@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rm.datasets import DataError, Dataset, DiskSplit, InMemorySplit
-from rm.input.device_images import DeviceImages, Images, Normalise
+from rm.input.device_images import DeviceImages, Images, Normalise, draw_order
 
 EVALUATION_BATCH = 128
 """At most: more would only make the first batch come later."""
@@ -83,8 +83,8 @@ class ReadingPool:
         self._reading = 0
 
     def read(self, requests: Iterable[Request]) -> Iterator[Tensor]:
-        """(B, H, W, C) uint8 for each request, in their order. One reading at a time: a new one
-        ends the one before.
+        """(B, H, W, C) as the reader gives them, for each request in order. One reading at a
+        time: a new one ends the one before.
         """
         self._reading += 1
         mine, self._plan.requests = self._reading, requests
@@ -210,9 +210,10 @@ class StreamedImages:
     def __len__(self) -> int:
         return len(self.split)
 
-    def sample_epoch(self, generator: np.random.Generator) -> Order:
+    def sample_epoch(self, generator: np.random.Generator, repeats: int = 1) -> Order:
         return self._order(
-            generator.permutation(len(self)), generator.integers(0, 2**63 - 1, len(self))
+            draw_order(len(self), repeats, generator),
+            generator.integers(0, 2**63 - 1, len(self)),
         )
 
     def _order(self, chosen: NDArray[np.int64], seeds: NDArray[np.int64]) -> Order:

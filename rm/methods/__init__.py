@@ -51,8 +51,9 @@ class Method(nn.Module):
     """What a training step does with a batch, from images to loss."""
 
     ZERO_GRADIENTS = False
-    """Whether parameters that took no part in a step get a gradient of zero, so that momentum and
-    weight decay go on, as where zero_grad() leaves zeros; else they stay as they are.
+    """Whether parameters that took no part in a step get a gradient of zero, once they have had
+    one, so that momentum and weight decay go on, as where zero_grad() leaves zeros; else they stay
+    as they are.
     """
 
     def wrap_model(self, backbone: Backbone) -> nn.Module:

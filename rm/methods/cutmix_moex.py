@@ -6,8 +6,8 @@ probability `moex_probability`, moments of the mixed batch are exchanged as in M
 area c, labels are y = lambda (c y + (1-c) y[perm]) + (1-lambda) (c y[perm] + (1-c) y[perm][perm]).
 
 Source: Boyiliee/MoEx, ImageNet/main_moex_cutmix.py, run (ImageNet/README.md) with CutMix's Beta(1,
-1) at probability 1 and MoEx's lambda 0.95 at probability 0.25: the defaults here. Row of the RM
-paper: Table 6 (ImageNet), which states no hyper-parameters.
+1) at probability 1 and MoEx's lambda 0.95 at probability 0.25: the defaults here. The MoEx paper's
+text has lambda 0.9 on ImageNet. Row of the RM paper: Table 6, which states no hyper-parameters.
 """
 
 from typing import Annotated

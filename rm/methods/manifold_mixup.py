@@ -5,8 +5,10 @@ Beta(alpha, alpha) and one permutation: h = lambda h + (1-lambda) h[perm], label
 gradient flows through both.
 
 Source: vikasverma1077/manifold_mixup, supervised/models/preresnet.py (`randint(0, 2)`, after
-`layer1`, after `layer2`); its README has alpha 2.0 for CIFAR-10. Row of the RM paper (Table 1):
-alpha = 1.0, the default here; Table 6 states none.
+`layer1`, after `layer2`); its README has alpha 2.0 for CIFAR-10. One thing differs: there the loss
+is the binary cross-entropy of each class's softmax output, here, as in the paper's equation and
+all our methods, the soft cross-entropy. Row of the RM paper (Table 1): alpha = 1.0, the default
+here; Table 6 states none, CutMix's paper, which it quotes, has 1.0.
 """
 
 from typing import Annotated

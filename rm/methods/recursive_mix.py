@@ -51,8 +51,9 @@ class RecursiveMix(Method):
                     + HIS", Table 2)
     interpolation   how the previous images are resized (Table 4b)
     share_head      the region is read by the first head (Table 4a)
-    history         false: the partner is a permutation of the batch itself ("+ RS", Table 2)
-    resize          false: the partner is cut, as in CutMix, instead of resized
+    history         false: the partner is a permutation of the batch itself, with RM's area;
+                    "+ RS" of Table 2 is another thing, CutMix with its option `resize`
+    resize          false: the partner is cut, as in CutMix, instead of resized (Sec. 3.1)
     roi             transposed: the released code until April 2023, which gave RoIAlign the box
                     with its axes swapped
     reset_history   never: the history outlives the epoch

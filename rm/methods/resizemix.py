@@ -9,8 +9,8 @@ so that it touches a border more often than a uniform place would. Source pixels
 released size (ours: spaced by side / int(side * tau); theirs by 1 / tau), which differ by a pixel
 at most.
 
-Row of the RecursiveMix paper (ImageNet, CIFAR): low 0.1, high 0.8, every batch, as all of the
-authors' configurations.
+No row of the RecursiveMix paper, which only discusses it; low 0.1, high 0.8, every batch, as in
+all of the authors' configurations.
 """
 
 from typing import Annotated

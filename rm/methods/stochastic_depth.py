@@ -7,8 +7,9 @@ the linear decay rule: x_l = shortcut(x) + b_l / p_l * branch(x), b_l ~ Bernoull
 Source: yueatsprograms/Stochastic_Depth (`main.lua`, `ResidualDrop.lua`): one gate a branch and
 batch, not one a sample. There the branch is scaled by p_l when evaluating; here by 1/p_l when it
 survives in training, so that evaluation is the plain network. There a branch left out is not
-computed; here it is, without a gradient, and its batch norms see the batch. Rows of the RM paper
-(Tables 1 and 6): nothing is stated; p_L = 0.5 is that of the stochastic depth paper.
+computed; here it is, without a gradient, and its batch norms see the batch. Rows of the RM paper:
+Tables 1 and 6, quoted from CutMix's paper, whose drop rate of 0.25 is p_L = 0.75; the default
+here, 0.5, is that of the stochastic depth paper.
 """
 
 from typing import Annotated

@@ -132,8 +132,8 @@ class Task(nn.Module):
 
     @property
     def zero_gradients(self) -> bool:
-        """Whether a parameter that took no part in a step gets a gradient of zero, so that
-        momentum and weight decay go on; else it stays as it is.
+        """Whether a parameter that took no part in a step gets a gradient of zero once it has had
+        one, so that momentum and weight decay go on; else it stays as it is.
         """
         return False
 

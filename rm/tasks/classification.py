@@ -93,7 +93,7 @@ class Classification(Task):
         return self.method.parameter_groups(self.model)
 
     def epoch_plan(self, generator: np.random.Generator) -> Any:
-        return self.images.sample_epoch(generator)
+        return self.images.sample_epoch(generator, self.options.repeats)
 
     def start_epoch(self) -> None:
         self.method.start_epoch()

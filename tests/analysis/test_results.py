@@ -67,6 +67,7 @@ def test_an_absent_median_is_a_note_and_no_column():
 
 
 def test_a_record_of_former_numerics_stands_in_marked_until_trained_again(monkeypatch):
+    monkeypatch.setattr("rm.NUMERICS", 1)
     spec = rows_spec()
     trials = {trial.id: trial.values for trial in spec.trials}
     monkeypatch.setattr("rm.NUMERICS", 3)

@@ -34,6 +34,7 @@ def test_table3_is_the_papers():
         "limit": None,
         "test_limit": None,
         "held_out": 0,
+        "normalisation": "released",
     }
     assert "nesterov" in " ".join(rm.assumed)
     assert set(cells["ResNet-34", "+ CutMix"].assumed) >= {
@@ -81,7 +82,7 @@ def test_identity_is_of_resolved_values(write_spec):
 
 def test_a_change_of_numerics_changes_every_id(write_spec, monkeypatch):
     before = {trial.id for trial in load_spec(write_spec()).trials}
-    monkeypatch.setattr("rm.registry.numerics", lambda: 2)
+    monkeypatch.setattr("rm.registry.numerics", lambda: 99)
     assert not before & {trial.id for trial in load_spec(write_spec()).trials}
 
 
@@ -125,7 +126,7 @@ def test_five_different_mistakes_at_once(write_spec):
         ),
         (
             {"name: cosine": "warmup_epochs: 3"},
-            "9:14: schedule has no name; valid: constant, cosine, step",
+            "9:14: schedule has no name; valid: constant, cosine, cosine_floor, step",
         ),
         (
             {"  optimizer: {name: sgd, lr: 0.05}\n": ""},

@@ -148,10 +148,9 @@ def test_recipes_differ_where_they_should(tree):
     assert torch.equal(plain(2, 5), plain(2, 5))
     assert not torch.equal(plain(2, 5), plain(2, 6))
     lit = imagenet(tree.parent, size=64, color_jitter=0, lighting=0.5).train.reader
-    inside = ((plain(2, 5) > 30) & (plain(2, 5) < 225)).all(2)  # no cut-off
-    shift = (lit(2, 5).int() - plain(2, 5).int())[inside]
+    shift = lit(2, 5).double() - plain(2, 5).double()
     assert shift.abs().sum() > 0
-    assert (shift == shift[0]).all(), "one colour is added to all pixels"
+    assert (shift - shift[0, 0]).abs().max() <= 0.25, "one colour is added to all pixels, uncut"
     erased = imagenet(
         tree.parent, size=64, color_jitter=0, lighting=0, random_erasing=1.0
     ).train.reader
@@ -169,10 +168,10 @@ def test_lighting_has_the_spread_of_the_published_components():
     from rm.input.image_files import Lighting
 
     torch.manual_seed(0)
-    grey = torch.full((3, 1, 1), 128, dtype=torch.uint8)
+    grey = torch.full((3, 1, 1), 128.0)
     shifts = torch.stack([Lighting(0.1)(grey).flatten().double() - 128 for _ in range(4000)])
-    # standard deviation of 255 * 0.1 * sum_j E_cj a_j v_j, and of rounding
-    expected = [(0.01 * 255**2 * row + 1 / 12) ** 0.5 for row in (0.015424, 0.015984, 0.016266)]
+    # standard deviation of 255 * 0.1 * sum_j E_cj a_j v_j
+    expected = [(0.01 * 255**2 * row) ** 0.5 for row in (0.015424, 0.015984, 0.016266)]
     assert shifts.std(0).tolist() == pytest.approx(expected, rel=0.05)
     assert torch.corrcoef(shifts.T)[0, 2].item() > 0.9, "mostly brightness"
 
@@ -319,7 +318,9 @@ def test_resnet50_sees_224_pixels(tree):
     network = registry.load("backbone", "imagenet_resnet50")(data.classes, data.channels).eval()
     images = normalise(pixels)
     assert images.shape == (3, 3, 224, 224)
-    expected = v2.functional.normalize(pixels.permute(0, 3, 1, 2) / 255, data.mean, data.std)
+    expected = v2.functional.normalize(
+        pixels.float().permute(0, 3, 1, 2) / 255, data.mean, data.std
+    )
     assert torch.allclose(images, expected, atol=1e-5)
     with torch.inference_mode():
         assert network.features(images).shape == (3, 2048, 7, 7)

@@ -206,6 +206,21 @@ def test_feature_cutmix_labels_are_the_share_of_pixels_mixed(stage):
     assert max(areas) > 0.2
 
 
+def test_feature_cutmix_draws_a_stage_for_every_batch():
+    method = FeatureCutMix()
+    backbone = resnet8(6, 3, width=8)
+    model = method.wrap_model(backbone)
+    images, targets = torch.randn(6, 3, 32, 32), torch.eye(6)
+    plain, chosen = stage_maps(backbone, images), []
+    seen = {stage: next_input(backbone, stage) for stage in plain if stage != "stem"}
+    for seed in range(24):
+        *_, logs = method.loss(model, images, targets, StepContext(draws(seed)))
+        changed = [name for name in seen if not torch.equal(seen[name][-1], plain[name])]
+        assert bool(changed) == (logs["area"] > 0)
+        chosen += changed[:1]  # what follows it has changed too
+    assert set(chosen) == {"stage1", "stage2", "stage3"}
+
+
 def test_feature_cutmix_gradients_flow_to_both():
     torch.manual_seed(0)
     method = FeatureCutMix()

@@ -66,6 +66,8 @@ def record(trial, dtype=torch.float32, prepare=lambda model: None, pool=None):
     trainer = Trainer(parse_trial(trial), torch.device("cpu"))
     task = trainer.task
     prepare(task.model.to(dtype))
+    for state in trainer.optimizer.state.values():
+        state["momentum_buffer"] = state["momentum_buffer"].to(dtype)
     recording = Recording(copy.deepcopy(task.model), task.model)
     real_batch, real_targets = task.images.batch, task._targets
 

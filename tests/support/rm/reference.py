@@ -177,11 +177,13 @@ class ReferenceTraining:
 
     def descend(self, loss: Tensor) -> None:
         """SGD with momentum and weight decay; a weight that took no part has gradient zero and
-        goes on moving.
+        goes on moving, but for one that never had any, which has none and stays.
         """
         gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
         with torch.no_grad():
             for k, (weight, gradient) in enumerate(zip(self.weights, gradients, strict=True)):
+                if gradient is None and self.momentum[k] is None:
+                    continue
                 direction = torch.zeros_like(weight) if gradient is None else gradient
                 direction = direction + self.settings.weight_decay * weight
                 before = self.momentum[k]

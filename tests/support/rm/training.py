@@ -50,8 +50,8 @@ def assert_equal_runs(one, other):
 
 
 def assert_is_a_data_set(data, train_images, test_images):
-    """uint8 images of one shape with labels, however they are kept, and the same again as a run is
-    shown them.
+    """Images of one shape with labels, uint8 or with changed colours, however they are kept, and
+    the same again as a run is shown them.
     """
     assert isinstance(data, Dataset)
     for split, count in ((data.train, train_images), (data.test, test_images)):
@@ -60,7 +60,7 @@ def assert_is_a_data_set(data, train_images, test_images):
             if isinstance(split, InMemorySplit)
             else torch.stack([split.reader(int(i), 0) for i in split.index])
         )
-        assert images.dtype == torch.uint8
+        assert images.dtype in (torch.uint8, torch.float16)
         assert images.shape[0] == count == len(split)
         assert images.shape[-1] == data.channels == len(data.mean) == len(data.std)
         assert split.labels.shape == (count,)
