@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from launch.garbage import without_gc
 from launch.paths import data_dir
 from launch.runs import archive, journal, parallel, rundir
 from launch.spec.filters import select
@@ -150,7 +151,14 @@ def make_plan(
     saves a second look. A trial whose record is committed in `reproduced` beside `runs` is
     finished, on a fresh clone too.
     """
-    groups = [(spec, cell, cell.trials) for spec, cell in select(specs, where)]
+    with without_gc():
+        return _make_plan(select(specs, where), runs, look)
+
+
+def _make_plan(
+    cells: Sequence[tuple[Spec, Cell]], runs: Path, look: Callable[[Path], journal.State]
+) -> Plan:
+    groups = [(spec, cell, cell.trials) for spec, cell in cells]
     groups += _parents(groups)
     committed = archive.committed(runs.parent / "reproduced")
     wanted = dict.fromkeys(trial.id for _, _, trials in groups for trial in trials)

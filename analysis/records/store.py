@@ -1,18 +1,17 @@
 """MLflow's side of reading records. The only importer of mlflow in this package."""
 
-import gc
 import json
 import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.records import address
 from analysis.records.recorded import is_result
+from launch.garbage import without_gc
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,7 +43,7 @@ def runs(client: "MlflowClient", condition: str = "") -> "Iterator[Run]":
         return
     token = None
     while True:
-        with _without_gc():
+        with without_gc():
             page = client.search_runs(
                 [experiment.experiment_id], condition, max_results=PAGE, page_token=token
             )
@@ -52,20 +51,6 @@ def runs(client: "MlflowClient", condition: str = "") -> "Iterator[Run]":
         token = page.token
         if not token:
             return
-
-
-@contextmanager
-def _without_gc() -> Iterator[None]:
-    """A page's runs, tags and params are tens of thousands of objects that all live: looking for
-    garbage took most of the time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def row(run: "Run", uri: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from launch.garbage import without_gc
 from launch.spec import figures
 from launch.spec.claims import Claim, read_claims
 from launch.spec.grammar.fields import read_fields
@@ -66,7 +67,8 @@ def load_spec(
     Raises SpecError, whose text has one line `file:line:column: message` for every mistake in the
     file.
     """
-    return _Loading().load(Path(path), profile, seeds)
+    with without_gc():
+        return _Loading().load(Path(path), profile, seeds)
 
 
 class _Loading:

@@ -7,15 +7,14 @@ finds out from the store what is missing; a store that is lost is filled again f
 directories. This module and analysis/records/load.py alone import mlflow.
 """
 
-import gc
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from launch.garbage import without_gc
 from launch.interpreter import child_environment, module_command
 from launch.tracking import record
 from launch.tracking.client import (  # fmt: skip
@@ -138,7 +137,7 @@ class _Mirror:
         done: dict[Path, Fingerprint] = {}
         remembered = time.monotonic()
         for count, run_dir in enumerate(run_dirs, 1):
-            with _gc_disabled():
+            with without_gc():
                 found = self._mirror_one(run_dir, known.get(run_dir.name, []))
             if found is not None:
                 done[run_dir] = found
@@ -279,15 +278,3 @@ class _Mirror:
         self.client.set_tag(run.info.run_id, "weights", f"weights/{weights.name}")
         weights.unlink()
         return True
-
-
-@contextmanager
-def _gc_disabled() -> Iterator[None]:
-    """No garbage collection between the thousands of objects of one run's points, which all live
-    until they are written.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
