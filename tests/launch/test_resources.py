@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from launch.backends import Limits
 from launch.backends.local import backend as local
 from launch.backends.ray.cluster import Slots, divide_among_groups
 from launch.errors import UsageError
@@ -142,3 +143,11 @@ def test_on_ray_a_trial_stays_on_one_node():
         UsageError, match="no node of the Ray cluster has more than 4; --backend slurm"
     ):
         divide_among_groups([{"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 4}], None, 8)
+
+
+def test_threads_of_a_worker_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert {slot["OMP_WAIT_POLICY"] for slot in local.slots(Limits(workers=2), 4)} == {"PASSIVE"}
+    assert local.group_slots(2, None, 4)[0]["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert local.slots(Limits(workers=1), 4)[0]["OMP_WAIT_POLICY"] == "ACTIVE"

@@ -9,6 +9,7 @@ from launch.backends import gpu_memory
 from launch.backends.base import Backend, Limits, Watcher
 from launch.backends.local.pool import Pool
 from launch.backends.queue import Trials, by_processes, on_signals
+from launch.backends.threads import thread_environment
 from launch.errors import UsageError
 from launch.gpus import cores, visible_gpus
 from launch.runs.job import Outcome
@@ -67,7 +68,7 @@ def slots(limits: Limits, trials: int) -> list[dict[str, str]]:
     gpus = visible_gpus()
     wanted = limits.workers or (len(gpus) * limits.trials_per_gpu or cores())
     count = max(1, min(wanted, trials))
-    shared = _threads(cores() // wanted)
+    shared = thread_environment(max(1, cores() // wanted))
     if not gpus:
         return [{**shared, "CUDA_VISIBLE_DEVICES": ""} for _ in range(count)]
     return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(count)]
@@ -87,12 +88,8 @@ def group_slots(processes: int, workers: int | None, trials: int) -> list[dict[s
         )
     fit = len(gpus) // processes or max(1, cores() // processes)
     wanted = min(workers or fit, fit) if gpus else workers or fit
-    shared = _threads(cores() // (wanted * processes))
+    shared = thread_environment(max(1, cores() // (wanted * processes)))
     return [
         {**shared, "CUDA_VISIBLE_DEVICES": ",".join(gpus[i * processes : (i + 1) * processes])}
         for i in range(max(1, min(wanted, trials)))
     ]
-
-
-def _threads(count: int) -> dict[str, str]:
-    return dict.fromkeys(("RM_THREADS", "OMP_NUM_THREADS"), str(max(1, count)))

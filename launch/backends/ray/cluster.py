@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launch.backends.base import Limits
+from launch.backends.threads import thread_environment
 from launch.errors import UsageError
 from launch.gpus import cores, visible_gpus
 from launch.interpreter import checkout
@@ -274,9 +275,8 @@ def _explain(address: str, text: str) -> str:
 
 def environment(slots: Slots) -> dict[str, str]:
     """The environment variables of each worker."""
-    threads = str(slots.threads)
     variables = {name: value for name, value in os.environ.items() if name.startswith("RM_")}
-    variables |= {"RM_THREADS": threads, "OMP_NUM_THREADS": threads, **checkout()}
+    variables |= {**thread_environment(slots.threads), **checkout()}
     return variables if slots.gpus else {**variables, "CUDA_VISIBLE_DEVICES": ""}
 
 

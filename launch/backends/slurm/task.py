@@ -25,6 +25,7 @@ from launch.backends.slurm import cli, submissions
 from launch.backends.slurm.cli import SlurmError, SlurmJobContext
 from launch.backends.slurm.submissions import Entry
 from launch.backends.slurm.wait import failure
+from launch.backends.threads import thread_environment
 from launch.errors import UsageError
 from launch.runs import lease, rundir
 from launch.runs.job import Outcome
@@ -172,8 +173,7 @@ class Task:
             )
             rendezvous = str(nodes.rendezvous_path(self.folder))
             shared = {
-                "RM_THREADS": threads,
-                "OMP_NUM_THREADS": threads,
+                **thread_environment(threads),
                 process_group.NODES: str(node_count),
                 process_group.RENDEZVOUS: rendezvous,
             }
@@ -182,7 +182,7 @@ class Task:
             return [{**shared, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}]
         workers = self.side_by_side * max(1, len(gpus))
         threads = os.environ.get("RM_THREADS") or str(max(1, self.job.cpus // workers))
-        shared = {"RM_THREADS": threads, "OMP_NUM_THREADS": threads}
+        shared = thread_environment(threads)
         count = min(workers, trials)
         return [
             {**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)] if gpus else ""}
