@@ -83,7 +83,7 @@ class ProgressWatcher:
             self.bars.remove_task(self.running.pop(run_dir))
         self.done += outcome.status == "finished"
         self.bars.update(self.total, completed=self.done)
-        if outcome.status in ("failed", "interrupted", "blocked"):
+        if outcome.status in ("failed", "interrupted", "blocked", "unsubmitted"):
             self.print_line(f"{self.labels[run_dir]}: {outcome.status}: {outcome.error}")
 
     def print_line(self, text: str) -> None:

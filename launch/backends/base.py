@@ -99,11 +99,11 @@ DEADLINE_STATUS = 75
 
 
 def exit_status(ended: Mapping[Path, Outcome], limits: Limits) -> int:
-    """0 all finished or submitted, 1 something failed or was blocked, 75 stopped at the deadline,
-    130 stopped by a signal.
+    """0 all finished or submitted, 1 something failed, was blocked or not taken by the scheduler,
+    75 stopped at the deadline, 130 stopped by a signal.
     """
     statuses = {outcome.status for outcome in ended.values()}
-    if statuses & {"failed", "blocked"}:
+    if statuses & {"failed", "blocked", "unsubmitted"}:
         return 1
     if "interrupted" in statuses:
         return DEADLINE_STATUS if limits.deadline and limits.deadline.is_over() else 130

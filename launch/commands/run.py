@@ -235,7 +235,9 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
         f"{', '.join(f'{n} {word}' for word, n in outcomes.items())} in "
         f"{time.monotonic() - began:.1f} s"
     )
-    if outcomes["interrupted"]:
+    if outcomes["unsubmitted"]:
+        say("what was not submitted has lost nothing: the same command submits it, once it may")
+    elif outcomes["interrupted"]:
         over = limits.deadline is not None and limits.deadline.is_over()
         why = "the time is up" if over else "stopped"
         say(f"{why}; nothing is lost: the same command resumes from here")
@@ -244,7 +246,7 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
             "failed trials keep their log.txt and journal (see `logs TRIAL`); `retry SPEC.yaml` "
             "tries them again"
         )
-    elif outcomes["submitted"]:
+    elif outcomes["submitted"] or outcomes["queued"]:
         say(
             "`python launch/run.py status SPEC.yaml` shows how they do; `sync` mirrors what is "
             "new into MLflow"

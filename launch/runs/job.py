@@ -2,7 +2,10 @@
 
 from typing import Literal, NamedTuple
 
-Status = Literal["finished", "failed", "interrupted", "submitted", "blocked"]
+Status = Literal[
+    "finished", "failed", "interrupted", "submitted", "queued", "unsubmitted", "blocked"
+]
+"""queued: a scheduler had it already; unsubmitted: the scheduler did not take it, or not yet."""
 
 
 class Outcome(NamedTuple):
@@ -23,3 +26,5 @@ class Job(NamedTuple):
     state: Literal["pending", "running", "gone", "unknown"]
     where: str
     """Its node, or why it waits."""
+    hint: str = ""
+    """What to do where it waits in vain."""

@@ -194,7 +194,8 @@ def _merge_scheduler_state(snapshot: RunDirSnapshot, job: Job | None) -> tuple[S
     if snapshot.cancelled and known != "running":
         return "interrupted", "", "cancelled"
     if job and known in ("pending", "running"):
-        return "waiting", job.where if known == "pending" else f"{job.where}, starting", ""
+        where = job.where if known == "pending" else f"{job.where}, starting"
+        return "waiting", where, job.hint
     if job and not _exited_cleanly(snapshot):
         if known == "unknown":
             silence = (

@@ -4,7 +4,7 @@ none.)
 
 import pytest
 
-from launch.backends.slurm import cli, submissions
+from launch.backends.slurm import cli, jobs, submissions
 from launch.backends.slurm.backend import SlurmBackend
 from tests.support.slurm.cluster import INSTALL, missing, running
 from tests.support.slurm.launcher import Launcher
@@ -26,9 +26,9 @@ def accounted(tmp_path, monkeypatch):
 
 
 def test_ids_of_arrays_that_never_started():
-    assert cli.expand("7") == ["7"]
-    assert cli.expand("7_3") == ["7_3"]
-    assert cli.expand("7_[0-2,5%2]") == ["7_0", "7_1", "7_2", "7_5"]
+    assert jobs.expand("7") == ["7"]
+    assert jobs.expand("7_3") == ["7_3"]
+    assert jobs.expand("7_[0-2,5%2]") == ["7_0", "7_1", "7_2", "7_5"]
 
 
 def test_how_forgotten_jobs_ended(accounted):

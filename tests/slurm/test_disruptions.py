@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.backends.slurm import cli
+from launch.backends.slurm import cli, jobs, submissions
 from launch.backends.slurm.backend import SlurmBackend
+from launch.backends.slurm.jobs import JobRef
 from launch.runs import lease
 from launch.runs.rundir import RunDir
 from tests.support.slurm.launcher import Launcher, journal, starts, thaw, worker_pid
@@ -105,7 +106,7 @@ def test_a_restarted_controller_a_killed_worker_a_cancelled_task_and_a_lost_node
         lambda: worker_pid(killed) not in (None, pids[killed]), "another worker goes on"
     )
 
-    cli.cancel([SlurmBackend.jobs([ended])[ended].id])
+    jobs.cancel([JobRef.of(submissions.job_lines(ended)[-1])])
     thaw(pids[ended])
     launcher.wait_until(lambda: states([ended]) == ["gone"], "the job that was ended is gone")
     launcher.wait_until(lambda: journal(ended)[-1] == "interrupted", "it had checkpointed")
@@ -205,32 +206,50 @@ def test_a_trial_that_never_gets_further_is_failed_after_three_starts(launcher: 
     launcher.wait_until(lambda: states([run_dir]) == ["gone"], "its job is done")
 
 
-def test_three_starts_that_get_no_further_are_enough_whoever_requeues(launcher: Launcher):
-    """Each time the job is requeued before the first step; the fourth incarnation fails the trial
-    and says why.
+def test_three_starts_that_get_no_further_are_enough(launcher: Launcher):
+    """Each time SLURM warns of the time limit before the first step; the fourth incarnation fails
+    the trial and says why. Requeued by an administrator, as often, it just goes on.
     """
-    spec = launcher.spec(seeds=[0], epochs=EPOCHS)
+    spec = launcher.spec(seeds=[0, 1], epochs=EPOCHS)
     launcher.submit(spec)
-    (run_dir,) = launcher.run_dirs
-    identity = SlurmBackend.jobs([run_dir])[run_dir].id
-    running = ("squeue", "--noheader", "--states=RUNNING", f"--jobs={identity}")
+    short, moved = launcher.run_dirs
+    ids = {run_dir: job.id for run_dir, job in SlurmBackend.jobs([short, moved]).items()}
     for start in range(3):
-        launcher.wait_until(
-            lambda start=start: len(starts(run_dir)) == start + 1 and worker_pid(run_dir),
-            "its worker has begun",
-        )
-        pid = worker_pid(run_dir)
-        os.kill(pid, signal.SIGSTOP)
-        assert "epoch" not in journal(run_dir)
-        launcher.cluster.ask("scontrol", "requeue", identity)
-        launcher.wait_until(lambda: not launcher.cluster.ask(*running), "told to go")
-        thaw(pid)
-    launcher.wait_until(lambda: journal(run_dir)[-1:] == ["failed"], "failed")
-    assert [start["restart"] for start in starts(run_dir)] == [0, 1, 2]
+        pids = {}
+        for run_dir in (short, moved):
+            launcher.wait_until(
+                lambda run_dir=run_dir, start=start: (
+                    len(starts(run_dir)) == start + 1 and worker_pid(run_dir)
+                ),
+                "its worker has begun",
+            )
+            pids[run_dir] = worker_pid(run_dir)
+            os.kill(pids[run_dir], signal.SIGSTOP)
+            assert "epoch" not in journal(run_dir)
+        launcher.cluster.ask("scancel", "--signal=USR2", ids[short])
+        launcher.cluster.ask("scontrol", "requeue", ids[moved])
+        for run_dir in (short, moved):
+            launcher.wait_until(
+                lambda run_dir=run_dir, start=start: said(launcher, ids[run_dir]) > start,
+                "told to go",
+            )
+            thaw(pids[run_dir])
+    launcher.wait_until(lambda: journal(short)[-1:] == ["failed"], "failed")
+    assert [start["restart"] for start in starts(short)] == [0, 1, 2]
     code, out, _ = launcher.run("status", spec, "--json")
-    (trial,) = json.loads(out)["trials"]
+    trial, _ = json.loads(out)["trials"]
     assert (code, trial["state"]) == (0, "failed")
     assert trial["note"].startswith(
         "3 starts in a row got no further than epoch 1, step 0; the job's time limit, or "
     )
-    launcher.wait_until(lambda: states([run_dir]) == ["gone"], "its job is done")
+    launcher.wait_finished([moved])
+    assert "failed" not in journal(moved)
+    assert [start["restart"] for start in starts(moved)] == [0, 1, 2, 3]
+    launcher.wait_until(lambda: states([short]) == ["gone"], "its job is done")
+
+
+def said(launcher: Launcher, identity: str) -> int:
+    """How often a job has heard that it is to go."""
+    array, _, index = identity.partition("_")
+    logs = launcher.results.glob(f"slurm/*/{array}_{index}_0_log.out")
+    return sum(path.read_text().count(": checkpointing") for path in logs)

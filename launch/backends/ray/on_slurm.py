@@ -32,7 +32,8 @@ from launch.backends.ray.cluster import OBJECT_STORE_BYTES, divide, joined, node
 from launch.backends.ray.gpu_memory import check_memory
 from launch.backends.ray.pool import Pool
 from launch.backends.slurm import arrays, submissions
-from launch.backends.slurm.cli import SlurmError, SlurmJobContext
+from launch.backends.slurm.cli import SlurmError
+from launch.backends.slurm.jobs import SlurmJobContext
 from launch.backends.slurm.script import BatchScript, JobResources, python_command
 from launch.backends.slurm.site import Site
 from launch.backends.slurm.task import SIGNALS, Task
@@ -70,7 +71,10 @@ def submit(
                 say(f"{len(unsubmitted)} trials go to SLURM as job {job}")
     except SlurmError as error:
         raise UsageError(f"nothing was submitted: {error}") from error
-    ended = {run_dir: Outcome("submitted", None) for run_dir in run_dirs}
+    new = set(unsubmitted)
+    ended = {
+        run_dir: Outcome("submitted" if run_dir in new else "queued", None) for run_dir in run_dirs
+    }
     for run_dir, end in ended.items():
         watcher.on_end(run_dir, end)
     return ended
@@ -83,7 +87,8 @@ def _sbatch(run_dirs: Sequence[Path], site: Site, on_nodes: int, limits: Limits)
     )
     resources = JobResources(on_nodes, site.gpus_per_trial, 1)
     tree = snapshot.take(ROOT, results_dir())
-    return arrays.sbatch(BatchScript(folder, site, tree, resources, command).write(), folder)
+    script = BatchScript(folder, site, tree, resources, command).write()
+    return submissions.submit(script, folder)
 
 
 class _RayNode:

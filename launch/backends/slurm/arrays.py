@@ -2,8 +2,6 @@
 large as the cluster takes.
 """
 
-import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +10,9 @@ from launch.backends import snapshot
 from launch.backends.base import Limits
 from launch.backends.queue import parents_of
 from launch.backends.scheduling import balance
-from launch.backends.slurm import cli, submissions
+from launch.backends.slurm import cli, jobs, submissions
 from launch.backends.slurm.cli import SlurmError
+from launch.backends.slurm.jobs import JobRef
 from launch.backends.slurm.script import BatchScript, JobResources, python_command
 from launch.backends.slurm.site import Site
 from launch.backends.slurm.wait import failure
@@ -22,16 +21,6 @@ from launch.errors import UsageError
 from launch.paths import ROOT, results_dir
 from launch.runs.job import Job, Outcome
 from launch.runs.rundir import RunDir
-
-SUBMIT_SECONDS = 120.0
-ATTEMPTS = 3
-
-_MAY_HAVE_WORKED = re.compile(
-    r"time[d -]*out|did not answer|unable to contact|socket|connect|temporarily", re.IGNORECASE
-)
-"""Errors after which SLURM may have the job all the same, or have it soon; any other is a
-refusal.
-"""
 
 
 def newest_jobs(
@@ -42,9 +31,9 @@ def newest_jobs(
         last = {
             run_dir: lines[-1] for run_dir in run_dirs if (lines := submissions.job_lines(run_dir))
         }
-    newest = {run_dir: last[run_dir]["id"] for run_dir in run_dirs if run_dir in last}
-    found = cli.states(newest.values())
-    return {run_dir: found[identity] for run_dir, identity in newest.items()}
+    newest = {run_dir: JobRef.of(last[run_dir]) for run_dir in run_dirs if run_dir in last}
+    found = jobs.states(newest.values())
+    return {run_dir: found[job] for run_dir, job in newest.items()}
 
 
 def without_job(run_dirs: Sequence[Path]) -> list[Path]:
@@ -58,10 +47,14 @@ def without_job(run_dirs: Sequence[Path]) -> list[Path]:
         for run_dir, job in known.items()
         if job.state in ("pending", "running") and not _is_done_with(run_dir)
     }
+    # A job that ends may still be saving its trial: the next one waits until the lease is free.
+    ending = {run_dir for run_dir, job in known.items() if job.where == jobs.ENDING}
     return [
         run_dir
         for run_dir in run_dirs
-        if run_dir not in alive and RunDir(run_dir).state() not in ("running", "finished")
+        if run_dir not in alive
+        and (state := RunDir(run_dir).state()) != "finished"
+        and (state != "running" or run_dir in ending)
     ]
 
 
@@ -69,12 +62,8 @@ def _is_done_with(run_dir: Path) -> bool:
     """Whether its job, which may have other trials to run, has failed with this one."""
     if RunDir(run_dir).state() != "failed":
         return False
-    newest = submissions.job_lines(run_dir)[-1]
-    entries = (
-        entry
-        for task in submissions.tasks(results_dir() / "slurm" / newest["name"])
-        for entry in task
-    )
+    newest = JobRef.of(submissions.job_lines(run_dir)[-1])
+    entries = (entry for task in submissions.tasks_of(newest) for entry in task)
     return any(
         failure(run_dir, entry.journal) is not None
         for entry in entries
@@ -114,7 +103,8 @@ def submit_all(run_dirs: Sequence[Path], site: Site, limits: Limits) -> dict[Pat
                 raise
             say(f"SLURM took {len(ids)} of {len(arrays)} arrays and refused the next: {error}")
             left = (path for rest in arrays[number:] for task in rest.tasks for path in task)
-            return left_out | dict.fromkeys(left, Outcome("interrupted", "not submitted"))
+            why = Outcome("unsubmitted", f"SLURM refused it: {error}")
+            return left_out | dict.fromkeys(left, why)
         for index, task in enumerate(array.tasks):
             known |= dict.fromkeys(task, _ParentTask(f"{ids[-1]}_{index}", len(task) > 1))
     return left_out
@@ -169,7 +159,7 @@ def _left_out(parents: Sequence[Path]) -> Outcome:
     parent = parents[0]
     if RunDir(parent).state() == "running":
         why = f"not submitted: it starts from trial {parent.name}, which runs outside SLURM now"
-        return Outcome("interrupted", why)
+        return Outcome("unsubmitted", why)
     return Outcome("blocked", f"it starts from trial {parent.name}, which is not trained")
 
 
@@ -178,9 +168,8 @@ def _unfinished_parents(run_dir: Path) -> frozenset[Path]:
 
 
 def _is_shared(run_dir: Path) -> bool:
-    newest = submissions.job_lines(run_dir)[-1]
-    index = int(newest["id"].rpartition("_")[2])
-    return len(submissions.tasks(results_dir() / "slurm" / newest["name"])[index]) > 1
+    tasks = submissions.tasks_of(JobRef.of(submissions.job_lines(run_dir)[-1]))
+    return any(len(task) > 1 for task in tasks if run_dir in [entry.run_dir for entry in task])
 
 
 def _arrays(run_dirs: Sequence[Path], site: Site) -> list[_Array]:
@@ -223,7 +212,7 @@ def _submit(array: _Array, script: BatchScript, throttle: int | None, after: Seq
         for run_dir in task:
             RunDir(run_dir).clear_cancel()
     try:
-        return sbatch(script.write(len(array.tasks), throttle, after), script.folder)
+        return submissions.submit(script.write(len(array.tasks), throttle, after), script.folder)
     except SlurmError as error:
         if not array.resources.is_distributed:
             raise
@@ -237,27 +226,3 @@ def _submit(array: _Array, script: BatchScript, throttle: int | None, after: Seq
             "trains on fewer"
         )
         raise SlurmError(f"{error} (asked for {asked})") from error
-
-
-def sbatch(script: Path, folder: Path) -> str:
-    """Submit once, whatever sbatch says; returns the id. After an error that may have come too
-    late, the job is looked up by its name.
-    """
-    for attempt in range(ATTEMPTS):
-        try:
-            answer = cli.ask("sbatch", "--parsable", str(script), seconds=SUBMIT_SECONDS)
-        except SlurmError as error:
-            if not _MAY_HAVE_WORKED.search(str(error)):
-                submissions.submitted(folder, None)
-                raise
-            time.sleep(2.0 * (attempt + 1))  # SLURM may still be at it
-            if identity := submissions.reconcile(folder):
-                return identity
-            failure = error
-            continue
-        identity = answer.strip().partition(";")[0]
-        if attempt:  # an earlier attempt may have gone through since it was looked up
-            return submissions.reconcile(folder) or identity
-        submissions.submitted(folder, identity)
-        return identity
-    raise failure

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from launch.backends import snapshot
 from launch.backends.base import Backend, Limits, Watcher
-from launch.backends.slurm import arrays, cli, submissions
+from launch.backends.slurm import arrays, jobs, submissions
 from launch.backends.slurm.cli import SlurmError
+from launch.backends.slurm.jobs import JobRef
 from launch.backends.slurm.script import BatchScript, JobResources
 from launch.backends.slurm.site import Site, load_site
 from launch.backends.slurm.wait import wait_for
@@ -72,10 +73,10 @@ class SlurmBackend(Backend):
         before = {run_dir: submissions.journal_size(run_dir) for run_dir in run_dirs}
         try:
             with submissions.lock():
-                refused = self._submit(run_dirs, limits)
+                outcomes = self._submit(run_dirs, limits)
         except SlurmError as error:
             raise UsageError(f"nothing more was submitted: {error}") from error
-        ended = {run_dir: refused.get(run_dir, Outcome("submitted", None)) for run_dir in run_dirs}
+        ended = {run_dir: outcomes.get(run_dir, Outcome("queued", None)) for run_dir in run_dirs}
         if self.wait:
             return wait_for(ended, before, watcher, self.jobs)
         for run_dir, end in ended.items():
@@ -83,7 +84,7 @@ class SlurmBackend(Backend):
         return ended
 
     def _submit(self, run_dirs: Sequence[Path], limits: Limits) -> dict[Path, Outcome]:
-        """Returns those that SLURM refused."""
+        """What became of those that had no job."""
         recovered = submissions.recover_submissions()
         if recovered:
             say(
@@ -93,7 +94,8 @@ class SlurmBackend(Backend):
         unsubmitted = arrays.without_job(run_dirs)
         if len(unsubmitted) < len(run_dirs):
             say(f"{len(run_dirs) - len(unsubmitted)} of {len(run_dirs)} have a job or run already")
-        return arrays.submit_all(unsubmitted, self.site, limits)
+        refused = arrays.submit_all(unsubmitted, self.site, limits)
+        return dict.fromkeys(unsubmitted, Outcome("submitted", None)) | refused
 
     @classmethod
     def jobs(
@@ -106,18 +108,21 @@ class SlurmBackend(Backend):
         """scancel the tasks that have not started; one that others' trials share stays, and leaves
         out what is cancelled.
         """
-        chosen, ids = set(run_dirs), []
-        for name in {
-            lines[-1]["name"] for run_dir in run_dirs if (lines := submissions.job_lines(run_dir))
-        }:
-            folder = results_dir() / "slurm" / name
-            for index, task in enumerate(submissions.tasks(folder)):
+        chosen = set(run_dirs)
+        newest = [
+            JobRef.of(lines[-1])
+            for run_dir in run_dirs
+            if (lines := submissions.job_lines(run_dir))
+        ]
+        unwanted = set()
+        for job in {job.name: job for job in newest}.values():
+            array, _, _ = job.id.partition("_")
+            for index, task in enumerate(submissions.tasks_of(job)):
                 members = {entry.run_dir for entry in task}
-                if members & chosen and members <= chosen | {
-                    each for each in members if RunDir(each).cancelled()
-                }:
-                    ids.append(f"{submissions.identity(folder)}_{index}")
-        cli.cancel([id for id, job in cli.states(ids).items() if job.state == "pending"])
+                others = members - chosen
+                if members & chosen and all(RunDir(each).cancelled() for each in others):
+                    unwanted.add(job._replace(id=f"{array}_{index}"))
+        jobs.cancel(unwanted, pending=True)
 
     def diagnose(self, *, submit: bool) -> Iterator["Check"]:
         from launch.backends.slurm import doctor

@@ -10,11 +10,14 @@ from typing import Any
 
 from launch.backends import checks
 from launch.backends.checks import Check
-from launch.backends.slurm import cli
+from launch.backends.slurm import cli, jobs
 from launch.backends.slurm.cli import SlurmError
+from launch.backends.slurm.jobs import JobRef
+from launch.backends.slurm.sbatch import sbatch
 from launch.backends.slurm.site import Site
 from launch.console import say
 from launch.paths import data_dir
+from launch.runs.job import Job
 
 START_SECONDS = 300.0
 """How long the job may wait in the queue before it is given up."""
@@ -35,7 +38,8 @@ class NodeTest:
     """
 
     def __init__(self, folder: Path, site: Site, write: Write) -> None:
-        self.folder, self.site, self.job = folder, site, ""
+        self.folder, self.site = folder, site
+        self.job = JobRef("", folder.name)
         short = site.model_copy(update={"time": "00:10:00", "trials_per_job": 1})
         command = [
             sys.executable,
@@ -50,19 +54,19 @@ class NodeTest:
     def run(self) -> Iterator[Check]:
         (self.folder / "hello").write_text(self.folder.name, encoding="utf-8")
         try:
-            answer = cli.ask("sbatch", "--parsable", str(self.script), seconds=120)
-            self.job = f"{answer.strip().partition(';')[0]}_0"
-            say(f"job {self.job} tests a node; Ctrl-C cancels it")
+            array = sbatch(self.script, self.folder.name)
+            self.job = JobRef(f"{array}_0", self.folder.name)
+            say(f"job {self.job.id} tests a node; Ctrl-C cancels it")
             yield from self._look()
         except SlurmError as error:
             yield Check("wrong", "node", str(error))
         finally:
-            if self.job:
+            if self.job.id:
                 try:
-                    cli.ask("scancel", "--quiet", self.job.partition("_")[0])
+                    jobs.cancel([self.job])
                 except SlurmError as error:
                     say(
-                        f"job {self.job} could not be cancelled, and ends by itself within 10 "
+                        f"job {self.job.id} could not be cancelled, and ends by itself within 10 "
                         f"minutes: {error}"
                     )
 
@@ -105,12 +109,15 @@ class NodeTest:
                 return found
             if ended:
                 return None
-            ended = cli.states([self.job])[self.job].state == "gone"
+            ended = self._state().state == "gone"
             time.sleep(POLL_SECONDS)
         return None
 
+    def _state(self) -> Job:
+        return jobs.states([self.job])[self.job]
+
     def _why_no_node(self) -> Check:
-        job = cli.states([self.job])[self.job]
+        job = self._state()
         if job.state == "pending":
             return Check(
                 "note",
@@ -178,7 +185,7 @@ class NodeTest:
         meaning = {"USR2": "the warning before the time limit", "TERM": "preemption and scancel"}[
             name
         ]
-        cli.ask("scancel", f"--signal={name}", self.job)
+        cli.ask("scancel", f"--signal={name}", self.job.id)
         received = self._await(f"{name}.json", SIGNAL_SECONDS)
         if received is None:
             what = f"SIG{name} ({meaning}) did not reach Python within {SIGNAL_SECONDS:.0f} s"
@@ -191,7 +198,7 @@ class NodeTest:
 
     def _requeue(self) -> Check:
         try:
-            cli.ask("scontrol", "requeue", self.job)
+            cli.ask("scontrol", "requeue", self.job.id)
         except SlurmError as error:
             return Check(
                 "wrong",
@@ -199,9 +206,9 @@ class NodeTest:
                 f"{error}; a trial that needs more than one time limit needs `run` again for each",
             )
         deadline = time.monotonic() + SIGNAL_SECONDS
-        while cli.states([self.job])[self.job].state != "pending" and time.monotonic() < deadline:
+        while self._state().state != "pending" and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-        job = cli.states([self.job])[self.job]
+        job = self._state()
         if job.state != "pending":
             return Check(
                 "note",

@@ -1,13 +1,16 @@
 """The sbatch script of an array: what a job asks for and what it runs."""
 
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from launch.backends import snapshot
 from launch.backends.slurm.site import Site
 from launch.runs.resources import wanted
+from rm.files import write_atomically
 
 WARNING_SECONDS = 120
 """How long before the time limit a task is told to checkpoint."""
@@ -39,7 +42,29 @@ class JobResources(NamedTuple):
 
 def python_command(module: str, *words: object) -> str:
     """The shell command that runs a module of ours with this Python."""
-    return shlex.join([sys.executable, "-u", "-m", module, *map(str, words)])
+    return shlex.join([sys.executable, "-P", "-u", "-m", module, *map(str, words)])
+
+
+def checked(setup: Sequence[str]) -> list[str]:
+    """The site's shell lines so that the job ends where one fails: without `module load cuda` it
+    would train something else. Lines that only together are a command are checked together.
+    """
+    each = [_or_exit(line) for line in setup]
+    return each if not each or _is_shell("\n".join(each)) else [_or_exit("\n".join(setup))]
+
+
+def _or_exit(command: str) -> str:
+    said = shlex.quote(f"setup failed: {command}")
+    return f"{{ {command}\n}} || {{ echo {said}; exit 65; }}"
+
+
+def _is_shell(text: str) -> bool:
+    """Whether bash can read it."""
+    try:
+        done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
+    except OSError:
+        return True
+    return not done.returncode
 
 
 class BatchScript:
@@ -76,7 +101,7 @@ class BatchScript:
         executor.parameters["additional_parameters"] = {"requeue": True, **options}
         executor.parameters["map_count"] = tasks
         path = self.folder / "submission.sh"
-        path.write_text(executor._make_submission_file_text(self.command, ""), encoding="utf-8")
+        write_atomically(path, executor._make_submission_file_text(self.command, ""))
         return path
 
     def _parameters(self) -> dict[str, Any]:
@@ -100,9 +125,9 @@ class BatchScript:
             "signal_delay_s": warning,
             "stderr_to_stdout": True,
             "setup": [
-                *site.setup,
+                *checked(site.setup),
                 f"export PYTHONPATH={shlex.quote(str(self.tree))}",
-                f"cd {shlex.quote(str(self.tree))}",
+                *snapshot.check_lines(self.tree),
             ],
             # Since 22.05 srun does not take the CPUs from sbatch. The first node's task decides
             # when the others end.

@@ -28,6 +28,7 @@ _OURS = {
     "gres": "gpus_per_trial",
     "ntasks": "gpus_per_trial",
     "ntasks-per-node": "gpus_per_trial",
+    "clusters": None,
     "nodes": None,
     "error": None,
     "job-name": None,

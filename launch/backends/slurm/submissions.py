@@ -3,7 +3,7 @@ called.
 
     results/slurm/<job name>/
       tasks.jsonl       a line for each array index: the run directories of that task
-      submitted.json    {"id", "time"} once SLURM has it; id null where it never got it
+      submitted.json    {"id", "time", "cluster"} once SLURM has it; id null where it never got it
       *.sh, *_log.out   the script, and what its tasks print
 
 A folder without submitted.json is an intent: whether sbatch went through is not known, and is
@@ -12,18 +12,28 @@ looked up by the job's name.
 
 import fcntl
 import json
+import os
+import platform
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from launch.backends.slurm import cli
+from launch.backends.slurm.jobs import JobRef
+from launch.backends.slurm.sbatch import Refused, find, sbatch
+from launch.console import say
 from launch.paths import results_dir
 from launch.runs import rundir
 from launch.runs.rundir import RunDir
-from rm.files import append_line, write_atomically
+from rm.files import append_line, sync_filesystem, sync_folder, write_atomically
+
+SILENT_SECONDS = 2.0
+"""How long it waits for another launcher without a word."""
+LATE_SECONDS = 10.0
+"""How long SLURM may take to show a job whose sbatch was killed."""
 
 
 class Entry(NamedTuple):
@@ -37,12 +47,41 @@ class Entry(NamedTuple):
 
 @contextmanager
 def lock() -> Iterator[None]:
-    """One launcher at a time looks up what has a job and submits what has none."""
+    """One launcher at a time looks up what has a job and submits what has none; says for whom it
+    waits. An sbatch that outlives its launcher still holds it.
+    """
     root = results_dir() / "slurm"
     root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    with (root / ".lock").open("a+") as file:
+        _wait_for(file)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        _held.append(file.fileno())
+        try:
+            yield
+        finally:
+            _held.clear()
+
+
+_held: list[int] = []
+"""The lock's open file, while this process has it."""
+
+
+def _wait_for(file: TextIO) -> None:
+    began, told = time.monotonic(), False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told and time.monotonic() - began > SILENT_SECONDS:
+                told = True
+                file.seek(0)
+                whom = file.read() or "another launcher"
+                say(f"waiting for {whom}, which submits to SLURM, or its sbatch, which still runs")
+            time.sleep(0.1)
+        else:
+            return
 
 
 def record_intent(tasks: Sequence[Sequence[Path]]) -> Path:
@@ -56,6 +95,7 @@ def record_intent(tasks: Sequence[Sequence[Path]]) -> Path:
         for task in tasks
     ]
     write_atomically(folder / "tasks.jsonl", "\n".join(lines) + "\n")
+    sync_folder(folder.parent)
     return folder
 
 
@@ -76,40 +116,48 @@ def tasks(folder: Path) -> list[list[Entry]]:
     ]
 
 
+def tasks_of(job: JobRef) -> list[list[Entry]]:
+    """Of the array that a job is of; nothing where its folder was removed or is not readable."""
+    try:
+        return tasks(results_dir() / "slurm" / job.name)
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def submit(script: Path, folder: Path) -> str:
+    """Submit an intent; returns the array's id. Raises SlurmError where SLURM does not have it."""
+    try:
+        array = sbatch(script, folder.name, tuple(_held))
+    except Refused:
+        submitted(folder, None)
+        raise
+    submitted(folder, array)
+    return array
+
+
 def submitted(folder: Path, array: str | None) -> None:
     """SLURM has this array under an id (None: it has not and will not); each run directory gets
-    its line.
+    its line, unless it has one.
     """
+    cluster = cli.cluster_name() if array else None
     for index, task in enumerate(tasks(folder) if array else []):
         for entry in task:
-            note(entry.run_dir, f"{array}_{index}", folder.name, {})
-    about = json.dumps({"id": array, "time": round(time.time(), 3)})
+            if all(line.get("name") != folder.name for line in job_lines(entry.run_dir)):
+                note(entry.run_dir, JobRef(f"{array}_{index}", folder.name, cluster), {})
+    # The lines are on the disk before it says so: an intent without this file is looked up again.
+    # One sync for all; one each of ten thousand would take longer than sbatch.
+    if array:
+        sync_filesystem(folder)
+    about = json.dumps({"id": array, "time": round(time.time(), 3), "cluster": cluster})
     write_atomically(folder / "submitted.json", about)
 
 
-def identity(folder: Path) -> str | None:
-    """The array's id, or None where it is not submitted."""
-    try:
-        found: str | None = json.loads((folder / "submitted.json").read_text(encoding="utf-8"))[
-            "id"
-        ]
-    except FileNotFoundError:
-        return None
-    return found
-
-
-def note(run_dir: Path, identity: str, name: str, more: Mapping[str, Any]) -> None:
+def note(run_dir: Path, job: JobRef, more: Mapping[str, Any]) -> None:
     """Append a line to the run directory's jobs.jsonl."""
-    line = {
-        "backend": "slurm",
-        "id": identity,
-        "time": round(time.time(), 3),
-        "name": name,
-        **more,
-    }
-    # tasks.jsonl and submitted.json say the same, durably; a sync for each of ten thousand trials
-    # would take longer than sbatch.
-    append_line(run_dir / rundir.JOBS, json.dumps(line), durable=False)
+    about = {"backend": "slurm", "id": job.id, "time": round(time.time(), 3), "name": job.name}
+    cluster = {"cluster": job.cluster} if job.cluster else {}
+    line = json.dumps({**about, **cluster, **more})
+    append_line(run_dir / rundir.JOBS, line, durable=False)
 
 
 def job_lines(run_dir: Path) -> list[dict[str, Any]]:
@@ -131,11 +179,11 @@ def recover_submissions() -> int:
 
 
 def reconcile(folder: Path) -> str | None:
-    """Look an intent up by its name: the id under which SLURM has it, or None. Later doubles of it
-    are withdrawn.
+    """Look an intent up by its name: the id under which SLURM has it, or None. One of a moment ago
+    may still be on its way.
     """
-    ids = cli.by_name(folder.name)
-    if len(ids) > 1:
-        cli.cancel(ids[1:])
-    submitted(folder, ids[0] if ids else None)
-    return ids[0] if ids else None
+    written = (folder / "tasks.jsonl").stat().st_mtime
+    while (found := find(folder.name)) is None and 0 <= time.time() - written < LATE_SECONDS:
+        time.sleep(0.5)
+    submitted(folder, found)
+    return found

@@ -17,12 +17,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from launch.backends import gpu_memory
 from launch.backends.local.pool import Pool
 from launch.backends.queue import Trials
-from launch.backends.slurm import cli, submissions
-from launch.backends.slurm.cli import SlurmError, SlurmJobContext
+from launch.backends.slurm import cli, jobs, submissions
+from launch.backends.slurm.cli import SlurmError
+from launch.backends.slurm.jobs import JobRef, SlurmJobContext
 from launch.backends.slurm.submissions import Entry
 from launch.backends.slurm.wait import failure
 from launch.backends.threads import thread_environment
@@ -50,6 +52,11 @@ class Task:
         self.folder, self.side_by_side, self.job = folder, side_by_side, job
         self.entries = submissions.tasks(folder)[job.task]
         self.failed = self.stopped = False
+        self.warned: set[int] = set()
+        """The signals that came."""
+        self.begun: set[Path] = set()
+        self.in_order: set[Path] = set()
+        """What was begun and then left with a checkpoint."""
         self.blocked: set[Path] = set()
         self.pool: Pool | None = None
 
@@ -106,6 +113,8 @@ class Task:
         for run_dir, outcome in ended.items():
             if outcome.status == "failed":
                 self._fail(run_dir, outcome.error or "no reason given")
+            elif outcome.status == "interrupted" and run_dir in self.begun:
+                self.in_order.add(run_dir)
             elif outcome.status == "blocked":  # nothing to mark: `run` submits it once it may
                 self.failed = True
                 self.blocked.add(run_dir)
@@ -114,6 +123,7 @@ class Task:
         """Once: the local backend takes a second call for impatience, but SLURM warns and
         terminates in turn.
         """
+        self.warned.add(number)
         if not self.stopped:
             print(f"{signal.Signals(number).name}: checkpointing", flush=True)
             self.stopped = True
@@ -131,12 +141,17 @@ class Task:
         return not failed
 
     def _is_stuck(self, run_dir: Path) -> bool:
-        """Fail a trial whose last starts in this submission all began where it still is."""
-        starts = [
-            line
-            for line in submissions.job_lines(run_dir)
-            if line["name"] == self.folder.name and "position" in line
-        ]
+        """Fail a trial whose last starts in this submission all began where it still is.
+
+        One that SLURM took the node from, not at the time limit, and that left it in order, says
+        nothing about the trial: others' jobs, or an administrator, may do that again and again.
+        """
+        starts: list[Mapping[str, Any]] = []
+        for line in submissions.job_lines(run_dir):
+            if line.get("name") == self.folder.name and "position" in line:
+                starts.append(line)
+            elif line.get("name") == self.folder.name and "excused" in line and starts:
+                starts.pop()
         now = RunDir(run_dir).position()
         if len(starts) < MOST_STARTS or any(
             line["position"] != now for line in starts[-MOST_STARTS:]
@@ -193,16 +208,22 @@ class Task:
         deadline = time.monotonic() + REQUEUE_SECONDS
         while True:
             try:
-                print(
-                    f"{len(left)} of {len(self.entries)} left: {cli.requeue(self.job)}",
-                    flush=True,
-                )
-                return
+                done = jobs.requeue(self.job, self.folder.name)
             except SlurmError as error:
                 print(f"not requeued yet: {error}", flush=True)
                 if time.monotonic() > deadline:
                     return
-            time.sleep(5)
+                time.sleep(5)
+            else:
+                break
+        print(f"{len(left)} of {len(self.entries)} left: {done.words}", flush=True)
+        if self.warned == {signal.SIGTERM} and not done.at_limit:
+            for run_dir in self.in_order.intersection(left):
+                self._note(run_dir, {"excused": self.job.restarts})
+
+    def _note(self, run_dir: Path, more: Mapping[str, Any]) -> None:
+        job = JobRef(self.job.id, self.folder.name, self.job.cluster)
+        submissions.note(run_dir, job, more)
 
     # what the pool tells, into the job's log
 
@@ -215,7 +236,8 @@ class Task:
             "gpus": gpus,
             "position": RunDir(run_dir).position(),
         }
-        submissions.note(run_dir, self.job.id, self.folder.name, start)
+        self.begun.add(run_dir)
+        self._note(run_dir, start)
         print(f"{run_dir.name}: on {self.job.node}, start {self.job.restarts + 1}", flush=True)
 
     def on_death(self, run_dir: Path, how: str) -> None:

@@ -11,6 +11,7 @@ from launch.backends.queue import parents_of
 from launch.runs.job import Job, Outcome
 from launch.runs.rundir import RunDir
 
+ON = ("submitted", "queued")
 TICK_SECONDS = 1.0
 ASK_SECONDS = 10.0
 """The scheduler is asked this often; a controller has other users."""
@@ -50,7 +51,7 @@ class _Waiting:
         self, ended: Mapping[Path, Outcome], journals: Mapping[Path, int], watcher: Watcher
     ) -> None:
         self.ended, self.journals, self.watcher = dict(ended), journals, watcher
-        self.open = [run_dir for run_dir, end in ended.items() if end.status == "submitted"]
+        self.open = [run_dir for run_dir, end in ended.items() if end.status in ON]
         self.started: set[Path] = set()
         self.gone: dict[Path, float] = {}
         self.asked = 0.0

@@ -61,6 +61,7 @@ SlurmdTimeout=10
 SlurmctldTimeout=10
 MinJobAge={min_job_age}
 InactiveLimit=0
+Epilog={folder}/epilog
 JobCompType=jobcomp/none
 {accounting}
 NodeName=n[1-3] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{node_ports}] CPUs=8 RealMemory=4000 \
@@ -134,6 +135,8 @@ class Cluster:
         self.folder, self.accounting = folder, accounting
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
+        self.cleaning = folder / "cleaning"
+        """As long as it is there, nodes are cleaned up after a job: the job is COMPLETING."""
         ports = free_ports(6)
         node_ports = ",".join(map(str, ports[1:4]))
         self.values = {
@@ -166,6 +169,9 @@ class Cluster:
             )
         (self.folder / "slurm.conf").write_text(CONF.format(**self.values, accounting=storage))
         (self.folder / "gres.conf").write_text(f"Name=gpu File=/dev/tty[0-{GPUS_PER_NODE - 1}]\n")
+        epilog = self.folder / "epilog"
+        epilog.write_text(f"#!/bin/sh\nwhile [ -e {self.cleaning} ]; do sleep 0.2; done\n")
+        epilog.chmod(0o755)
         self._start_munge()
         if self.accounting:
             self._start_accounting()

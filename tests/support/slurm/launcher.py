@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,20 @@ def worker_pid(run_dir: Path) -> int | None:
         return int(json.loads((run_dir / "lease.json").read_text())["pid"])
     except (OSError, ValueError):
         return None
+
+
+def real(program: str) -> str:
+    return shutil.which(program) or program
+
+
+def wrapped_sbatch(launcher: Launcher, script: str) -> dict[str, str]:
+    """A PATH on which `sbatch` is `script`, which may call the real one."""
+    folder = launcher.folder / "bin"
+    folder.mkdir(exist_ok=True)
+    path = folder / "sbatch"
+    path.write_text(f"#!/bin/bash\ncalls={folder}/calls; echo x >> $calls\n{script}\n")
+    path.chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
 def thaw(pid: int) -> None:
