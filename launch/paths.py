@@ -3,6 +3,7 @@ writes.
 """
 
 import os
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +25,12 @@ def data_dir() -> Path:
     need are looked for.
     """
     return Path(os.environ.get("RM_DATA_DIR") or "~/.cache/recursivemix").expanduser()
+
+
+def without_password(text: str) -> str:
+    """A text that may quote an address, without the password in it."""
+    hidden = re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
+    return re.sub(r"(?i)((?:password|passwd|pwd|token)=)[^&\s]+", r"\1***", hidden)
 
 
 def tracking_uri() -> str:

@@ -155,10 +155,7 @@ def make_plan(
         return _make_plan(select(specs, where), runs, look)
 
 
-def _make_plan(
-    cells: Sequence[tuple[Spec, Cell]], runs: Path, look: Callable[[Path], journal.State]
-) -> Plan:
-    groups = [(spec, cell, cell.trials) for spec, cell in cells]
+def _make_plan(groups: list["_Group"], runs: Path, look: Callable[[Path], journal.State]) -> Plan:
     groups += _parents(groups)
     committed = archive.committed(runs.parent / "reproduced")
     wanted = dict.fromkeys(trial.id for _, _, trials in groups for trial in trials)

@@ -34,7 +34,7 @@ class ProgressWatcher:
         self.console = Console(stderr=True, highlight=False)
         self.live = self.console.is_terminal
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

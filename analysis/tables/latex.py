@@ -28,8 +28,11 @@ _ESCAPED = {
 
 def latex_text(text: str) -> str:
     """Any text as LaTeX prints it: special characters escaped, Greek letters and signs in
-    mathematics.
+    mathematics. It may follow the end of a row, which takes a bracket or a star for its own.
     """
+    if text.lstrip()[:1] in ("[", "*"):
+        start = len(text) - len(text.lstrip())
+        return f"{text[:start]}{{{text[start]}}}{latex_text(text[start + 1 :])}"
     pieces = re.findall(r".\u0303?", text, flags=re.DOTALL)
     return "".join(
         _tilde(piece[0])

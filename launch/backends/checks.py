@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from launch.gpus import visible_gpus
 from launch.interpreter import child_environment
-from launch.paths import results_dir, tracking_uri
+from launch.paths import results_dir, tracking_uri, without_password
 from launch.spec.trial import Trial
 from rm import registry
 
@@ -240,8 +240,8 @@ def tracking() -> Check:
         )
     error = reach(uri)
     if error is None:
-        return Check("ok", "tracking", f"{uri} answers")
-    return Check("wrong", "tracking", f"{uri}: {error}; {later}")
+        return Check("ok", "tracking", f"{without_password(uri)} answers")
+    return Check("wrong", "tracking", without_password(f"{uri}: {error}; {later}"))
 
 
 def reach(uri: str) -> str | None:

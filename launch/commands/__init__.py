@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.console import rich_console, say
-from launch.paths import ROOT, tracking_uri
+from launch.paths import ROOT, tracking_uri, without_password
 from launch.plan import Plan
 from launch.search.state import whole
 from launch.spec.load import Spec, SpecError, load_spec
@@ -115,10 +115,14 @@ def show(plan: Plan, as_json: bool) -> None:
         colour = _COLOURS[use.state]
         spec = f"{use.spec.name} ({use.spec.profile})" if use.spec.profile else use.spec.name
         table.add_row(
-            spec, escape(use.row), str(use.trial.seed), use.trial.id, f"[{colour}]{use.state}[/]"
+            escape(spec),
+            escape(use.row),
+            str(use.trial.seed),
+            use.trial.id,
+            f"[{colour}]{use.state}[/]",
         )
     console.print(table)
-    console.print(_summary(plan), soft_wrap=True)
+    console.print(_summary(plan), soft_wrap=True, markup=False)
     for refusal in plan.refusals():
         console.print(refusal, soft_wrap=True, markup=False)
     reasons = list(dict.fromkeys(use.reason for use in plan.uses if use.reason and use.can_run))
@@ -152,9 +156,10 @@ def mirror_quietly(run_dirs: list[Path], **options: Any) -> int | None:
         return mirror(run_dirs, **options)
     except Exception as error:  # whatever MLflow, its server or its database throws
         _say_once(
-            f"the tracking store {tracking_uri().split('@')[-1]} cannot be written "
-            f"({_root(error)}); "
-            "nothing is lost: `python launch/run.py sync` mirrors it later"
+            without_password(
+                f"the tracking store {tracking_uri()} cannot be written ({_root(error)}); "
+                "nothing is lost: `python launch/run.py sync` mirrors it later"
+            )
         )
         return None
 

@@ -25,6 +25,7 @@ from rm.datasets import DataError
 SHARD_BYTES = 2**30
 _INDEX = "index.npz"
 _ENDINGS = (".jpeg", ".jpg", ".png")
+_OTHER_ENDINGS = (".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".avif", ".heic", ".ppm")
 
 
 @dataclass(frozen=True)
@@ -172,19 +173,25 @@ def _listing(place: Path, split: str) -> Table:
     if shard_files(folder):
         return read_table(folder)
     with os.scandir(folder) as entries:
-        classes = sorted(entry.name for entry in entries if entry.is_dir())
+        classes = sorted(entry.name for entry in entries if entry.is_dir() and _is_shown(entry))
     if not classes:
         flat = sum(1 for path in folder.iterdir() if path.name.lower().endswith(_ENDINGS))
-        found = (
+        there = (
             f"{flat} images without a class: move each into the folder of its class"
             if flat
             else "none"
         )
         raise DataError(
             f"imagenet: expected a folder for each class in {folder}, {folder}/<class>/*.JPEG, "
-            f"found {found}"
+            f"found {there}"
         )
-    names = [_pictures(folder / name) for name in classes]
+    found = [_pictures(folder / name) for name in classes]
+    names = [pictures for pictures, _ in found]
+    left = zip(classes, (others for _, others in found), strict=True)
+    if others := [f"{name}/{other}" for name, several in left for other in several]:
+        read = ", ".join(_ENDINGS)
+        said = f"{len(others)} pictures of {folder} are left out, as only {read} are read"
+        print(f"imagenet: {said}: {_some(others)}", file=sys.stderr, flush=True)
     if empty := [name for name, files in zip(classes, names, strict=True) if not files]:
         raise DataError(
             f"imagenet: expected *.JPEG in every class folder of {folder}, found none in "
@@ -195,11 +202,17 @@ def _listing(place: Path, split: str) -> Table:
     return Table(tuple(classes), labels, np.array([name for files in names for name in files]))
 
 
-def _pictures(folder: Path) -> list[bytes]:
+def _is_shown(entry: os.DirEntry[str]) -> bool:
+    """Hidden ones are other programs' (`.ipynb_checkpoints`, `._0.png`)."""
+    return not entry.name.startswith(".")
+
+
+def _pictures(folder: Path) -> tuple[list[bytes], list[str]]:
+    """The names of those that are read, sorted; and of those in other formats."""
     with os.scandir(folder) as entries:
-        return sorted(
-            os.fsencode(entry.name) for entry in entries if entry.name.lower().endswith(_ENDINGS)
-        )
+        names = [entry.name for entry in entries if _is_shown(entry)]
+    read = sorted(os.fsencode(name) for name in names if name.lower().endswith(_ENDINGS))
+    return read, sorted(name for name in names if name.lower().endswith(_OTHER_ENDINGS))
 
 
 def _same_classes(place: Path, train: Table, val: Table) -> None:

@@ -377,7 +377,10 @@ def test_the_report_shows_the_winner_and_the_figure(undisturbed, tmp_path):
 def test_a_search_that_cannot_be_run_says_why_and_creates_nothing(write_spec, run, tmp_path):
     spec = write_spec(SEARCH, "search.yaml")
     code, _, err = run(spec, "--where", "row=nothing")
-    assert (code, "nothing matches --where row=nothing" in err) == (2, True)
+    assert (code, "--where row=nothing: no trial has that value of 'row'; there are " in err) == (
+        2,
+        True,
+    )
     code, out, _ = run(spec, "--dry-run", "--json")
     rows = [trial["row"] for trial in json.loads(out)["trials"]]
     assert rows[:2] == ["Baseline", "Baseline"]

@@ -72,6 +72,9 @@ def test_what_is_in_a_snapshot(tree):
     assert taken.parent == tree / "results" / "snapshots"
     found = contents(taken)
     provenance = json.loads(found.pop(".provenance.json"))
+    check = ["sha256sum", "--check", "--strict", "--quiet", snapshot.MANIFEST]
+    subprocess.run(check, cwd=taken, check=True)
+    assert len(found.pop(snapshot.MANIFEST).splitlines()) == 6, "all but the link"
     assert found == {
         ".gitignore": "ignored\n/results/*\n!/results/reproduced/\n",
         "rm/__init__.py": "NUMERICS = 1\n",
@@ -177,3 +180,35 @@ def test_the_launcher_runs_from_a_snapshot_of_this_repository(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "18 trials: 18 waiting" in done.stdout
+
+
+def test_what_is_damaged_is_written_again(tree, tmp_path, capsys):
+    """As after a power cut: every file there, and every one empty."""
+    taken = snapshot.take(tree, tmp_path / "results")
+    before = contents(taken)
+    lines = snapshot.check_lines(taken)
+    for path in taken.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o600)
+            path.write_bytes(b"")
+    (taken / "link.py").unlink()
+    assert snapshot.take(tree, tmp_path / "results") == taken
+    assert "7 files of" in capsys.readouterr().err
+    after = contents(taken)
+    assert after.keys() == before.keys()
+    assert [name for name in after if after[name] != before[name]] == [".provenance.json"]
+    assert snapshot.check_lines(taken) == lines
+    assert os.access(taken / "run me.sh", os.X_OK)
+    snapshot.take(tree, tmp_path / "results")
+    assert capsys.readouterr().err == ""
+
+
+def test_names_that_sha256sum_writes_in_its_own_way(tree, tmp_path):
+    (tree / "rm" / "a\\b\nc.py").write_text("x\n")
+    taken = snapshot.take(tree, tmp_path / "results")
+    script = "\n".join([*snapshot.check_lines(taken), "echo whole"])
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "whole\n")
+    (taken / "rm" / "a\\b\nc.py").unlink()
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, "is gone or damaged" in done.stdout) == (66, True)

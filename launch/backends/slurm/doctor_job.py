@@ -13,8 +13,8 @@ from launch.backends.checks import Check
 from launch.backends.slurm import cli, jobs
 from launch.backends.slurm.cli import SlurmError
 from launch.backends.slurm.jobs import JobRef
-from launch.backends.slurm.sbatch import sbatch
 from launch.backends.slurm.site import Site
+from launch.backends.slurm.submissions import sbatch
 from launch.console import say
 from launch.paths import data_dir
 from launch.runs.job import Job

@@ -28,7 +28,7 @@ def read_published(
     """
     reader = _Reader(source, axes, metrics)
     for i, row in enumerate(rows):
-        if "published" in row:
+        if isinstance(row, dict) and "published" in row:
             reader.metrics_of(row["published"], ("rows", i, "published"), (str(row.get("row")),))
     if published is not None and rows:
         message = "with rows, 'published' stands in each row"

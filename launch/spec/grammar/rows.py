@@ -1,6 +1,6 @@
 """The axes of a table, or its rows: what each label sets, and what else it has of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from launch.spec.grammar.settings import SettingsLayer, read_setting, read_settings
@@ -31,6 +31,9 @@ def read_overrides(source: YamlSource, at: YamlPath, data: Mapping[str, Any]) ->
     if seeds is not None and not is_seeds(seeds):
         source.error((*at, "seeds"), f"seeds must be a list of whole numbers, found {seeds!r}")
         seeds = None
+    elif seeds is not None and len(set(seeds)) != len(seeds):
+        source.error((*at, "seeds"), f"seeds must not name a seed twice, found {seeds!r}")
+        seeds = None
     return RowOverrides(seeds, resources)
 
 
@@ -58,6 +61,7 @@ def _axis(source: YamlSource, axis: str, data: Any) -> list[Choice]:
         items = [(label, value, (*at, label)) for label, value in data.items()]
     else:
         items = [(str(value), value, (*at, i)) for i, value in enumerate(data)]
+        _each_once(source, at, data)
     choices = []
     for label, value, place in items:
         layer, overrides = SettingsLayer({}, {}), RowOverrides()
@@ -71,6 +75,17 @@ def _axis(source: YamlSource, axis: str, data: Any) -> list[Choice]:
     return choices
 
 
+def _each_once(source: YamlSource, at: YamlPath, values: Sequence[Any]) -> None:
+    """`0.1` and `0.10`, or `1` and `1.0`, are one value."""
+    seen: dict[tuple[bool, str], int] = {}
+    for i, value in enumerate(values):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        first = seen.setdefault((is_number, str(float(value) if is_number else value)), i)
+        if first != i:
+            line = source.position((*at, first)).line
+            source.error((*at, i), f"axis '{at[-1]}' has {value!r} already, at line {line}")
+
+
 def read_rows(source: YamlSource, rows: list[Any], reserved: str | None) -> list[Choice]:
     """The rows of a spec that is written line by line.
 
@@ -80,7 +95,10 @@ def read_rows(source: YamlSource, rows: list[Any], reserved: str | None) -> list
     for i, row in enumerate(rows):
         at: YamlPath = ("rows", i)
         label = row.get("row") if isinstance(row, dict) else None
-        if not isinstance(label, str):
+        if label is not None and not isinstance(label, str | dict | list):
+            message = f"a row's label is text, and {label!r} is none: write it in quotes"
+            source.error((*at, "row"), message)
+        elif not isinstance(label, str):
             source.error(at, "every row needs its label: {row: ..., method: ...}")
         elif label == reserved:
             source.error((*at, "row"), f"the row '{label}' is the search's own")

@@ -109,8 +109,10 @@ def read(path: Path) -> YamlSource:
     not text.
     """
     source = YamlSource(path, None)
+    text = ""
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        loader = _Loader(text)
         root = loader.get_single_node()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
@@ -119,42 +121,86 @@ def read(path: Path) -> YamlSource:
         mark = error.problem_mark or error.context_mark
         position = Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)
         source.error(position, f"not valid YAML: {error.problem}")
-    except yaml.YAMLError as error:
-        source.error((), f"not valid YAML: {error}")
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position].split("\n")
+        place = Position(len(before), len(before[-1]) + 1)
+        source.error(place, f"not valid YAML: the character {chr(error.character)!r}")
+    except RecursionError:
+        source.error((), "cannot be read: nested too deeply")
     else:
         if root is not None:
-            source.data = _build(root, (), loader, source)
+            source.data = _Builder(loader, source).build(root, ())
     source.raise_errors()
     return source
 
 
-def _build(node: yaml.Node, at: YamlPath, loader: _Loader, source: YamlSource) -> Any:
-    source.values[at] = Position(node.start_mark.line + 1, node.start_mark.column + 1)
-    if isinstance(node, yaml.SequenceNode):
-        return [_build(item, (*at, i), loader, source) for i, item in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode):
-        return _build_mapping(node, at, loader, source)
+def scalar(text: str) -> Any:
+    """What a plain word of YAML means: `5e-4` a number, `true` a truth, else the text itself."""
     try:
-        return loader.construct_object(node)
-    except (yaml.YAMLError, ValueError):
-        source.error(at, f"'{node.value}' is not a value of the type it looks like")
-        return None
+        node = _Loader(text).get_single_node()
+        if isinstance(node, yaml.ScalarNode):
+            return _Loader("").construct_object(node)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        pass
+    return text
 
 
-def _build_mapping(
-    node: yaml.MappingNode, at: YamlPath, loader: _Loader, source: YamlSource
-) -> dict[str, Any]:
-    mapping: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        position = Position(key_node.start_mark.line + 1, key_node.start_mark.column + 1)
-        if not isinstance(key_node, yaml.ScalarNode):
-            source.error(position, "a key must be plain text")
-            continue
-        key = str(key_node.value)
-        if key in mapping:
-            first = source.keys[(*at, key)].line
-            source.error(position, f"duplicate key '{key}'; first given at line {first}")
-            continue
-        source.keys[(*at, key)] = position
-        mapping[key] = _build(value_node, (*at, key), loader, source)
-    return mapping
+MOST_VALUES = 1_000_000
+"""In one file, aliases written out: a few lines of aliases of aliases can stand for billions."""
+_TWO_READINGS = re.compile(r"[-+]?0[0-9_]+")
+
+
+class _Builder:
+    """From nodes to plain data, with the place of each value."""
+
+    def __init__(self, loader: _Loader, source: YamlSource) -> None:
+        self.loader, self.source = loader, source
+        self.open: list[int] = []
+        """The nodes around the one that is built."""
+        self.count = 0
+
+    def build(self, node: yaml.Node, at: YamlPath) -> Any:
+        self.count += 1
+        self.source.values[at] = Position(node.start_mark.line + 1, node.start_mark.column + 1)
+        if id(node) in self.open:
+            self.source.error(at[:-1], "an anchor (&) that holds an alias (*) of itself")
+            return None
+        if self.count > MOST_VALUES:
+            self.source.error((), f"more than {MOST_VALUES:,} values, its aliases written out")
+            return None
+        self.open.append(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            found = [self.build(item, (*at, i)) for i, item in enumerate(node.value)]
+        elif isinstance(node, yaml.MappingNode):
+            found = self._mapping(node, at)
+        else:
+            found = self._scalar(node, at)
+        self.open.pop()
+        return found
+
+    def _scalar(self, node: yaml.Node, at: YamlPath) -> Any:
+        try:
+            found = self.loader.construct_object(node)
+        except (yaml.YAMLError, ValueError, OverflowError):
+            self.source.error(at, f"'{node.value}' is not a value of the type it looks like")
+            return None
+        if type(found) is int and _TWO_READINGS.fullmatch(str(node.value)):
+            message = f"'{node.value}' is {found} to some and {int(node.value)} to others"
+            self.source.error(at, f"{message}; write it without the leading zero")
+        return found
+
+    def _mapping(self, node: yaml.MappingNode, at: YamlPath) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            position = Position(key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.source.error(position, "a key must be plain text")
+                continue
+            key = str(key_node.value)
+            if key in mapping:
+                first = self.source.keys[(*at, key)].line
+                self.source.error(position, f"duplicate key '{key}'; first given at line {first}")
+                continue
+            self.source.keys[(*at, key)] = position
+            mapping[key] = self.build(value_node, (*at, key))
+        return mapping
