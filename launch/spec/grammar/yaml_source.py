@@ -170,7 +170,7 @@ class _Builder:
             return None
         self.open.append(id(node))
         if isinstance(node, yaml.SequenceNode):
-            found = [self.build(item, (*at, i)) for i, item in enumerate(node.value)]
+            found: Any = [self.build(item, (*at, i)) for i, item in enumerate(node.value)]
         elif isinstance(node, yaml.MappingNode):
             found = self._mapping(node, at)
         else:
