@@ -1,4 +1,4 @@
-# make quickstart | test | test-all | slurm-test | check | plan | report | mlflow | clean          (make help prints what each does)
+# make quickstart | downstream | test | test-all | slurm-test | check | plan | report | mlflow | clean          (make help prints what each does)
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -16,6 +16,8 @@ quickstart: .venv/ready  ## set up, train 18 small networks on real digits, prin
 	$(BIN)/python analysis/report.py experiments/quickstart.yaml
 
 PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+downstream: .venv/downstream  ## install what Tables 7 to 10 need beside it (OpenMMLab's models, 230 MB)
+
 test: .venv/ready  ## set up, run the tests that need no cluster, server or browser (minutes)
 	$(PYTEST) -m "not cluster"
 
@@ -34,7 +36,11 @@ check: .venv/ready  ## ruff and mypy
 plan: .venv/ready  ## print the plan of SPEC (default: every spec in experiments/)
 	$(BIN)/python launch/run.py plan $(if $(filter command line,$(origin SPEC)),$(SPEC),experiments/*.yaml)
 
-smoke: .venv/ready  ## run the smoke profile of every spec: each method and network on a handful of real images
+samples:  ## put the committed pictures of the detection and segmentation smoke profiles into $RM_DATA_DIR
+	@mkdir -p "$${RM_DATA_DIR:-$$HOME/.cache/recursivemix}"
+	cp -r tests/data/coco-sample tests/data/ade-sample "$${RM_DATA_DIR:-$$HOME/.cache/recursivemix}"
+
+smoke: .venv/ready samples  ## run the smoke profile of every spec: each method and network on a handful of real images
 	$(BIN)/python launch/run.py experiments/*.yaml --profile smoke || [ $$? -eq 3 ]  # 3: refused for want of files
 
 report: .venv/ready  ## render the report of SPEC (default: quickstart)
@@ -66,6 +72,8 @@ clean:  ## remove the environment and caches; results stay
 lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --extra dev --upgrade pyproject.toml --output-file requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    --extra downstream --constraint requirements.lock pyproject.toml --output-file downstream.lock
 
 # The environment: uv where it is installed (seconds), else venv and pip (minutes). PYTHON=... names another interpreter.
 .venv/ready: requirements.lock
@@ -87,4 +95,13 @@ lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 	fi; \
 	touch $@
 
-.PHONY: help quickstart test test-all slurm-test check plan smoke report gpu-queue gpu-collect mlflow clean lock
+# On top of it, whatever installed it: downstream.lock has the same versions of what both have.
+.venv/downstream: .venv/ready downstream.lock
+	if command -v uv >/dev/null; then \
+	  uv pip install --quiet --python .venv/bin/python --require-hashes -r downstream.lock; \
+	else \
+	  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r downstream.lock; \
+	fi
+	touch $@
+
+.PHONY: help quickstart downstream samples test test-all slurm-test check plan smoke report gpu-queue gpu-collect mlflow clean lock

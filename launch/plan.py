@@ -17,6 +17,7 @@ from launch.spec.grammar.locate import weights_path
 from launch.spec.load import Cell, Spec
 from launch.spec.trial import Trial
 from rm import registry
+from rm.registry.heads import missing_packages
 
 State = journal.State | Literal["refused", "stopped", "blocked"]
 """refused: not finished, and a file that it needs is not on this machine. stopped: by its search,
@@ -237,10 +238,12 @@ class _Judge:
         return _READY[state]
 
     def _missing_files(self, trial: Trial) -> str | None:
-        """The files that it needs and that are not on this machine, as a sentence."""
+        """The files and packages that it needs and this machine lacks, as a sentence."""
         file = trial.values["init"].get("file") if "init" in trial.values else None
         if file is not None and not weights_path(file).exists():
             return f"init needs the weights {weights_path(file)}"
+        if (packages := missing_packages(trial.values)) is not None:
+            return packages
         method = trial.values.get("method")
         if id(method) not in self._missing:  # cells share it, where they have the same
             found = registry.missing_files(method, data_dir()) if method is not None else None

@@ -51,6 +51,15 @@ METRICS: Mapping[str, Metric] = {
         Metric("top1_accuracy", "top-1 accuracy", "%", "higher"),
         Metric("top5_accuracy", "top-5 accuracy", "%", "higher"),
         Metric("loss", "loss", "", "lower"),
+        Metric("box_ap", "box AP", "%", "higher"),
+        Metric("box_ap50", "box AP50", "%", "higher"),
+        Metric("box_ap75", "box AP75", "%", "higher"),
+        Metric("mask_ap", "mask AP", "%", "higher"),
+        Metric("mask_ap50", "mask AP50", "%", "higher"),
+        Metric("mask_ap75", "mask AP75", "%", "higher"),
+        Metric("miou", "mIoU", "%", "higher"),
+        Metric("macc", "mAcc", "%", "higher"),
+        Metric("aacc", "aAcc", "%", "higher"),
     )
 }
 """The metrics of the tasks. A probe's is declared in its own file (`METRIC`)."""

@@ -98,13 +98,26 @@ def step(
     milestones: Annotated[list[int], "all(0 < m for m in milestones)"],
     gamma: Annotated[float, "0 < gamma <= 1"] = 0.1,
     warmup_epochs: Annotated[int, "warmup_epochs >= 0"] = 0,
+    warmup_steps: Annotated[int, "warmup_steps >= 0"] = 0,
+    warmup_factor: Annotated[float, "0 <= warmup_factor <= 1"] = 0.001,
 ) -> float:
     """gamma for each milestone behind us: a milestone of 150 acts from the 151st epoch on (seen in
     the released curves).
+
+    warmup_steps   beside it a linear warmup by steps, from warmup_factor to 1, as mmdet 2 has it:
+                   1 - (1 - k / steps) (1 - factor) for k = 0, 1, ... (seen in the released logs)
     """
-    return _warmup(at.epoch, warmup_epochs) or gamma ** sum(
-        at.epoch > milestone for milestone in milestones
-    )
+    decay = gamma ** sum(at.epoch > milestone for milestone in milestones)
+    if at.steps_done < warmup_steps:
+        decay *= 1 - (1 - at.steps_done / warmup_steps) * (1 - warmup_factor)
+    return _warmup(at.epoch, warmup_epochs) or decay
+
+
+def poly(at: Progress, *, power: Annotated[float, "power > 0"] = 0.9) -> float:
+    """(1 - k / K)^power for the steps k = 0, 1, ... of K: to 0, and by step, as the released logs
+    of the segmentation networks have it.
+    """
+    return math.pow(1 - at.fraction, power)
 
 
 def constant(at: Progress, *, warmup_epochs: Annotated[int, "warmup_epochs >= 0"] = 0) -> float:

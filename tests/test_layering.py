@@ -22,7 +22,7 @@ from tests.support.trials import ROOT
 
 LIBRARIES = {"torch", "torchvision", "timm", "numpy"}
 """All that `rm` may import, beside Python's own."""
-DENSE = {"mmengine", "mmcv", "mmdet", "mmseg", "pycocotools"}
+DENSE = {"mmengine", "mmcv", "mmdet", "mmseg", "pycocotools", "faster_coco_eval", "cv2"}
 """What rm/dense alone may import as well."""
 LIGHT = ("rm.registry", "rm.metrics", "rm.files")
 """Of `rm`, what planning may import: these import Python's own library only."""
@@ -63,6 +63,7 @@ OF_A_NAMED_TUPLE = ("_replace", "_asdict", "_fields", "_make")
 
 REGISTRIES = {
     *(f"rm/{section}" for section in ("tasks", "methods", "backbones", "datasets", "probes")),
+    "rm/dense/heads",
     "launch/commands",
     "analysis/figures",
 }

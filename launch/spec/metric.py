@@ -9,6 +9,7 @@ from launch.spec.grammar.yaml_source import YamlSource
 from launch.spec.trial import Trial
 from rm import registry
 from rm.metrics import Metric, recorded_as
+from rm.registry.heads import metrics_of
 
 EVALUATED = 10
 """How many evaluated epochs `median_last_10` is of."""
@@ -84,11 +85,13 @@ def check_metric(
             has, goes = (f"probe '{name}'" if name else "no probe" for name in (found, wanted))
             message = f"metric '{metric.name}' goes with {goes}, but '{_row(labels)}' has {has}"
             return source.error(at, message, key=True)
-        task = registry.task(trial.values)
+        metrics = metrics_of(trial.values)
         for name in () if wanted else (metric.name, *metric.also):
-            if recorded_as(name).partition(".")[0] not in task.metrics:
-                reported = ", ".join(task.metrics)
-                message = f"{task.title} of '{_row(labels)}' reports {reported}, no {name}"
+            if recorded_as(name).partition(".")[0] not in metrics:
+                reported = ", ".join(metrics)
+                head = trial.values.get("head", {}).get("name")
+                title = f"head '{head}'" if head else registry.task(trial.values).title
+                message = f"{title} of '{_row(labels)}' reports {reported}, no {name}"
                 return source.error(at, message, key=True)
     return None
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from rm.backbones import Backbone
 from rm.trial import TrialError
 
+WEIGHTLESS = ("drop_path_rate",)
+
 
 class TimmModel(Backbone):
     """A timm model whose classifier, wherever it is nested, became `head`; what timm does between

@@ -3,7 +3,7 @@
 timm is imported when a network is built and not before, so that scanning this file stays cheap.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -17,6 +17,8 @@ FEATURES = {
     # their own.
     "imagenet_pvt_v2_b1": ("stages",),
 }
+
+WEIGHTLESS = ("drop_path_rate", "output_stride")
 
 
 class TimmBackbone(Backbone):
@@ -76,13 +78,16 @@ class _PVT(TimmBackbone):
         return {f"stage{number}": stage for number, stage in enumerate(self.network.stages, 1)}
 
 
-def imagenet_resnet50(num_classes: int, in_channels: int) -> Backbone:
+def imagenet_resnet50(
+    num_classes: int, in_channels: int, *, output_stride: Literal[8, 16, 32] = 32
+) -> Backbone:
     """ImageNet ResNet-50: last map (B, 2048, 7, 7) at 224 px.
 
+    output_stride   of the last map; below 32 the last stages are dilated instead (PSPNet: 8)
     Source: He et al., CVPR 2016, with the stride in the 3x3 convolution, as in torchvision and the
     released code.
     """
-    return _resnet("resnet50", num_classes, in_channels)
+    return _resnet("resnet50", num_classes, in_channels, output_stride=output_stride)
 
 
 def imagenet_resnet101(num_classes: int, in_channels: int) -> Backbone:
@@ -113,10 +118,10 @@ def imagenet_pvt_v2_b1(
     return _PVT(_timm("pvt_v2_b1", num_classes, in_channels, drop_path_rate=drop_path_rate))
 
 
-def _resnet(name: str, num_classes: int, in_channels: int) -> TimmBackbone:
+def _resnet(name: str, num_classes: int, in_channels: int, **options: Any) -> TimmBackbone:
     # timm would start every residual branch at zero; the released code, like torchvision, does
     # not.
-    return _ResNet(_timm(name, num_classes, in_channels, zero_init_last=False))
+    return _ResNet(_timm(name, num_classes, in_channels, zero_init_last=False, **options))
 
 
 def _timm(name: str, num_classes: int, in_channels: int, **options: Any) -> Any:

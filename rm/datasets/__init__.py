@@ -3,16 +3,17 @@ name in a spec.
 
 Small images (`InMemorySplit`) live on the training device as uint8, so there is no DataLoader:
 `rm/input/device_images.py` gathers a batch there. Others (`DiskSplit`) stay on disk:
-`rm/input/stream.py` has processes read and augment them while the device computes.
+`rm/input/stream.py` has processes read and augment them while the device computes. Those with
+boxes, masks or label maps are an `AnnotatedSplit`.
 """
 
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
@@ -79,11 +80,40 @@ class DiskSplit:
         )
 
 
+@dataclass(frozen=True)
+class AnnotatedSplit:
+    """Pictures on disk with boxes, masks or label maps.
+
+    reader   `reader(position, seed)` -> a mapping of tensors and plain values, augmented as `seed`
+             alone decides, in another process; raises DataError
+    index    (N,) int64, which of the reader's pictures these are
+    """
+
+    reader: Callable[[int, int], Mapping[str, Any]]
+    index: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, reader: Callable[[int, int], Mapping[str, Any]], count: int) -> Self:
+        """All of a reader's pictures."""
+        return cls(reader, np.arange(count))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def subset(self, count: int | None) -> Self:
+        """`count` pictures, as `InMemorySplit.subset` draws them."""
+        chosen = _chosen(len(self), count)
+        return self if chosen is None else replace(self, index=self.index[chosen])
+
+
 def _chosen(length: int, count: int | None) -> NDArray[np.int64] | None:
     """The positions of `count` out of `length`, in order; None for all."""
     if count is None or count >= length:
         return None
     return np.sort(np.random.default_rng(0).permutation(length)[:count])
+
+
+Split = InMemorySplit | DiskSplit | AnnotatedSplit
 
 
 @dataclass(frozen=True)
@@ -96,8 +126,8 @@ class Dataset:
     Both are for an `InMemorySplit`; the reader of a `DiskSplit` does as much itself.
     """
 
-    train: InMemorySplit | DiskSplit
-    test: InMemorySplit | DiskSplit
+    train: Split
+    test: Split
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]

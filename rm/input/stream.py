@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rm.datasets import DataError, Dataset, DiskSplit, InMemorySplit
+from rm.datasets import AnnotatedSplit, DataError, Dataset, DiskSplit, InMemorySplit
 from rm.input.device_images import DeviceImages, Images, Normalise, draw_order
 
 EVALUATION_BATCH = 128
@@ -29,6 +29,8 @@ READ_SECONDS = 600.0
 """A batch that has not come by then never will: a disk hangs."""
 ORPHAN_SECONDS = 1.0
 """How often a reading process looks whether its trainer is still there."""
+
+StoredSplit = DiskSplit | AnnotatedSplit
 
 Request = tuple[int, NDArray[np.int64], NDArray[np.int64]]
 """A batch to be read: number of the split, images, seeds."""
@@ -47,15 +49,17 @@ def open_images(data: Dataset, device: torch.device, processes: int) -> tuple[Im
         if isinstance(split, InMemorySplit):
             images.append(DeviceImages(split, padding, data.mean, data.std, device, data.flip))
         else:
+            if isinstance(split, AnnotatedSplit):
+                raise DataError("pictures with annotations are for detection and segmentation")
             images.append(StreamedImages(split, pool, normalise, device))
     return images[0], images[1]
 
 
 def workers(processes: int) -> int:
     """How many processes read for each that trains: $RM_LOADER_WORKERS, else its share of the
-    cores, 8 at most.
+    cores, 8 at most; 0: the one that trains reads.
 
-    DataError for a value that is no number from 1.
+    DataError for a value that is no number from 0.
     """
     given = os.environ.get("RM_LOADER_WORKERS")
     if given is None:
@@ -65,8 +69,8 @@ def workers(processes: int) -> int:
             else os.cpu_count() or 1
         )
         return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", processes))))
-    if not given.isdecimal() or int(given) < 1:
-        raise DataError(f"RM_LOADER_WORKERS must be a whole number >= 1, found {given!r}")
+    if not given.isdecimal():
+        raise DataError(f"RM_LOADER_WORKERS must be a whole number >= 0, found {given!r}")
     return int(given)
 
 
@@ -75,16 +79,16 @@ class ReadingPool:
     `close`.
     """
 
-    def __init__(self, splits: Sequence[DiskSplit], processes: int, pin: bool) -> None:
+    def __init__(self, splits: Sequence[StoredSplit], processes: int, pin: bool) -> None:
         self.splits, self._pin = list(splits), pin
         self._workers = workers(processes) if splits else 0
         self._plan = _Plan()
         self._loader: DataLoader[Any] | None = None
         self._reading = 0
 
-    def read(self, requests: Iterable[Request]) -> Iterator[Tensor]:
-        """(B, H, W, C) as the reader gives them, for each request in order. One reading at a
-        time: a new one ends the one before.
+    def read(self, requests: Iterable[Request]) -> Iterator[Any]:
+        """For each request, in their order, (B, H, W, C) as the reader gives them, or the list of
+        samples of an annotated split. One reading at a time: a new one ends the one before.
         """
         self._reading += 1
         mine, self._plan.requests = self._reading, requests
@@ -116,9 +120,9 @@ class ReadingPool:
             batch_sampler=self._plan,
             collate_fn=_as_it_is,
             num_workers=self._workers,
-            persistent_workers=True,
+            persistent_workers=self._workers > 0,
             pin_memory=self._pin,
-            timeout=READ_SECONDS,
+            timeout=READ_SECONDS if self._workers else 0,
             worker_init_fn=functools.partial(_live_with_the_trainer, os.getpid()),
             generator=torch.Generator(),  # else each epoch would take a number from the training's
         )
@@ -148,19 +152,22 @@ class _Plan:
 class _Library(torch.utils.data.Dataset[Any]):
     """What a reading process knows."""
 
-    def __init__(self, splits: list[DiskSplit]) -> None:
+    def __init__(self, splits: list[StoredSplit]) -> None:
         self.splits = splits
 
-    def __getitems__(self, request: Request) -> Tensor | DataError:
+    def __getitems__(self, request: Request) -> Any:
         """An error is returned, not raised: the trainer raises it without the traceback of another
         process around it.
         """
         split, images, seeds = request
         read = self.splits[split].reader
         try:
-            return torch.stack(
-                [read(int(i), int(seed)) for i, seed in zip(images, seeds, strict=True)]
-            ).contiguous()
+            samples: list[Any] = [
+                read(int(i), int(seed)) for i, seed in zip(images, seeds, strict=True)
+            ]
+            if isinstance(self.splits[split], AnnotatedSplit):
+                return samples
+            return torch.stack(samples).contiguous()
         except DataError as error:
             return error
         except Exception as error:

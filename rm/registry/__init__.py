@@ -12,8 +12,10 @@ and literal defaults. Beside them a file may say, as literals:
     FEATURES = ("stem", "stages")           of a backbone: what is there, for the file or by name
     REQUIRES_FILES = {"folder": {...}}      of a method: option -> files in the folder it names
                                             (null: $RM_DATA_DIR/<method>) -> where to get them
-    METRICS = ("top1_error", ...)           of a task: what it reports, the primary one first
+    METRICS = ("top1_error", ...)           of a task or a head: what it reports, the primary first
     USES = ("dataset", "backbone", ...)     of a task: the sections of a trial that it reads
+    TASK = "detection"                      of a head or a data set: the one task that it is for
+    WEIGHTLESS = ("drop_path_rate",)        of a backbone: options that change no weight
     METRIC = {"label": ..., "unit": ..., "better": ...}   of a probe
 
 Planner and trainer both ask here, so that they accept and refuse the same: `check` for options,
@@ -43,6 +45,7 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
         "dataset": "datasets",
         "backbone": "backbones",
         "method": "methods",
+        "head": "dense/heads",
         "optimizer": "optimizers",
         "schedule": "schedules",
         "probe": "probes",
@@ -54,8 +57,8 @@ SHAPES: Mapping[str, str] = MappingProxyType({"train": "Train", "init": "Init"})
 """Section of a trial that is no choice -> the class in `rm/trial.py` whose fields are its keys."""
 
 TRIAL_SECTIONS = (
-    "task", "dataset", "backbone", "method", "train", "optimizer", "schedule", "probe", "init",
-    "freeze",
+    "task", "dataset", "backbone", "method", "head", "train", "optimizer", "schedule", "probe",
+    "init", "freeze",
 )  # fmt: skip
 """Every section of a trial, beside its seed."""
 
@@ -72,15 +75,15 @@ FREEZABLE = ("backbone",)
 NOT_IDENTITY: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"train": ("keep_best",), "init": ("file",)}
 )
-"""Options that change no number of a trial, and so are no part of its identity: whether weights
-are kept, and under which name a file lies whose sha256 is known.
-"""
+"""Options that change no number of a trial, and so are no part of its identity."""
 
 _WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "dataset": ("classes",),
         "train": ("keep_best",),
         "init": ("trial", "weights", "file", "sha256"),
+        "backbone": ("output_stride",),
+        "schedule": ("warmup_steps", "warmup_factor"),
     }
 )
 """Options that stand in a trial's values only where they are not the default: the ids of trials
@@ -224,6 +227,7 @@ def check_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if section not in (*chosen.uses, "task", "train", "probe"):
             uses = ", ".join(chosen.uses)
             yield section, f"{chosen.title} does not read '{section}'; it reads {uses}"
+    yield from _not_for_task(values, chosen)
     if "method" in values and "backbone" in values:
         why = incompatibility(values["method"]["name"], values["backbone"]["name"])
         if why is not None:
@@ -233,6 +237,17 @@ def check_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "freeze", f"freeze must be {' or '.join(FREEZABLE)}, found {frozen!r}"
     elif frozen is not None and init is None:
         yield "freeze", "freeze needs init: frozen random weights learn nothing"
+
+
+def _not_for_task(values: Mapping[str, Any], chosen: Entry) -> Iterator[tuple[str, str]]:
+    """The data set or head of another task; a task that has some of its own takes no others."""
+    for section in {"dataset", "head"} & set(values):
+        known = entries(section)
+        own = [name for name, each in known.items() if each.task == chosen.name]
+        used = known[values[section]["name"]]
+        if used.name not in own and (own or used.task):
+            valid = own or [name for name, each in known.items() if not each.task]
+            yield section, f"{used.title} is not for {chosen.title}; valid: {', '.join(valid)}"
 
 
 def incompatibility(method: str, backbone: str) -> str | None:

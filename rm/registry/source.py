@@ -66,9 +66,11 @@ class Entry:
     symbol     the class or function in its file
     features   of a backbone: what methods find inside it; of a method: what it must find
     files      of a method: option -> files in the folder it names -> where to get them
-    metrics    of a task: names of what it reports, the primary one first
+    metrics    of a task or a head: names of what it reports, the primary one first
     uses       of a task: the sections of a trial that it reads
     metric     of a probe: what it measures
+    task       of a head or a data set: the one task that it is for
+    weightless of a backbone: options that change no weight, so that others can be loaded
     """
 
     section: str
@@ -82,6 +84,8 @@ class Entry:
     metrics: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
     metric: Metric | None = None
+    task: str = ""
+    weightless: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -171,6 +175,8 @@ def _entry(
         tuple(literal("METRICS", ())),
         tuple(literal("USES", ())),
         metric if section == "probe" else None,
+        literal("TASK", ""),
+        tuple(literal("WEIGHTLESS", ())),
     )
 
 

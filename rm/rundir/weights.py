@@ -6,12 +6,12 @@ import hashlib
 import io
 import json
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rm.backbones import Backbone
 from rm.datasets import DataError, data_dir
@@ -56,27 +56,43 @@ class InitialWeights(NamedTuple):
             for plain in heads
         )
         left_out = set() if self.part == "model" and fits else heads
-        wanted = set(own) - left_out
+        names = {plain: name for plain, name in own.items() if plain not in left_out}
+        self.load_named(backbone, names, backbone.title, known=set(own))
+
+    def load_named(
+        self,
+        module: nn.Module,
+        names: Mapping[str, str],
+        title: str,
+        known: Set[str] = frozenset(),
+    ) -> None:
+        """Fill what `names` (plain name -> name in the module's state dict) says; DataError names
+        what is missing or too much.
+
+        known   further plain names that may be there
+        """
+        current = module.state_dict()
         # Files from before PyTorch 0.4.1 have no such counter; nothing here reads it.
         missing = sorted(
             plain
-            for plain in wanted - set(self.state)
+            for plain in set(names) - set(self.state)
             if not plain.endswith("num_batches_tracked")
         )
-        unexpected = sorted(set(self.state) - set(own))
+        unexpected = sorted(set(self.state) - set(names) - known)
+        there = set(names) & set(self.state)
         misshapen = sorted(
-            f"{plain} {tuple(self.state[plain].shape)} for {tuple(current[own[plain]].shape)}"
-            for plain in wanted & set(self.state)
-            if self.state[plain].shape != current[own[plain]].shape
+            f"{plain} {tuple(self.state[plain].shape)} for {tuple(current[names[plain]].shape)}"
+            for plain in there
+            if self.state[plain].shape != current[names[plain]].shape
         )
         if missing or unexpected or misshapen:
             raise DataError(
-                f"{self.source} does not hold the weights of a {backbone.title}: missing "
+                f"{self.source} does not hold the weights of a {title}: missing "
                 f"{_some(missing)}; unexpected {_some(unexpected)}; of another shape "
                 f"{_some(misshapen)}"
             )
-        loaded = {own[plain]: self.state[plain] for plain in wanted & set(self.state)}
-        backbone.load_state_dict({**current, **loaded})
+        loaded = {names[plain]: self.state[plain] for plain in there}
+        module.load_state_dict({**current, **loaded})
 
 
 def read_init(init: Init, run_dir: Path) -> InitialWeights:

@@ -271,7 +271,7 @@ def test_an_unreadable_picture_is_named_and_fails_the_run(pictures, tree, tmp_pa
 def test_a_wrong_number_of_readers_is_refused(tree, monkeypatch):
     monkeypatch.setenv("RM_LOADER_WORKERS", "none")
     with pytest.raises(
-        DataError, match="RM_LOADER_WORKERS must be a whole number >= 1, found 'none'"
+        DataError, match="RM_LOADER_WORKERS must be a whole number >= 0, found 'none'"
     ):
         stream.workers(1)
     monkeypatch.delenv("RM_LOADER_WORKERS")

@@ -223,8 +223,7 @@ class InitReader:
             raise _Wrong(position, f"cycle: row '{' · '.join(circle[0])}' starts from itself")
         cells = [cell for cell in map(table.cell, numbers) if cell is not None]
         if len(cells) > 1 and part == "backbone":
-            wanted = values.get("backbone")
-            same = [c for c in cells if c.trials[0].values["backbone"] == wanted]
+            same = [c for c in cells if _same_weights(c.trials[0].values, values)]
             cells = same or cells[:1]
         if len(cells) > 1:
             several = "; ".join(cell.row for cell in cells[:5])
@@ -258,7 +257,7 @@ class InitReader:
         if "probe" in other:
             message = f"'{cell.row}' is a measurement (probe '{other['probe']['name']}')"
             message += ", which leaves no weights"
-        elif by["part"] == "backbone" and values.get("backbone") not in (None, other["backbone"]):
+        elif by["part"] == "backbone" and not _same_weights(other, values):
             theirs, ours = (_describe(v["backbone"]) for v in (other, values))
             message = f"'{cell.row}' has backbone {theirs}, but this trial {ours}"
         elif by["weights"] == "best" and not other["train"].get("keep_best"):
@@ -297,6 +296,16 @@ def unique_parents(starts: Sequence[Start]) -> tuple[Parent, ...]:
     """The trials that these start from, each once."""
     found = {s.parent.trial.id: s.parent for s in starts if s.parent is not None}
     return tuple(found.values())
+
+
+def _same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether backbones take each other's weights; where one is wrong, that is noted elsewhere."""
+    backbones = (one.get("backbone"), other.get("backbone"))
+    plain = []
+    for backbone in filter(None, backbones):
+        weightless = registry.entry("backbone", backbone["name"]).weightless
+        plain.append({k: v for k, v in backbone.items() if k not in weightless})
+    return len(plain) < 2 or plain[0] == plain[1]
 
 
 def _describe(backbone: Mapping[str, Any]) -> str:

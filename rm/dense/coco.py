@@ -1,0 +1,207 @@
+"""COCO's annotations (Lin et al., ECCV 2014), and pictures with them as samples for a detector."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
+
+from rm.datasets import DataError
+from rm.dense.images import read_image, read_labels
+from rm.dense.models import Sample
+from rm.dense.transforms import fit, flip_boxes, resize, resize_boxes, resize_labels
+
+_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+CATEGORIES = tuple(number for number in range(1, 91) if number not in _GAPS)
+"""COCO's ids of its 80 categories; a class is a position in it."""
+
+SMALLEST = 32
+"""Pixels of the shorter side of a picture to be trained on, as mmdet has it."""
+
+
+class Picture(NamedTuple):
+    """A picture and its objects, as JSON: a million small lists would weigh gigabytes."""
+
+    number: int
+    file: str
+    height: int
+    width: int
+    objects: bytes
+
+
+@dataclass(frozen=True)
+class CocoPictures:
+    """The reader of a split: `reader(position, seed)` -> Sample.
+
+    folder, stuff   where the pictures and the maps of stuff are
+    training        mirrored half of the time, and with annotations
+    masks, labels   whether samples have masks of the objects, and maps of stuff and things
+    """
+
+    folder: Path
+    annotations: Path
+    stuff: Path
+    pictures: Sequence[Picture]
+    short_side: int
+    long_side: int
+    training: bool
+    masks: bool = False
+    labels: bool = False
+
+    def __call__(self, position: int, seed: int) -> Sample:
+        picture = self.pictures[position]
+        image = read_image(self.folder / picture.file)
+        before = (int(image.shape[0]), int(image.shape[1]))
+        if before != (picture.height, picture.width):
+            raise DataError(
+                f"{self.folder / picture.file} is {before[1]} x {before[0]} pixels, not "
+                f"{picture.width} x {picture.height} as {self.annotations} says"
+            )
+        after = fit(*before, self.short_side, self.long_side)
+        flip = self.training and RandomState(seed % 2**32).random_sample() < 0.5
+        image = resize(image, *after)
+        sample: Sample = {
+            "image": _pixels(image[:, ::-1] if flip else image),
+            "meta": _meta(picture, self.folder, after, flip),
+        }
+        if self.training:
+            self._annotate(sample, picture, after, flip)
+        return sample
+
+    def _annotate(
+        self, sample: Sample, picture: Picture, after: tuple[int, int], flip: bool
+    ) -> None:
+        objects, before = json.loads(picture.objects), (picture.height, picture.width)
+        boxes = np.array([each["bbox"] for each in objects], np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes = resize_boxes(boxes, before, after)
+        classes = [CATEGORIES.index(each["category_id"]) for each in objects]
+        crowds = [bool(each["iscrowd"]) for each in objects]
+        sample["boxes"] = torch.from_numpy(flip_boxes(boxes, after[1]) if flip else boxes)
+        sample["classes"] = torch.tensor(classes, dtype=torch.int64)
+        sample["crowds"] = torch.tensor(crowds, dtype=torch.bool)
+        # Tensors, not arrays: arrays would go through a pipe, whose full end keeps a reading
+        # process alive after its trainer was killed.
+        if self.masks:
+            masks = np.zeros((len(objects), *after), np.uint8)
+            for mask, each in zip(masks, objects, strict=True):
+                whole = resize_labels(_mask(each["segmentation"], *before), *after)
+                mask[:] = whole[:, ::-1] if flip else whole
+            sample["masks"] = torch.from_numpy(masks)
+        if self.labels:
+            labels = read_labels(self.stuff / Path(picture.file).with_suffix(".png"))
+            labels = resize_labels(labels, *after)
+            sample["labels"] = torch.from_numpy((labels[:, ::-1] if flip else labels).copy())
+
+    @property
+    def wide(self) -> NDArray[np.bool_]:
+        """Of each picture, whether it is wider than high: batches are of one kind."""
+        return np.array([picture.width > picture.height for picture in self.pictures], bool)
+
+
+def _meta(picture: Picture, folder: Path, after: tuple[int, int], flip: bool) -> dict[str, Any]:
+    return {
+        "img_id": picture.number,
+        "img_path": str(folder / picture.file),
+        "ori_shape": (picture.height, picture.width),
+        "img_shape": after,
+        "scale_factor": (after[1] / picture.width, after[0] / picture.height),
+        "flip": flip,
+        "flip_direction": "horizontal" if flip else None,
+    }
+
+
+def _pixels(image: NDArray[np.uint8]) -> torch.Tensor:
+    """(H, W, 3) -> (3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def _mask(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:
+    """Polygons or run lengths -> (H, W) of 0 and 1."""
+    from pycocotools import mask
+
+    if isinstance(segmentation, list):
+        parts = [np.array(part) for part in segmentation if len(part) % 2 == 0 and len(part) >= 6]
+        if not parts:
+            return np.zeros((height, width), np.uint8)
+        segmentation = mask.merge(mask.frPyObjects(parts, height, width))
+    elif isinstance(segmentation["counts"], list):
+        segmentation = mask.frPyObjects(segmentation, height, width)
+    return np.asarray(mask.decode(segmentation), dtype=np.uint8)
+
+
+def read_annotations(path: Path) -> Mapping[str, Any]:
+    """The content of an `instances_*.json`; DataError names the file and what is wrong."""
+    try:
+        data: Any = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(
+            f"coco: there is no {path}; put COCO 2017 there (annotations/instances_*.json, "
+            "train2017/, val2017/), or set RM_DATA_DIR"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"coco: {path} cannot be read: {error}") from None
+    if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= set(data):
+        raise DataError(f"coco: {path} lacks one of images, annotations and categories")
+    return data
+
+
+def read_pictures(path: Path, training: bool) -> list[Picture]:
+    """The pictures of an annotation file; for training those with objects, large enough, alone.
+    DataError for an annotation that cannot be one of COCO's.
+    """
+    data = read_annotations(path)
+    images = {image["id"]: image for image in data["images"]}
+    objects: dict[int, list[dict[str, Any]]] = {number: [] for number in images}
+    annotated: set[int] = set()
+    for annotation in data["annotations"]:
+        image = images.get(annotation["image_id"])
+        if image is None:
+            raise DataError(_about(path, annotation, "is of a picture that is not listed"))
+        if annotation["category_id"] not in CATEGORIES:
+            raise DataError(
+                _about(path, annotation, f"has category {annotation['category_id']}, which is "
+                       "none of COCO's 80")
+            )  # fmt: skip
+        annotated.add(image["id"])
+        if _is_object(path, annotation, image):
+            kept = {
+                "bbox": annotation["bbox"],
+                "category_id": annotation["category_id"],
+                "iscrowd": annotation.get("iscrowd", 0),
+                "segmentation": annotation.get("segmentation", []),
+            }
+            objects[image["id"]].append(kept)
+    return [
+        Picture(
+            number,
+            image["file_name"],
+            image["height"],
+            image["width"],
+            json.dumps(objects[number]).encode() if training else b"[]",
+        )
+        for number, image in images.items()
+        if not training
+        or (number in annotated and min(image["height"], image["width"]) >= SMALLEST)
+    ]
+
+
+def _is_object(path: Path, annotation: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
+    """Whether it is one to be trained on: a pixel at least, as mmdet has it."""
+    x, y, w, h = annotation["bbox"]
+    inside = x < image["width"] and y < image["height"] and x + w > 0 and y + h > 0
+    if w >= 1 and h >= 1 and not inside:
+        raise DataError(
+            _about(path, annotation, f"has the box {annotation['bbox']}, which is outside of "
+                   f"{image['file_name']} ({image['width']} x {image['height']})")
+        )  # fmt: skip
+    return bool(w >= 1 and h >= 1 and annotation.get("area", w * h) > 0)
+
+
+def _about(path: Path, annotation: Mapping[str, Any], what: str) -> str:
+    return f"coco: {path}: annotation {annotation.get('id')} {what}"

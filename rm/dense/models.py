@@ -1,0 +1,151 @@
+"""Builds OpenMMLab's models from configurations, and calls them with our samples."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from rm.dense import ops_stub, require_packages
+from rm.dense.maps import Maps
+
+Sample = dict[str, Any]
+"""What a reader makes of a picture.
+
+    image    (3, H, W) uint8, BGR
+    meta     of the picture, as OpenMMLab's models read it: ori_shape, img_shape, scale_factor, ...
+    boxes    (N, 4) float32 x0, y0, x1, y1;  classes (N,) int64;  crowds (N,) bool
+    masks    (N, H, W) uint8
+    labels   (H, W) uint8, 255: nothing
+as far as the task has them; while evaluating, the picture alone.
+"""
+
+
+class Losses(NamedTuple):
+    """A scalar with its graph, and its parts for the journal."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
+
+
+class DenseModel:
+    """What calls one OpenMMLab model; the model itself is the task's, as a module.
+
+    package   mmdet or mmseg
+    """
+
+    def __init__(self, package: str) -> None:
+        require_packages()
+        ops_stub.install()
+        self.package = package
+
+    def build(self, config: dict[str, Any], maps: Maps) -> Any:
+        """The model of a configuration with our backbone in it."""
+        import mmengine
+
+        if self.package == "mmdet":
+            import mmdet.models  # noqa: F401  (fills the registry)
+            from mmdet.registry import MODELS
+        else:
+            import mmseg.models  # noqa: F401
+            from mmseg.registry import MODELS
+        # Else every layer's initialisation is printed.
+        mmengine.logging.MMLogger.get_instance("rm", log_level=logging.ERROR)
+        with self._scope():
+            empty = {**config, "backbone": {"type": nn.Identity}}
+            model = MODELS.build(mmengine.ConfigDict(empty))
+            if not next(model.parameters()).is_meta:  # else it is only counted
+                model.init_weights()  # before the backbone is there, which has its weights
+        model.backbone = maps
+        return model
+
+    @contextmanager
+    def _scope(self) -> Iterator[None]:
+        """Names of modules mean this package's; both can be used in one process."""
+        from mmengine.registry import DefaultScope
+
+        with DefaultScope.overwrite_default_scope(self.package):
+            yield
+
+    def losses(self, model: Any, batch: Sequence[Sample]) -> Losses:
+        """Of a batch of samples, on the model's device."""
+        with self._scope():
+            data = model.data_preprocessor(self._data(batch), True)
+            found = model.loss(data["inputs"], data["data_samples"])
+            total, parts = model.parse_losses(found)
+        return Losses(total, {name: value for name, value in parts.items() if name != "loss"})
+
+    def predict(self, model: Any, batch: Sequence[Sample]) -> list[Any]:
+        """OpenMMLab's data sample of each picture, with predictions at its original size."""
+        with self._scope():
+            data = model.data_preprocessor(self._data(batch), False)
+            predictions: list[Any] = model.predict(data["inputs"], data["data_samples"])
+        return predictions
+
+    def _data(self, batch: Sequence[Sample]) -> dict[str, Any]:
+        make = _detection if self.package == "mmdet" else _segmentation
+        return {
+            "inputs": [sample["image"] for sample in batch],
+            "data_samples": [make(sample) for sample in batch],
+        }
+
+
+def _detection(sample: Sample) -> Any:
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData, PixelData
+
+    data = DetDataSample(metainfo=sample["meta"])
+    data.gt_instances, data.ignored_instances = InstanceData(), InstanceData()
+    if "boxes" not in sample:
+        return data
+    crowds = sample["crowds"]
+    for instances, chosen in ((data.gt_instances, ~crowds), (data.ignored_instances, crowds)):
+        instances.bboxes = sample["boxes"][chosen]
+        instances.labels = sample["classes"][chosen]
+        if "masks" in sample:
+            masks: Any = sample["masks"][chosen].numpy()
+            instances.masks = BitmapMasks(masks, *sample["image"].shape[1:])
+    if "labels" in sample:
+        data.gt_sem_seg = PixelData(sem_seg=sample["labels"][None].long())
+    return data
+
+
+def _segmentation(sample: Sample) -> Any:
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    data = SegDataSample(metainfo=sample["meta"])
+    if "labels" in sample:
+        data.gt_sem_seg = PixelData(data=sample["labels"][None].long())
+    return data
+
+
+def instances(prediction: Any) -> dict[str, Any]:
+    """Of a detector's data sample: boxes (N, 4), scores (N,), classes (N,), on the CPU, and where
+    it has masks those as run lengths.
+    """
+    from pycocotools import mask
+
+    found = prediction.pred_instances
+    result: dict[str, Any] = {
+        "boxes": found.bboxes.cpu(),
+        "scores": found.scores.cpu(),
+        "classes": found.labels.cpu(),
+    }
+    if "masks" in found:
+        pixels = found.masks.cpu().numpy().astype(np.uint8)
+        # One picture's at a time: (H, W, N), in Fortran's order.
+        result["masks"] = [
+            {"size": list(each["size"]), "counts": each["counts"].decode("ascii")}
+            for each in mask.encode(np.asfortranarray(pixels.transpose(1, 2, 0)))
+        ]
+    return result
+
+
+def classes_of(prediction: Any) -> Tensor:
+    """Of a segmentation network's data sample: the class of each pixel, (H, W)."""
+    found: Tensor = prediction.pred_sem_seg.data[0]
+    return found

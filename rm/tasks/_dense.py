@@ -1,0 +1,178 @@
+"""What detection and segmentation share: a backbone's four maps, a head of OpenMMLab's, pictures
+with annotations read by other processes.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rm import registry
+from rm.backbones import Backbone
+from rm.datasets import AnnotatedSplit, DataError, Dataset, load
+from rm.distributed import ProcessGroup
+from rm.input.stream import ReadingPool
+from rm.metrics import Metric
+from rm.rundir.weights import InitialWeights
+from rm.schedules import StepContext
+from rm.tasks import StepOutput, Task, named_metrics
+from rm.trial import Trial, TrialError
+
+Batch = list[dict[str, Any]]
+"""Samples (`rm.dense.models.Sample`)."""
+
+
+class EpochPlan(NamedTuple):
+    """Of each batch of an epoch its pictures and their seeds, (steps, B) int64."""
+
+    pictures: NDArray[np.int64]
+    seeds: NDArray[np.int64]
+
+
+class DenseTask(Task):
+    """A head on a backbone's maps. A subclass says in what order pictures come and how they are
+    judged.
+    """
+
+    PACKAGE: str
+
+    def __init__(
+        self,
+        trial: Trial,
+        device: torch.device,
+        group: ProcessGroup | None,
+        init: InitialWeights | None,
+        *,
+        frozen_stages: int = 0,
+        frozen_norms: bool = False,
+    ) -> None:
+        super().__init__()
+        from rm.dense.models import DenseModel
+
+        self.trial, self.device, self.options = trial, device, trial.train
+        self.group = group or ProcessGroup()
+        if self.options.batch_size % self.group.count:
+            raise TrialError(
+                f"batch_size {self.options.batch_size} must be a multiple of the number of "
+                f"processes, {self.group.count}"
+            )
+        self.dense = DenseModel(self.PACKAGE)
+        data = _load_data(trial)
+        self.classes = data.classes
+        self.train_split, self.test_split = self._prepare(data)
+        self.pool = ReadingPool(
+            [self.train_split, self.test_split], self.group.count, device.type == "cuda"
+        )
+        model = self._build_model(init, frozen_stages, frozen_norms)
+        if init is not None and init.part == "model":
+            names = {_plain(name): name for name in model.state_dict()}
+            init.load_named(model, names, f"{trial.name('head')} on {trial.name('backbone')}")
+        layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
+        self.model = model.to(device).to(memory_format=layout)
+
+    def _prepare(self, data: Dataset) -> tuple[AnnotatedSplit, AnnotatedSplit]:
+        """The splits, whose readers may be told what the head needs."""
+        train, test = data.train, data.test
+        if not isinstance(train, AnnotatedSplit) or not isinstance(test, AnnotatedSplit):
+            raise TrialError(f"{self.trial.name('dataset')} has pictures without annotations")
+        if not len(train) or not len(test):
+            raise DataError(
+                f"{self.trial.name('dataset')} has {len(train)} pictures to train on and "
+                f"{len(test)} to test on"
+            )
+        return train, test
+
+    def _build_model(
+        self, init: InitialWeights | None, frozen_stages: int, frozen_norms: bool
+    ) -> Any:
+        from rm.dense.maps import Maps
+
+        torch.manual_seed(self.trial.seed)
+        backbone: Backbone = registry.load("backbone", self.trial.name("backbone"))(
+            1, 3, **self.trial.options("backbone")
+        )
+        if init is not None and init.part == "backbone":
+            init.load_into(backbone)
+        maps = Maps(backbone, frozen_stages, frozen_norms)
+        model = self.dense.build(self._configuration(maps.channels), maps)
+        self._set_batch_norms(model)
+        return model
+
+    def _configuration(self, channels: Sequence[int]) -> dict[str, Any]:
+        """Of OpenMMLab's model."""
+        head = registry.load("head", self.trial.name("head"))
+        config: dict[str, Any] = head(channels, self.classes, **self.trial.options("head"))
+        return config
+
+    def _set_batch_norms(self, model: Any) -> None:
+        """What batch norm sees; nothing where all of them are frozen."""
+
+    def forward(self, batch: Batch, step: StepContext) -> StepOutput:
+        losses = self.dense.losses(self.model, batch)
+        logs = {
+            f"train_{name}": value.detach() * len(batch) for name, value in losses.parts.items()
+        }
+        return StepOutput(losses.total, logs, len(batch))
+
+    def batches(self, plan: EpochPlan, start: int) -> Iterator[Batch]:
+        share = self.group.share(0, self.options.batch_size)
+        rest = zip(plan.pictures[start:, share], plan.seeds[start:, share], strict=True)
+        return self._read(self.train_split, 0, rest)
+
+    def eval_batches(self) -> Iterator[Batch]:
+        share = self.group.share(0, len(self.test_split))
+        none = np.zeros(1, np.int64)
+        # One by one, as they are published: a larger batch would pad them.
+        return self._read(
+            self.test_split, 1, ((np.array([n]), none) for n in range(share.start, share.stop))
+        )
+
+    def _read(self, split: AnnotatedSplit, number: int, requests: Any) -> Iterator[Batch]:
+        for batch in self.pool.read(
+            (number, split.index[pictures], seeds) for pictures, seeds in requests
+        ):
+            yield [_to(sample, self.device) for sample in batch]
+
+    def metrics(self) -> Sequence[Metric]:
+        return named_metrics(registry.entry("head", self.trial.name("head")).metrics)
+
+    def deployed_names(self) -> dict[str, str]:
+        """OpenMMLab's: its own models and scripts load them."""
+        return {_plain(name): name for name in self.state_dict()}
+
+    def facts(self) -> dict[str, int]:
+        return {"test_images": len(self.test_split)}
+
+    def close(self) -> None:
+        self.pool.close()
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"^backbone\.network\.", "backbone.", name.removeprefix("model."))
+
+
+def _to(sample: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The sample on the device; masks stay, as OpenMMLab's are arrays."""
+    return {
+        key: value.to(device, non_blocking=True)
+        if isinstance(value, Tensor) and key != "masks"
+        else value
+        for key, value in sample.items()
+    }
+
+
+def _load_data(trial: Trial) -> Dataset:
+    options = trial.options("dataset")
+    limits = {key: options.pop(key) for key in ("limit", "test_limit", "held_out")}
+    return load(trial.name("dataset"), options, **limits)
+
+
+def with_reader(split: AnnotatedSplit, **options: Any) -> AnnotatedSplit:
+    """The split with other options of its reader."""
+    reader: Any = split.reader
+    return replace(split, reader=replace(reader, **options))
