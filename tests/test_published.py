@@ -12,9 +12,26 @@ from launch.spec.load import load_spec
 ROOT = Path(__file__).resolve().parents[1]
 COPY = ROOT / "tests" / "published.csv"
 SOURCE = ROOT.parent / "shared" / "published.csv"
-METRICS = {"top1_err": "top1_error", "top5_err": "top5_error"}
+_NAMES = (
+    "box_AP",
+    "box_AP50",
+    "box_AP75",
+    "mask_AP",
+    "mask_AP50",
+    "mask_AP75",
+    "mIoU",
+    "mAcc",
+    "aAcc",
+)
+METRICS = {"top1_err": "top1_error", "top5_err": "top5_error", **{n: n.lower() for n in _NAMES}}
 NUMBERS = [row for row in csv.DictReader(COPY.open(encoding="utf-8")) if row["metric"] in METRICS]
-DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet-1k"}
+DATASETS = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "imagenet": "ImageNet-1k",
+    "coco": "COCO val2017",
+    "ade20k": "ADE20K val",
+}
 
 # How a table's cell is found in the paper's: the text that identifies it there, from the cell's
 # labels.
@@ -26,6 +43,8 @@ NAMES = {
     "ImageNet, ResNet-50": "ImageNet-1k",
     "α=0.5": "best alpha",
     "ω=0.1": "best omega",
+    "without": "RM w/o CL",
+    "with": "RM",
 }
 
 
@@ -35,6 +54,8 @@ def name(label):
 
 def published(table, labels, dataset, metric):
     """The numbers of the paper's rows that carry all these labels, each as a whole label."""
+    if table == "9":  # one axis of two things: "PSPNet, ResNet-50"
+        labels = [part for label in labels for part in label.split(", ")]
     wanted = [name(label) for label in labels]
     found = []
     for row in NUMBERS:
@@ -43,7 +64,7 @@ def published(table, labels, dataset, metric):
             row["dataset"],
             row["backbone"],
             row["method"],
-            row["variant"],
+            row["variant"].partition(";")[0],  # "ATSS;CL=0"
         }
         texts |= {row["row_label"].replace("+", " + ").strip().removeprefix("+ ")}
         of = (row["table"], row["dataset"], METRICS[row["metric"]])

@@ -59,6 +59,8 @@ def incompatibility(values: Mapping[str, Any], resources: Resources) -> str | No
     if "probe" in values:
         return f"a measurement (probe) takes one process, not {count}"
     batch, groups = values["train"]["batch_size"], values["train"]["batch_norm_groups"]
+    if "head" in values and groups == 1:
+        groups = count  # its batch norms are frozen, or see the batch of all processes
     if batch % count or groups % count:
         common = math.gcd(batch, groups)
         valid = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
