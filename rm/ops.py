@@ -21,9 +21,14 @@ def sample_box(size: tuple[int, int], area: float, generator: np.random.Generato
               of a uniform centre
     returns   (y0, x0, y1, x1), maybe smaller than wanted, empty when half a side rounds to 0
     """
+    return sample_scaled_box(size, math.sqrt(area), generator)
+
+
+def sample_scaled_box(size: tuple[int, int], scale: float, generator: np.random.Generator) -> Box:
+    """As `sample_box`, from the sides' fraction in [0, 1] instead of the area's."""
     bounds = []
     for side in size:
-        half = int(side * math.sqrt(area)) // 2
+        half = int(side * scale) // 2
         centre = int(generator.integers(side))
         bounds.append((max(centre - half, 0), min(centre + half, side)))
     (y0, y1), (x0, x1) = bounds

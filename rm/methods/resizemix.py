@@ -9,11 +9,16 @@ so that it touches a border more often than a uniform place would. Source pixels
 released size (ours: spaced by side / int(side * tau); theirs by 1 / tau), which differ by a pixel
 at most.
 
+`placement: clipped` is openmixup's (at 37e1372, the rows of the AMix paper): CutMix's box, one a
+batch, half of int(side * tau) each side of a uniform centre and clipped; the partner is resized
+into what is left of it. Its tau ~ Beta(1, 1), from U(0.1, 0.8) where it is outside of that, is the
+same as ours.
+
 No row of the RecursiveMix paper, which only discusses it; low 0.1, high 0.8, every batch, as in
 all of the authors' configurations.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -21,14 +26,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rm.methods import Method, Mixed, draw_partner
-from rm.ops import mix_targets
+from rm.ops import mix_targets, mixed_area, resize_fill, sample_scaled_box
 from rm.schedules import StepContext
 
 CONSTRAINTS = {"low <= high": "the scale is drawn between the two"}
 
 
 class ResizeMix(Method):
-    """low, high: range of the scale (official alpha and beta); probability: of mixing a batch."""
+    """low, high: range of the scale (official alpha and beta); probability: of mixing a batch;
+    placement: clipped, a patch that would leave the image is smaller instead of shifted.
+    """
 
     def __init__(
         self,
@@ -36,9 +43,11 @@ class ResizeMix(Method):
         low: Annotated[float, "0 < low <= 1"] = 0.1,
         high: Annotated[float, "0 < high <= 1"] = 0.8,
         probability: Annotated[float, "0 <= probability <= 1"] = 1.0,
+        placement: Literal["shifted", "clipped"] = "shifted",
     ) -> None:
         super().__init__()
         self.low, self.high, self.probability = low, high, probability
+        self.placement = placement
 
     def mix(
         self, images: Tensor, targets: Tensor, step: StepContext, model: nn.Module | None = None
@@ -49,6 +58,12 @@ class ResizeMix(Method):
         height, width = images.shape[-2:]
         scale = generator.uniform(self.low, self.high)
         partner = draw_partner(images, generator)
+        if self.placement == "clipped":
+            box = sample_scaled_box((height, width), scale, generator)
+            area = mixed_area(box, (height, width))
+            mixed = resize_fill(images, images[partner], box) if area else images
+            blended = mix_targets(targets, targets[partner], area)
+            return Mixed(mixed, blended, partner, area, {"area": area})
         size = (max(int(height * scale), 1), max(int(width * scale), 1))
         top = _starts(height, size[0], len(images), generator)
         left = _starts(width, size[1], len(images), generator)

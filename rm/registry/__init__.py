@@ -80,6 +80,7 @@ NOT_IDENTITY: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "dataset": ("classes",),
+        "method": ("placement", "most_blocks"),
         "train": ("keep_best",),
         "init": ("trial", "weights", "file", "sha256"),
         "backbone": ("output_stride",),
