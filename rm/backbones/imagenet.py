@@ -8,8 +8,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from rm.backbones import Backbone
+from rm.backbones._start import started
 
 FEATURES = {
+    "imagenet_resnet18": ("stem", "stages", "residual branches"),
+    "imagenet_resnet34": ("stem", "stages", "residual branches"),
     "imagenet_resnet50": ("stem", "stages", "residual branches"),
     "imagenet_resnet101": ("stem", "stages", "residual branches"),
     "imagenet_resnext50_32x4d": ("stem", "stages", "residual branches"),
@@ -55,7 +58,7 @@ class TimmBackbone(Backbone):
 
 
 class _ResNet(TimmBackbone):
-    """timm's ResNet family with bottlenecks."""
+    """timm's ResNet family."""
 
     def named_stages(self) -> dict[str, nn.Module]:
         # The stem ends with max-pooling, as in the paper's and MoEx's networks.
@@ -66,9 +69,8 @@ class _ResNet(TimmBackbone):
 
     def residual_branches(self) -> list[nn.Module]:
         blocks = (block for n in (1, 2, 3, 4) for block in getattr(self.network, f"layer{n}"))
-        return [
-            block.bn3 for block in blocks
-        ]  # the last thing before the sum: no squeeze-excitation, no drop path
+        # The last thing before the sum: no squeeze-excitation, no drop path.
+        return [getattr(block, "bn3", block.bn2) for block in blocks]
 
 
 class _PVT(TimmBackbone):
@@ -78,8 +80,32 @@ class _PVT(TimmBackbone):
         return {f"stage{number}": stage for number, stage in enumerate(self.network.stages, 1)}
 
 
+def imagenet_resnet18(
+    num_classes: int, in_channels: int, *, start: Literal["torch", "openmixup"] = "torch"
+) -> Backbone:
+    """ImageNet ResNet-18: last map (B, 512, 7, 7) at 224 px.
+
+    Source: He et al., CVPR 2016, as in torchvision.
+    """
+    return started(_resnet("resnet18", num_classes, in_channels), start)
+
+
+def imagenet_resnet34(
+    num_classes: int, in_channels: int, *, start: Literal["torch", "openmixup"] = "torch"
+) -> Backbone:
+    """ImageNet ResNet-34: last map (B, 512, 7, 7) at 224 px.
+
+    Source: He et al., CVPR 2016, as in torchvision.
+    """
+    return started(_resnet("resnet34", num_classes, in_channels), start)
+
+
 def imagenet_resnet50(
-    num_classes: int, in_channels: int, *, output_stride: Literal[8, 16, 32] = 32
+    num_classes: int,
+    in_channels: int,
+    *,
+    output_stride: Literal[8, 16, 32] = 32,
+    start: Literal["torch", "openmixup"] = "torch",
 ) -> Backbone:
     """ImageNet ResNet-50: last map (B, 2048, 7, 7) at 224 px.
 
@@ -87,24 +113,29 @@ def imagenet_resnet50(
     Source: He et al., CVPR 2016, with the stride in the 3x3 convolution, as in torchvision and the
     released code.
     """
-    return _resnet("resnet50", num_classes, in_channels, output_stride=output_stride)
+    network = _resnet("resnet50", num_classes, in_channels, output_stride=output_stride)
+    return started(network, start)
 
 
-def imagenet_resnet101(num_classes: int, in_channels: int) -> Backbone:
+def imagenet_resnet101(
+    num_classes: int, in_channels: int, *, start: Literal["torch", "openmixup"] = "torch"
+) -> Backbone:
     """ImageNet ResNet-101: last map (B, 2048, 7, 7) at 224 px.
 
     Source: He et al., CVPR 2016, with the stride in the 3x3 convolution, as in torchvision and the
     released code.
     """
-    return _resnet("resnet101", num_classes, in_channels)
+    return started(_resnet("resnet101", num_classes, in_channels), start)
 
 
-def imagenet_resnext50_32x4d(num_classes: int, in_channels: int) -> Backbone:
+def imagenet_resnext50_32x4d(
+    num_classes: int, in_channels: int, *, start: Literal["torch", "openmixup"] = "torch"
+) -> Backbone:
     """ImageNet ResNeXt-50 (32x4d): last map (B, 2048, 7, 7) at 224 px.
 
     Source: Xie et al., CVPR 2017, as in torchvision and the released code.
     """
-    return _resnet("resnext50_32x4d", num_classes, in_channels)
+    return started(_resnet("resnext50_32x4d", num_classes, in_channels), start)
 
 
 def imagenet_pvt_v2_b1(

@@ -3,15 +3,17 @@ map.
 
 The networks follow the widely used weiaicunzai/pytorch-cifar100, which the authors' released code
 took over: stride in the 3x3 convolution, identity shortcuts or a 1x1 convolution with batch norm,
-PyTorch's default initialisation.
+PyTorch's default initialisation; `start: openmixup` is that of the AMix paper's code.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rm.backbones import Backbone
+from rm.backbones._start import started
 
 FEATURES = ("stem", "stages", "residual branches")
 
@@ -103,12 +105,15 @@ def resnet8(num_classes: int, in_channels: int, *, width: int = 16) -> Backbone:
     return ResNet(_basic_block, (1, 1, 1), (width, 2 * width, 4 * width), num_classes, in_channels)
 
 
-def resnet18(num_classes: int, in_channels: int) -> Backbone:
+def resnet18(
+    num_classes: int, in_channels: int, *, start: Literal["torch", "openmixup"] = "torch"
+) -> Backbone:
     """CIFAR ResNet-18: last map (B, 512, 4, 4) at 32 px.
 
     Source: He et al., CVPR 2016; stem and shortcuts as in the released code (module docstring).
     """
-    return ResNet(_basic_block, (2, 2, 2, 2), (64, 128, 256, 512), num_classes, in_channels)
+    widths = (64, 128, 256, 512)
+    return started(ResNet(_basic_block, (2, 2, 2, 2), widths, num_classes, in_channels), start)
 
 
 def resnet34(num_classes: int, in_channels: int) -> Backbone:
@@ -127,13 +132,16 @@ def resnet50(num_classes: int, in_channels: int) -> Backbone:
     return ResNet(_bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), num_classes, in_channels)
 
 
-def resnext50_32x4d(num_classes: int, in_channels: int) -> Backbone:
+def resnext50_32x4d(
+    num_classes: int, in_channels: int, *, start: Literal["torch", "openmixup"] = "torch"
+) -> Backbone:
     """CIFAR ResNeXt-50 (32x4d): last map (B, 2048, 4, 4) at 32 px.
 
     Source: Xie et al., CVPR 2017, Fig. 3(c): only the 3x3 convolution is grouped; weiaicunzai
     groups the first 1x1 too.
     """
-    return ResNet(_resnext_block, (3, 4, 6, 3), (64, 128, 256, 512), num_classes, in_channels)
+    widths = (64, 128, 256, 512)
+    return started(ResNet(_resnext_block, (3, 4, 6, 3), widths, num_classes, in_channels), start)
 
 
 def _conv_norm(

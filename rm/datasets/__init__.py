@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -121,7 +121,8 @@ class Dataset:
     """Two splits and how they are normalised and augmented.
 
         mean, std   per channel, of values in [0, 1]
-        padding     zero pixels on each side before the random crop back to (H, W)
+        padding     pixels on each side before the random crop back to (H, W)
+        border      what these are: zeros, or the image mirrored at its edge
         flip        whether a random half of the images is mirrored
     Both are for an `InMemorySplit`; the reader of a `DiskSplit` does as much itself.
     """
@@ -133,6 +134,7 @@ class Dataset:
     std: tuple[float, ...]
     padding: int
     flip: bool
+    border: Literal["zeros", "reflect"] = "zeros"
 
     @property
     def channels(self) -> int:

@@ -3,6 +3,7 @@ md5.
 """
 
 import fcntl
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,23 +18,34 @@ _NORMALISATIONS = {  # mean, std
 }
 
 
-def cifar10(folder: Path, *, normalisation: Literal["released", "cutmix"] = "released") -> Dataset:
+def cifar10(
+    folder: Path,
+    *,
+    normalisation: Literal["released", "cutmix"] = "released",
+    padding: Literal["zeros", "reflect"] = "zeros",
+) -> Dataset:
     """50,000 training and 10,000 test images of 10 classes, 32x32 RGB (Krizhevsky 2009).
 
     normalisation   by mean and deviation as in RM's released code, the same for both sets, whose
                     deviation is that of an image's mean; or as in clovaai/CutMix-PyTorch: that of
                     all pixels
+    padding         what lies around an image before its random crop: zeros, or its mirror image
     """
-    return _cifar("CIFAR10", "cifar-10-batches-py", folder, 10, normalisation)
+    data = _cifar("CIFAR10", "cifar-10-batches-py", folder, 10, normalisation)
+    return replace(data, border=padding)
 
 
 def cifar100(
-    folder: Path, *, normalisation: Literal["released", "cutmix"] = "released"
+    folder: Path,
+    *,
+    normalisation: Literal["released", "cutmix"] = "released",
+    padding: Literal["zeros", "reflect"] = "zeros",
 ) -> Dataset:
     """50,000 training and 10,000 test images of 100 classes, 32x32 RGB (Krizhevsky 2009);
-    normalisation as for `cifar10`.
+    normalisation and padding as for `cifar10`.
     """
-    return _cifar("CIFAR100", "cifar-100-python", folder, 100, normalisation)
+    data = _cifar("CIFAR100", "cifar-100-python", folder, 100, normalisation)
+    return replace(data, border=padding)
 
 
 def _cifar(kind: str, inside: str, folder: Path, classes: int, normalisation: str) -> Dataset:

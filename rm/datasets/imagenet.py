@@ -1,5 +1,5 @@
-"""ImageNet, or any set of pictures in a `train/<class>/`, `val/<class>/` tree, read from disk
-while the device computes.
+"""ImageNet, and as `image_folder` any set of pictures in a `train/<class>/`, `val/<class>/` tree,
+read from disk while the device computes.
 
 Where `train` and `val` hold tars instead (`python -m rm.input.shards SOURCE TARGET` writes them),
 the same pictures come from those.
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from rm.datasets import DataError, Dataset, DiskSplit
+from rm.datasets._pictures import of_pictures
 from rm.input.shards import Shards, Table, Tree, read_tables, shard_files
 
 
@@ -40,7 +41,7 @@ def imagenet(
 
     DataError where the tree is not as described.
     """
-    from rm.input.image_files import MEAN, STD, evaluation_transform, training_transform
+    from rm.input.image_files import evaluation_transform, training_transform
 
     place = folder / root
     train, val = read_tables(place).values()
@@ -49,18 +50,44 @@ def imagenet(
             raise DataError(
                 f"imagenet: expected {count:,} images in {place / name}, found {len(table):,}"
             )
-    return Dataset(
-        train=_split(
-            place / "train",
-            train,
-            training_transform(size, color_jitter, lighting, random_erasing, interpolation),
-        ),
-        test=_split(place / "val", val, evaluation_transform(size, interpolation)),
-        classes=len(train.classes),
-        mean=MEAN,
-        std=STD,
-        padding=0,  # the transforms crop and mirror
-        flip=True,
+    augment = training_transform(size, color_jitter, lighting, random_erasing, interpolation)
+    return of_pictures(
+        _split(place / "train", train, augment),
+        _split(place / "val", val, evaluation_transform(size, interpolation)),
+        len(train.classes),
+    )
+
+
+def image_folder(
+    folder: Path,
+    *,
+    root: Annotated[str, "len(root) > 0"] = "pictures",
+    size: Annotated[int, "size >= 8"] = 224,
+    smallest_area: Annotated[float, "0 < smallest_area <= 1"] = 0.08,
+    shorter_side: bool = False,
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+) -> Dataset:
+    """Any pictures of yours: `folder`/`root`/{train,val}/<class>/*.{jpg,jpeg,png}, or tars made of
+    such a tree; classes numbered in the order of their names. Training: a random part as size x
+    size, mirrored half of the time; evaluation: the middle.
+
+    smallest_area   of the part
+    shorter_side    the part is of the picture resized to a shorter side of 256/224 size, as CUB's
+    interpolation   of both sizes
+
+    DataError where the tree is not as described.
+    """
+    from rm.input.image_files import crop_transform, evaluation_transform
+
+    place = folder / root
+    train, val = read_tables(place).values()
+    crop = crop_transform(
+        size, interpolation=interpolation, smallest_area=smallest_area, shorter_side=shorter_side
+    )
+    return of_pictures(
+        _split(place / "train", train, crop),
+        _split(place / "val", val, evaluation_transform(size, interpolation)),
+        len(train.classes),
     )
 
 

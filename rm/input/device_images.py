@@ -4,7 +4,7 @@ then normalised.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -90,8 +90,23 @@ class Normalise:
         return (pixels * self.scale + self.shift).permute(0, 3, 1, 2)
 
 
+def padded(images: Tensor, padding: int, border: Literal["zeros", "reflect"]) -> Tensor:
+    """(N, H, W, C) uint8 -> (N, H + 2 padding, W + 2 padding, C); reflect: mirrored without
+    repeating the edge, for padding less than a side. ValueError for more.
+    """
+    if border == "zeros":
+        return F.pad(images, (0, 0, padding, padding, padding, padding))
+    for axis in (1, 2):
+        side = images.shape[axis]
+        if padding >= side:
+            raise ValueError(f"{side} pixels cannot be mirrored {padding} pixels beyond the edge")
+        places = torch.arange(-padding, side + padding, device=images.device).abs()
+        images = images.index_select(axis, (side - 1) - (side - 1 - places).abs())
+    return images
+
+
 class DeviceImages:
-    """A split on the device, zero-padded once, from which augmented or plain batches are gathered
+    """A split on the device, padded once, from which augmented or plain batches are gathered
     (an `Images`).
     """
 
@@ -103,10 +118,11 @@ class DeviceImages:
         std: tuple[float, ...],
         device: torch.device,
         flip: bool = False,
+        border: Literal["zeros", "reflect"] = "zeros",
     ) -> None:
         _, self.height, self.width, _ = split.images.shape
         self.padding, self.flip = padding, flip
-        self.padded = F.pad(split.images, (0, 0, padding, padding, padding, padding)).to(device)
+        self.padded = padded(split.images, padding, border).to(device)
         self.labels = split.labels.to(device)
         self._normalised = Normalise(mean, std, device)
         self._rows = torch.arange(self.height, device=device)

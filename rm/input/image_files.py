@@ -112,8 +112,7 @@ def training_transform(
     in brightness, contrast and saturation. Erasing as in PVTv2's. Colours and noise leave 0..255,
     as they do there: only float16, with at least the resolution of 8 bits, can say so.
     """
-    resize = v2.InterpolationMode(interpolation)
-    crop = v2.RandomResizedCrop(size, interpolation=resize, antialias=True)
+    crop = crop_transform(size, interpolation=interpolation)
     colours: list[Any] = []
     if color_jitter:
         colours.append(ColorJitter(color_jitter))
@@ -123,13 +122,38 @@ def training_transform(
         colours.append(v2.RandomApply([Erasing()], random_erasing))
     if colours:
         colours = [v2.ToDtype(torch.float32), *colours, v2.ToDtype(torch.float16)]
-    return v2.Compose([crop, v2.RandomHorizontalFlip(), *colours])
+    return v2.Compose([crop, *colours])
+
+
+def crop_transform(
+    size: int,
+    *,
+    interpolation: str = "bilinear",
+    smallest_area: float = 0.08,
+    shorter_side: bool = False,
+) -> Any:
+    """A random part of the picture, of at least this area, as size x size, mirrored half of the
+    time; shorter_side: of the picture resized to a shorter side of 256/224 * size.
+    """
+    mode, scale = v2.InterpolationMode(interpolation), (smallest_area, 1.0)
+    steps = [_shorter(size, interpolation)] if shorter_side else []
+    crop = v2.RandomResizedCrop(size, scale, interpolation=mode, antialias=True)
+    return v2.Compose([*steps, crop, v2.RandomHorizontalFlip()])
 
 
 def evaluation_transform(size: int, interpolation: str = "bilinear") -> Any:
     """The middle size x size of the picture resized to a shorter side of 256/224 * size."""
-    side, resize = round(256 / 224 * size), v2.InterpolationMode(interpolation)
-    return v2.Compose([v2.Resize(side, interpolation=resize, antialias=True), v2.CenterCrop(size)])
+    return v2.Compose([_shorter(size, interpolation), v2.CenterCrop(size)])
+
+
+def whole_transform(size: int) -> Any:
+    """Pictures of size x size as they are; others resized to that."""
+    return v2.Resize((size, size), antialias=True)
+
+
+def _shorter(size: int, interpolation: str) -> Any:
+    mode = v2.InterpolationMode(interpolation)
+    return v2.Resize(round(256 / 224 * size), interpolation=mode, antialias=True)
 
 
 class ColorJitter(torch.nn.Module):

@@ -164,8 +164,8 @@ def _listing(place: Path, split: str) -> Table:
             else f"holds {_some(sorted(p.name for p in place.iterdir()))}"
         )
         raise DataError(
-            f"imagenet: expected {place}/train/<class>/*.JPEG and {place}/val/<class>/*.JPEG, but "
-            f"there is no {folder}; "
+            f"{place.name}: expected {place}/train/<class>/*.JPEG and {place}/val/<class>/*.JPEG, "
+            f"but there is no {folder}; "
             f"{place} {there}. Put the data set there (a link will do), or set RM_DATA_DIR to the "
             "folder that holds "
             f"{place.name}, or the option root to the folder's name"
@@ -182,8 +182,8 @@ def _listing(place: Path, split: str) -> Table:
             else "none"
         )
         raise DataError(
-            f"imagenet: expected a folder for each class in {folder}, {folder}/<class>/*.JPEG, "
-            f"found {there}"
+            f"{place.name}: expected a folder for each class in {folder}, "
+            f"{folder}/<class>/*.JPEG, found {there}"
         )
     found = [_pictures(folder / name) for name in classes]
     names = [pictures for pictures, _ in found]
@@ -191,10 +191,10 @@ def _listing(place: Path, split: str) -> Table:
     if others := [f"{name}/{other}" for name, several in left for other in several]:
         read = ", ".join(_ENDINGS)
         said = f"{len(others)} pictures of {folder} are left out, as only {read} are read"
-        print(f"imagenet: {said}: {_some(others)}", file=sys.stderr, flush=True)
+        print(f"{place.name}: {said}: {_some(others)}", file=sys.stderr, flush=True)
     if empty := [name for name, files in zip(classes, names, strict=True) if not files]:
         raise DataError(
-            f"imagenet: expected *.JPEG in every class folder of {folder}, found none in "
+            f"{place.name}: expected *.JPEG in every class folder of {folder}, found none in "
             f"{len(empty)} of {len(classes)}: "
             f"{_some(empty)}; unpack them again"
         )
@@ -219,7 +219,7 @@ def _same_classes(place: Path, train: Table, val: Table) -> None:
     for here, there, name, other in ((train, val, "train", "val"), (val, train, "val", "train")):
         if missing := sorted(set(here.classes) - set(there.classes)):
             raise DataError(
-                f"imagenet: expected the same class folders in {place}/train and {place}/val; "
+                f"{place.name}: expected the same class folders in {place}/train and {place}/val; "
                 f"{len(missing)} of "
                 f"{place / name} are missing in {place / other}: {_some(missing)}"
             )

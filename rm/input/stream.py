@@ -47,7 +47,11 @@ def open_images(data: Dataset, device: torch.device, processes: int) -> tuple[Im
     images: list[Images] = []
     for split, padding in zip(splits, (data.padding, 0), strict=True):
         if isinstance(split, InMemorySplit):
-            images.append(DeviceImages(split, padding, data.mean, data.std, device, data.flip))
+            images.append(
+                DeviceImages(
+                    split, padding, data.mean, data.std, device, data.flip, border=data.border
+                )
+            )
         else:
             if isinstance(split, AnnotatedSplit):
                 raise DataError("pictures with annotations are for detection and segmentation")

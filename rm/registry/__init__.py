@@ -79,11 +79,11 @@ NOT_IDENTITY: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 _WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "dataset": ("classes",),
+        "dataset": ("classes", "padding"),
         "method": ("placement", "most_blocks"),
         "train": ("keep_best",),
         "init": ("trial", "weights", "file", "sha256"),
-        "backbone": ("output_stride",),
+        "backbone": ("output_stride", "start"),
         "schedule": ("warmup_steps", "warmup_factor"),
     }
 )

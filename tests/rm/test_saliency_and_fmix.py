@@ -74,7 +74,7 @@ def test_the_released_saliency_reads_bytes():
         changed[:, :, 16:] *= 0.9
         one = fine_grained_of_floats(picture)
         assert one.shape == size
-        same = one == fine_grained_of_floats(changed)
+        same = (one - fine_grained_of_floats(changed)).abs() <= 8
         assert same.double().mean() > 0.9, "the rest is never a centre, and hardly a surround"
         peaks["released"].append(saliencymix.first_peak(one))
         peaks["grey"].append(saliencymix.first_peak(fine_grained(saliencymix.to_bytes(picture))))
