@@ -76,6 +76,8 @@ def trained(trial, facts):
     trainer = Trainer(parse_trial(trial), CPU)
     task = trainer.task
     task.model.double()
+    for state in trainer.optimizer.state.values():
+        state["momentum_buffer"] = state["momentum_buffer"].double()
     torch.manual_seed(3)
     for parameter in task.model.block.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)  # masks that are far from constant
