@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from launch.garbage import without_gc
 from launch.paths import data_dir
-from launch.runs import archive, journal, parallel, rundir
+from launch.runs import archive, folder, journal, parallel, rundir
+from launch.runs.rundir import RunDir
 from launch.spec.filters import select
 from launch.spec.grammar.locate import weights_path
 from launch.spec.load import Cell, Spec
@@ -28,6 +29,9 @@ IDLE = ("waiting", "failed")
 """States of trials that have not begun, or begin anew, and so need the weights of their parent: an
 interrupted one has them in its checkpoint.
 """
+
+
+_REMEDY = {"damaged": "; mend it, or move the run's folder away and train it anew"}
 
 
 class Planned(NamedTuple):
@@ -118,7 +122,11 @@ class Plan:
     def refusals(self) -> list[str]:
         """`refused: why` and `blocked: why` of what cannot run, each sentence once."""
         unable = (use for use in self.unique.values() if use.reason and not use.can_run)
-        return sorted({f"{use.state}: {use.reason}" for use in unable})
+        return sorted({f"{use.state}: {use.reason}{_REMEDY.get(use.state, '')}" for use in unable})
+
+    def has_damage(self) -> bool:
+        """Whether the run directory of one cannot be read."""
+        return any(use.state == "damaged" for use in self.uses)
 
     def to_json(self) -> str:
         """An object with the list `trials`, one a line."""
@@ -143,7 +151,7 @@ def make_plan(
     specs: Sequence[Spec],
     runs: Path,
     where: Sequence[str] = (),
-    look: Callable[[Path], journal.State] = rundir.state_of,
+    look: Callable[[Path], journal.State] = folder.state_of,
 ) -> Plan:
     """Look up the state of every trial of the specs, of those alone that match every `key=value`
     of `where`, and of the trials that these start from.
@@ -227,6 +235,8 @@ class _Judge:
         state = self.states[trial.id]
         if state == "finished":
             return _READY[state]
+        if state == "damaged":
+            return state, RunDir(self.runs / trial.id).damage() or "was mended meanwhile", False
         if cell.stopped and state == "interrupted":
             return "stopped", None, False
         if (missing := self._missing_files(trial)) is not None:
@@ -292,11 +302,11 @@ def _states(
     """
     states: dict[str, journal.State] = dict.fromkeys(wanted, "waiting")
     states |= dict.fromkeys((identity for identity in committed if identity in states), "finished")
-    there = rundir.names(runs)
+    there = folder.names(runs)
     made = [
         identity for identity, state in states.items() if state == "waiting" and identity in there
     ]
-    finished = rundir.finished(runs, made)
+    finished = folder.finished(runs, made)
     states |= dict.fromkeys(finished, "finished")
     others = [identity for identity in made if identity not in finished]
     states |= zip(

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from launch.console import say
+from launch.runs.contents import Damaged
 from launch.runs.job import Outcome
 from launch.runs.journal import number_of
 from launch.runs.rundir import RunDir
@@ -94,7 +95,11 @@ class ProgressWatcher:
 
     def tick(self) -> None:
         for run_dir, task in self.running.items():
-            events, self.offsets[run_dir] = RunDir(run_dir).events(self.offsets.get(run_dir, 0))
+            try:
+                found = RunDir(run_dir).events(self.offsets.get(run_dir, 0))
+            except (OSError, Damaged):
+                continue  # its worker stumbles over it as well, and says so
+            events, self.offsets[run_dir] = found
             numbers = [number for event in events if (number := number_of(event)) is not None]
             if numbers:
                 self.bars.update(task, completed=numbers[-1])

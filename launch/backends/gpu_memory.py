@@ -123,7 +123,7 @@ def _known_peaks(runs: Path) -> Iterator[tuple[str, float]]:
 
 def _peaks(run_dir: Path) -> list[float]:
     """Of its epochs; none where several processes shared each batch."""
-    events, _ = RunDir(run_dir).events()
+    events, _ = RunDir(run_dir).readable_events()
     if any(event.get("processes", 1) > 1 for event in events):
         return []
     return [

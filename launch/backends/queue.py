@@ -146,6 +146,8 @@ class Trials:
                 self._release(run_dir, Outcome("finished" if trained else "failed", None))
             elif state == "finished":
                 self.end(run_dir, Outcome("finished", None))
+            elif state == "damaged":
+                self.end(run_dir, Outcome("failed", RunDir(run_dir).damage()))
             else:
                 self._push(run_dir)
 

@@ -72,7 +72,7 @@ def balance(run_dirs: Sequence[Item], tasks: int) -> list[list[Item]]:
 def _seconds_of_an_epoch(runs: Path) -> dict[tuple[str, int], list[float]]:
     known: dict[tuple[str, int], list[float]] = defaultdict(list)
     for trial in runs.glob(f"*/{rundir.TRIAL}"):
-        events, _ = RunDir(trial.parent).events()
+        events, _ = RunDir(trial.parent).readable_events()
         seconds = [
             event["epoch_seconds"]
             for event in events

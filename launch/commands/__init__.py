@@ -30,6 +30,7 @@ _COLOURS = {
     "refused": "red",
     "stopped": "dim",
     "blocked": "red",
+    "damaged": "red",
 }
 
 

@@ -12,6 +12,7 @@ from launch.commands._targets import find_run, is_spec
 from launch.console import say
 from launch.paths import runs_dir
 from launch.plan import make_plan
+from launch.runs.contents import why
 from launch.runs.rundir import RunDir
 from launch.runs.status import RunDirSnapshot, StatusReader, ask_schedulers
 
@@ -31,6 +32,7 @@ _WORDS = {
     "unheard": "asked not to start: its job leaves it alone when it starts; the scheduler could "
     "not be asked to drop it",
     "waiting": "will not start",
+    "damaged": "is damaged, and does not start; `status` says where",
 }
 
 
@@ -86,14 +88,17 @@ def cancel(run_dirs: Iterable[Path]) -> dict[str, str]:
         run_dir for run_dir, snapshot in snapshots.items() if snapshot.state != "finished"
     ]
     for run_dir in unfinished:
-        RunDir(run_dir).request_cancel()
+        try:
+            RunDir(run_dir).request_cancel()
+        except OSError as error:  # the others are cancelled all the same
+            say(f"{run_dir.name}: cannot be asked to stop: {why(error)}")
     withdrawn = _withdraw({run_dir: snapshots[run_dir] for run_dir in unfinished})
     done = {}
     for run_dir, state in states.items():
         if run_dir not in snapshots or state == "finished":
             done[run_dir] = "finished" if state == "finished" else "never"
-        elif state == "running":
-            done[run_dir] = "stopping"
+        elif state in ("running", "damaged"):
+            done[run_dir] = {"running": "stopping", "damaged": "damaged"}[state]
         else:
             done[run_dir] = withdrawn.get(run_dir, "waiting")
     _await({run_dir for run_dir, word in done.items() if word == "stopping"}, done)

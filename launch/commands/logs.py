@@ -11,10 +11,11 @@ from typing import Any
 
 from launch import backends
 from launch.commands._targets import find_run
-from launch.console import say
+from launch.console import say, show
 from launch.errors import UsageError
 from launch.paths import results_dir
 from launch.runs import journal, rundir
+from launch.runs.contents import Damaged, why
 from launch.runs.rundir import RunDir
 from launch.runs.status import StatusReader, TrialStatus, read_snapshot
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json and args.follow:
         raise UsageError("--json prints what is there now; it does not go with -f")
     if args.json:
-        print(_to_json(run_dir))
+        show(_to_json(run_dir))
         return 0
     say(_in_words(run_dir))
     try:
@@ -55,7 +56,7 @@ class _Printer:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        self.log = ""
+        self.log = self.damage = ""
         self.log_bytes = self.journal_bytes = 0
         self.epochs = _epochs(run_dir)
 
@@ -80,18 +81,29 @@ class _Printer:
         text = self._new_text(whole_lines)
         self.log += text
         sys.stdout.write(text if text.endswith("\n") or not text else text + "\n")
-        events, self.journal_bytes = RunDir(self.run_dir).events(self.journal_bytes)
-        for event in events:
+        for event in self._new_events():
             if event["event"] != "checkpoint":
                 print(self._line(event))
         sys.stdout.flush()
+
+    def _new_events(self) -> list[dict[str, Any]]:
+        """Without damaged lines; what is wrong with the first is said, once."""
+        here = RunDir(self.run_dir)
+        try:
+            events, self.journal_bytes = here.events(self.journal_bytes)
+        except (OSError, Damaged) as error:
+            events, self.journal_bytes = here.readable_events(self.journal_bytes)
+            if self.damage != str(error):
+                self.damage = str(error)
+                say(f"damaged: {why(error)}")
+        return events
 
     def _new_text(self, whole_lines: bool) -> str:
         try:
             with RunDir(self.run_dir).file(rundir.LOG).open("rb") as file:
                 file.seek(self.log_bytes)
                 data = file.read()
-        except FileNotFoundError:
+        except OSError:  # it is not there yet, or cannot be read
             return ""
         if whole_lines:
             data = data[
@@ -119,7 +131,7 @@ class _Printer:
             return f"{when} {where}: {values}"
         if kind == "failed":
             trace = (event.get("traceback") or "").strip()
-            return f"{when} failed: {event['error']}" + (
+            return f"{when} failed: {event.get('error', 'no reason given')}" + (
                 f"\n{trace}" if trace and trace not in self.log else ""
             )
         # A probe has neither epochs nor steps; former ones said epoch 0.
@@ -128,7 +140,9 @@ class _Printer:
             if "step" in event and event.get("epoch")
             else ""
         )
-        return f"{when} {kind}{place}"
+        unread = event.get("damaged")
+        note = f" ({', '.join(map(str, unread))} could not be read)" if unread else ""
+        return f"{when} {kind}{place}{note}"
 
 
 def status(run_dir: Path) -> TrialStatus:
@@ -141,7 +155,7 @@ def status(run_dir: Path) -> TrialStatus:
 def _epochs(run_dir: Path) -> int:
     try:
         return RunDir(run_dir).epochs
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return 0
 
 
@@ -160,22 +174,33 @@ def job_logs(run_dir: Path) -> list[Path]:
     job = read_snapshot(run_dir).job
     if job is None or "name" not in job:
         return []
-    return sorted(
-        (results_dir() / str(job["backend"]) / str(job["name"])).glob(f"{job['id']}_*.out")
-    )
+    folder = results_dir() / str(job["backend"]) / str(job["name"])
+    try:
+        return sorted(path for path in folder.iterdir() if _is_output(path.name, str(job["id"])))
+    except (OSError, ValueError):  # it is not there, or no name of a folder
+        return []
+
+
+def _is_output(name: str, job: str) -> bool:
+    return name.startswith(f"{job}_") and name.endswith(".out")
 
 
 def _to_json(run_dir: Path) -> str:
     try:
         log = RunDir(run_dir).file(rundir.LOG).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+    except OSError:
         log = ""
-    events, _ = RunDir(run_dir).events()
+    damage = None
+    try:
+        events, _ = RunDir(run_dir).events()
+    except (OSError, Damaged) as error:
+        events, damage = RunDir(run_dir).readable_events()[0], why(error)
     found = {
         "id": run_dir.name,
         **status(run_dir)._asdict(),
         "log": log,
         "events": events,
+        "damage": damage,
         "failures": [event for event in events if event["event"] == "failed"],
         "job_logs": [str(path) for path in job_logs(run_dir)],
     }

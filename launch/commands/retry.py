@@ -7,6 +7,7 @@ from pathlib import Path
 from launch import backends, console
 from launch.backends.base import exit_status
 from launch.commands import add_selection, load_specs
+from launch.commands._damage import REMEDY
 from launch.commands.run import (
     add_backend_arguments,
     chosen_backend,
@@ -56,7 +57,10 @@ def run(args: argparse.Namespace) -> int:
         say(f"{counts['failed']} failed and {counts['lost']} lost are tried again")
         prepare_as_asked(chosen, args)
         ended = run_plan(Plan(tuple(chosen)), backend, limits_of(args))
-    elif not wrong:
+    damaged = {row.use.label: row.status.note for row in rows if row.state == "damaged"}
+    for label, reason in damaged.items():
+        say(f"{label}: damaged: {reason}; {REMEDY}")
+    if not wrong and not damaged:
         say(
             "nothing has failed and nothing is lost; what is waiting or interrupted resumes with "
             "`run`"
@@ -64,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         again = {use.trial.id for use in chosen}
         console.show(to_json([row for row in _look(args) if row.use.trial.id in again]))
-    return exit_status(ended, limits_of(args))
+    return exit_status(ended, limits_of(args)) or int(bool(damaged))
 
 
 def _look(args: argparse.Namespace) -> list[Row]:

@@ -14,6 +14,7 @@ from launch.backends.base import exit_status
 from launch.backends.deadline import Deadline
 from launch.backends.scheduling import longest_first
 from launch.commands import add_selection, load_specs, mirror_quietly, positive, show
+from launch.commands._damage import find_damaged
 from launch.console import say
 from launch.errors import UsageError
 from launch.paths import results_dir, runs_dir
@@ -138,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
     ended = run_plan(plan, backend, limits_of(args))
     if args.json:
         console.show(make_plan(load_specs(args), runs_dir(), args.where).to_json())
-    status = exit_status(ended, limits_of(args))
+    status = exit_status(ended, limits_of(args)) or int(plan.has_damage())
     if status:
         return status
     return 3 if plan.refusals() else searched.status
@@ -211,9 +212,11 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
     """
     began, runs = time.monotonic(), runs_dir()
     to_run = {runs / use.trial.id: use for use in plan.to_run()}
+    damaged = find_damaged(to_run.items())
+    to_run = {run_dir: use for run_dir, use in to_run.items() if run_dir not in damaged}
     parallel.map_io(lambda run_dir: RunDir(run_dir).clear_cancel(), list(to_run))
     everything = list(dict.fromkeys(runs / use.trial.id for use in plan.to_prepare()))
-    if not to_run:
+    if not to_run and not damaged:
         say(f"all {len(everything)} trials were finished already{plan.origin()}")
         mirror_quietly(everything)
         return {}
@@ -229,7 +232,7 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
     )
     ended: dict[Path, Outcome]
     with _Mirroring(watcher, everything), watcher:
-        ended = backend.run(longest_first(list(to_run)), watcher, limits)
+        ended = {**backend.run(longest_first(list(to_run)), watcher, limits), **damaged}
     outcomes = Counter(end.status for end in ended.values())
     say(
         f"{', '.join(f'{n} {word}' for word, n in outcomes.items())} in "

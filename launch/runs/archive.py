@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from launch.runs import folder as folders
 from launch.runs import journal, rundir
 from launch.runs.rundir import RunDir
 from launch.spec.trial import Trial, trial_id
@@ -248,7 +249,7 @@ def restore(folder: Path, runs: Path, wanted: Iterable[str] | None = None) -> li
     """
     index, made = committed(folder), []
     limit = set(index) if wanted is None else set(wanted) & set(index)
-    missing = {identity for identity in limit if not RunDir(runs / identity).has(rundir.RESULT)}
+    missing = limit - folders.finished(runs, sorted(limit))
     for path in sorted({index[identity] for identity in missing}):
         for record in read(path):
             run_dir = runs / record["id"]

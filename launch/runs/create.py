@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from launch.runs import archive, parallel, rundir
+from launch.runs import archive, folder, parallel, rundir
 from launch.runs.resources import keep
 from launch.spec.load import Cell, Spec
 from launch.spec.resources import ONE, Resources
@@ -53,7 +53,7 @@ def prepare(uses: Sequence[Use], runs: Path, resources: Resources | None = None)
     by_trial: dict[str, list[Use]] = {}
     for use in uses:
         by_trial.setdefault(use.trial.id, []).append(use)
-    there = rundir.names(runs)
+    there = folder.names(runs)
     parallel.map_io(
         lambda found: _prepare(f"{runs}/{found[0].trial.id}", found, there, resources),
         list(by_trial.values()),
@@ -106,4 +106,4 @@ def _read(path: str) -> str:
             parts.append(part)
     finally:
         os.close(file)
-    return b"".join(parts).decode()
+    return b"".join(parts).decode(errors="replace")

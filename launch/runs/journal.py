@@ -9,11 +9,29 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-State = Literal["waiting", "running", "interrupted", "failed", "finished"]
+State = Literal["waiting", "running", "interrupted", "failed", "finished", "damaged"]
+"""damaged: a file of the run directory cannot be read, or is not what a worker leaves."""
 Event = dict[str, Any]
 
 RECENT_EPOCHS = 5
 """The time left is reckoned from this many of the last epochs."""
+
+
+_WHOLE = ("epoch", "step", "point", "epochs", "threads", "processes")
+_NUMBERS = ("time", "epoch_seconds")
+
+
+def fault(event: object) -> str | None:
+    """Why a line of a journal is no event; None where it is one."""
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return "not an event"
+    if "time" not in event:
+        return "an event without its time"
+    for names, kinds in ((_WHOLE, int), (_NUMBERS, (int, float))):
+        for name in names:
+            if name in event and not isinstance(event[name], kinds):
+                return f"{name} is {event[name]!r}"
+    return None
 
 
 def state_left_by(last: Mapping[str, Any] | None) -> State:

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from launch.runs.contents import Damaged
 from rm.files import Permit, write_atomically
 
 HEARTBEAT_SECONDS = 15.0
@@ -75,11 +76,11 @@ class Lease:
         """Raises Busy where a live worker holds it, or may."""
         with _guard(self.lock):
             holder = read(self.path)
-            if holder is None and (age := _damaged_for(self.path, self.lock)) is not None:
-                raise Busy(
-                    f"{self.path} is damaged; if nobody works there it can be taken in "
-                    f"{STALE_SECONDS - age:.0f} s"
-                )
+            if holder is None:
+                try:
+                    check_damaged(self.path, self.lock)
+                except Damaged as error:
+                    raise Busy(str(error)) from None
             if holder is not None and is_alive(holder, self.path, self.lock):
                 raise Busy(f"{self.path.parent}: worked on by {self._name(holder)}")
             text = json.dumps({"token": self.token, **_me()})
@@ -221,15 +222,17 @@ def _age(path: str | Path, lock: str | Path) -> float:
     return max(0.0, now - beat)
 
 
-def _damaged_for(path: Path, lock: Path) -> float | None:
-    """Seconds since a lease that cannot be read was written; None once it is stale, and where
-    there is none.
-    """
+def check_damaged(path: str | Path, lock: str | Path) -> None:
+    """Raise Damaged for a lease that is there, cannot be read, and is not stale yet."""
     try:
         age = _age(path, lock)
     except FileNotFoundError:
-        return None
-    return age if age < STALE_SECONDS else None
+        return
+    if age < STALE_SECONDS:
+        raise Damaged(
+            f"{path}: not a lease; if nobody works there it can be taken in "
+            f"{STALE_SECONDS - age:.0f} s"
+        )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from launch.runs import rundir
+from launch.runs.contents import Damaged
 from launch.runs.rundir import RunDir
 from launch.spec.resources import ONE, Resources
 from rm.files import write_atomically
@@ -39,13 +40,21 @@ def differs(run_dir: Path, resources: Resources) -> bool:
 
 
 def processes_of(run_dir: Path) -> int:
-    """How many processes train, or trained, the run that its journal tells of."""
-    events, _ = RunDir(run_dir).events()
+    """How many processes train, or trained, the run that its journal tells of. Of a damaged one,
+    one: its own run says that it is.
+    """
+    try:
+        events, _ = RunDir(run_dir).events()
+    except (OSError, Damaged):
+        return 1
     return next(
         (int(event.get("processes", 1)) for event in events if event["event"] == "started"), 1
     )
 
 
 def _read(run_dir: Path) -> Resources:
-    found = RunDir(run_dir).resources
+    try:
+        found = RunDir(run_dir).resources
+    except (OSError, Damaged):
+        return ONE
     return ONE if found is None else Resources(**found)

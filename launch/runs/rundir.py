@@ -1,7 +1,8 @@
 """A run directory from outside: its files, its state, its journal, the request to cancel it.
 
 The names of its files stand here alone. `RunDir` reads what a worker wrote and raises `Damaged`,
-with file and line, for what it cannot have written. Who may write is in launch/runs/lease.py.
+with file and line, for what it cannot have written; whoever asks for the state of many is told
+`damaged` of that one, and why. Who may write is in launch/runs/lease.py.
 """
 
 import json
@@ -13,7 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from launch.runs import journal, lease, parallel
+from launch.runs import contents, journal, lease
+from launch.runs.contents import Damaged
 from launch.runs.journal import Event, State
 from rm.files import write_atomically
 
@@ -51,10 +53,6 @@ worker.
 """
 
 
-class Damaged(ValueError):
-    """A file of a run directory is not what a worker, whole or killed, leaves; names the line."""
-
-
 class RunDir:
     """One run directory; nothing is read before it is asked for, and nothing is remembered but
     trial.json.
@@ -64,9 +62,6 @@ class RunDir:
         # A string: to join and ask by pathlib takes longer than the file system does, and there
         # may be ten thousand of them.
         self._at = os.fspath(path)
-
-    def __repr__(self) -> str:
-        return f"RunDir({self._at!r})"
 
     @property
     def path(self) -> Path:
@@ -115,18 +110,22 @@ class RunDir:
 
     @property
     def uses(self) -> list[dict[str, Any]]:
-        """The specs and rows that the trial appears in."""
-        return self._lines(USES)
+        """The specs and rows that the trial appears in. A line that cannot be read is left out:
+        the next launch of its spec writes it again.
+        """
+        return self._lines(USES, contents.no_use, strict=False)
 
     @property
     def jobs(self) -> list[dict[str, Any]]:
         """Its submissions to schedulers, `{"backend", "id", "time", ...}`, the newest last."""
-        return self._lines(JOBS)
+        return self._lines(JOBS, contents.no_job)
 
     @property
     def resources(self) -> dict[str, int] | None:
         """What it is to be trained on; None where it is one GPU."""
         found: dict[str, int] | None = self._json_or_none(RESOURCES)
+        if found is not None and not contents.is_resources(found):
+            raise Damaged(f"{self._at}/{RESOURCES}: not nodes and gpus")
         return found
 
     # What became of it.
@@ -135,17 +134,16 @@ class RunDir:
     def result(self) -> dict[str, Any] | None:
         """result.json, which is what finished means; None before."""
         found: dict[str, Any] | None = self._json_or_none(RESULT)
+        if found is not None and not (isinstance(found, dict) and "metrics" in found):
+            raise Damaged(f"{self._at}/{RESULT}: not a result")
         return found
 
     @property
     def provenance(self) -> list[dict[str, Any]]:
         """Its attempts: host, device, versions, commit."""
-        return self._json_or_none(PROVENANCE) or []
-
-    @property
-    def origin(self) -> dict[str, Any] | None:
-        """Of which committed record it was made; None where it was run here."""
-        found: dict[str, Any] | None = self._json_or_none(ORIGIN)
+        found = self._json_or_none(PROVENANCE) or []
+        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+            raise Damaged(f"{self._at}/{PROVENANCE}: not a list of attempts")
         return found
 
     @property
@@ -153,29 +151,79 @@ class RunDir:
         """The deployed weights of the last epoch, there once it is finished."""
         return self.file(WEIGHTS)
 
+    def is_finished(self) -> bool:
+        """Whether result.json is there and whole. One that was emptied or cut short is written
+        again from the checkpoint; Damaged where there is none.
+        """
+        try:
+            file = os.open(f"{self._at}/{RESULT}", os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            data = os.read(file, 1 << 20)
+        finally:
+            os.close(file)
+        if data.startswith(b"{") and data.rstrip().endswith(b"}"):
+            return True
+        if self.has(CHECKPOINT):
+            return False
+        raise Damaged(f"{self._at}/{RESULT}: cut short, and no {CHECKPOINT} to derive it from")
+
     def state(self) -> State:
         """finished once result.json is there; running under a live lease; else what the journal's
-        last event says.
+        last event says. `damaged` where one of these cannot be read.
         """
-        if self.has(RESULT):
+        try:
+            return self._state()
+        except (Damaged, OSError):
+            return "damaged"
+
+    def _state(self) -> State:
+        if self.is_finished():
             return "finished"
         holder = self.holder()
+        if holder is None and self.has(LEASE):
+            lease.check_damaged(f"{self._at}/{LEASE}", f"{self._at}/{LEASE_LOCK}")
         if holder is not None and self.is_held_by(holder):
             return "running"
         return journal.state_left_by(self.last_event())
+
+    def damage(self) -> str | None:
+        """The first of its files that cannot be read, or is not what a worker leaves, with line
+        and reason; None where all is well. Reads them all.
+        """
+        try:
+            if self._state() != "finished":
+                self.events()
+            _ = self.jobs, self.resources, self.result
+        except (Damaged, OSError) as error:
+            return contents.why(error)
+        return None
 
     def events(self, offset: int = 0) -> tuple[list[Event], int]:
         """The whole events from a byte offset on, and the offset after them. A line still being
         written is left for later.
         """
+        whole = self._whole_lines(offset)
+        return self._events(whole.split(b"\n"), offset), offset + len(whole)
+
+    def readable_events(self, offset: int = 0) -> tuple[list[Event], int]:
+        """As `events`, but without the lines of a damaged journal that are none."""
+        try:
+            whole = self._whole_lines(offset)
+        except OSError:
+            return [], offset
+        lines = whole.split(b"\n")
+        return self._events(lines, offset, strict=False), offset + len(whole)
+
+    def _whole_lines(self, offset: int) -> bytes:
         try:
             with self.file(JOURNAL).open("rb") as file:
                 file.seek(offset)
                 data = file.read()
         except FileNotFoundError:
-            return [], offset
-        whole = data[: data.rfind(b"\n") + 1]
-        return self._parsed(JOURNAL, whole.split(b"\n"), offset), offset + len(whole)
+            return b""
+        return data[: data.rfind(b"\n") + 1]
 
     def last_events(self, least: int) -> list[Event]:
         """At least that many of a journal's last whole events, where it has them, without reading
@@ -190,7 +238,7 @@ class RunDir:
                     lines = data.split(b"\n")[int(start > 0) : -1]  # neither the cut nor the torn
                     if start == 0 or len(lines) >= least:
                         skipped = start + (data.index(b"\n") + 1 if start else 0)
-                        return self._parsed(JOURNAL, lines, skipped)
+                        return self._events(lines, skipped)
                     length *= 4
         except FileNotFoundError:
             return []
@@ -236,7 +284,8 @@ class RunDir:
         """
         try:
             with os.scandir(self._at) as entries:
-                return any(entry.name == CANCEL for entry in entries)
+                # An empty one is left by a full disk, and asks for nothing.
+                return any(e.name == CANCEL and e.stat().st_size > 0 for e in entries)
         except OSError:
             return False  # a file system that is away for a while must not end a training
 
@@ -247,12 +296,7 @@ class RunDir:
     # Reading.
 
     def _json(self, name: str) -> Any:
-        with self.file(name).open("rb") as file:
-            data = file.read()
-        try:
-            return json.loads(data)
-        except ValueError as error:
-            raise Damaged(f"{self._at}/{name}: not JSON ({error})") from None
+        return contents.read_json(f"{self._at}/{name}")
 
     def _json_or_none(self, name: str) -> Any:
         try:
@@ -260,47 +304,17 @@ class RunDir:
         except FileNotFoundError:
             return None
 
-    def _lines(self, name: str) -> list[dict[str, Any]]:
+    def _lines(self, name: str, fault: contents.Fault, *, strict: bool = True) -> list[Event]:
         """The whole lines of a file of JSON lines; a torn last one is left out."""
         try:
             data = self.file(name).read_bytes()
         except FileNotFoundError:
             return []
-        return self._parsed(name, data.split(b"\n")[:-1], 0)
+        return contents.parse_lines(
+            f"{self._at}/{name}", data.split(b"\n")[:-1], fault, strict=strict
+        )
 
-    def _parsed(self, name: str, lines: Sequence[bytes], offset: int) -> list[dict[str, Any]]:
-        """Lines that begin at a byte offset of a file."""
-        found = []
-        try:
-            for line in lines:
-                if line:
-                    found.append(json.loads(line))
-        except ValueError as error:
-            before = self.file(name).read_bytes()[:offset].count(b"\n")
-            number = before + lines.index(line) + 1
-            raise Damaged(f"{self._at}/{name}:{number}: not JSON ({error})") from None
-        return found
-
-
-def state_of(run_dir: Path) -> State:
-    """The state of a run directory, for whoever wants a function."""
-    return RunDir(run_dir).state()
-
-
-def names(runs: Path) -> set[str]:
-    """What is in the folder of all runs, by one listing: what is not there need not be asked
-    for.
-    """
-    try:
-        with os.scandir(runs) as entries:
-            return {entry.name for entry in entries}
-    except FileNotFoundError:
-        return set()
-
-
-def finished(runs: Path, names: Sequence[str]) -> set[str]:
-    """Which of the run directories of these names in the folder `runs` are finished: one question
-    each.
-    """
-    there = parallel.map_io(lambda name: RunDir(f"{runs}/{name}").has(RESULT), names)
-    return {name for name, found in zip(names, there, strict=True) if found}
+    def _events(self, lines: Sequence[bytes], offset: int, *, strict: bool = True) -> list[Event]:
+        """Lines of the journal that begin at a byte offset."""
+        path = f"{self._at}/{JOURNAL}"
+        return contents.parse_lines(path, lines, journal.fault, offset, strict=strict)

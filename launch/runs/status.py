@@ -6,11 +6,12 @@ schedulers are asked once for all.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from launch.runs import journal, rundir
+from launch.runs import journal, lease, rundir
+from launch.runs.contents import Damaged, why
 from launch.runs.job import Job
 from launch.runs.rundir import RunDir
 
@@ -36,6 +37,8 @@ class RunDirSnapshot(NamedTuple):
     job: Mapping[str, Any] | None = None
     """The last line of jobs.jsonl."""
     cancelled: bool = False
+    damage: str = ""
+    """File, line and reason."""
 
 
 class TrialStatus(NamedTuple):
@@ -108,16 +111,26 @@ class StatusReader:
 
 def read_snapshot(run_dir: Path) -> RunDirSnapshot:
     """One look: is it finished, else who is at it, how far it came, and to whom it was given. One
-    listing tells what there is.
+    listing tells what there is. What cannot be read is no error of whoever looks.
     """
     try:
         names = set(os.listdir(run_dir))  # noqa: PTH208
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return RunDirSnapshot("waiting")
-    if rundir.RESULT in names:
+    except OSError as error:
+        return RunDirSnapshot("damaged", damage=why(error))
+    try:
+        return _snapshot(RunDir(run_dir), names)
+    except (Damaged, OSError) as error:
+        return RunDirSnapshot("damaged", damage=why(error))
+
+
+def _snapshot(here: RunDir, names: Collection[str]) -> RunDirSnapshot:
+    if rundir.RESULT in names and here.is_finished():
         return RunDirSnapshot("finished")
-    here = RunDir(run_dir)
     holder = here.holder() if rundir.LEASE in names else None
+    if rundir.LEASE in names and holder is None:
+        lease.check_damaged(here.file(rundir.LEASE), here.file(rundir.LEASE_LOCK))
     events = tuple(here.last_events(journal.RECENT_EPOCHS + 1)) if rundir.JOURNAL in names else ()
     alive = holder is not None and here.is_held_by(holder)
     return RunDirSnapshot(
@@ -126,7 +139,7 @@ def read_snapshot(run_dir: Path) -> RunDirSnapshot:
         _age(here.file(rundir.LEASE)) if holder else None,
         events,
         _last_job(here) if rundir.JOBS in names else None,
-        rundir.CANCEL in names,
+        rundir.CANCEL in names and here.cancelled(),
     )
 
 
@@ -138,10 +151,7 @@ def _age(path: Path) -> float | None:
 
 
 def _last_job(run_dir: RunDir) -> dict[str, Any] | None:
-    try:
-        jobs = run_dir.jobs
-    except (OSError, ValueError):
-        return None
+    jobs = run_dir.jobs
     return jobs[-1] if jobs else None
 
 
@@ -155,7 +165,11 @@ def ask_schedulers(
             given.setdefault(str(snapshot.job["backend"]), {})[run_dir] = snapshot.job
     jobs: dict[Path, Job] = {}
     for name, last in given.items():
-        jobs |= schedulers(name).jobs(last, last)
+        try:
+            scheduler = schedulers(name)
+        except (ImportError, ValueError):  # a line of another program, or a damaged one
+            continue
+        jobs |= scheduler.jobs(last, last)
     return jobs
 
 
@@ -182,6 +196,8 @@ def resolve_status(snapshot: RunDirSnapshot, job: Job | None, epochs: int) -> Tr
 def _merge_scheduler_state(snapshot: RunDirSnapshot, job: Job | None) -> tuple[State, str, str]:
     """State, where, note."""
     known = job.state if job else None
+    if snapshot.state == "damaged":
+        return "damaged", "", snapshot.damage
     if snapshot.state == "running" and snapshot.holder:
         node = job.where if job and known == "running" else ""
         return (
@@ -253,6 +269,16 @@ def _error(snapshot: RunDirSnapshot) -> str:
 def describe(counts: Mapping[str, int]) -> str:
     """`3 finished, 1 running`, in the order in which a trial passes through them."""
     order = dict.fromkeys(
-        ("finished", "running", "waiting", "interrupted", "failed", "blocked", "lost", *counts)
+        (
+            "finished",
+            "running",
+            "waiting",
+            "interrupted",
+            "failed",
+            "damaged",
+            "blocked",
+            "lost",
+            *counts,
+        )
     )
     return ", ".join(f"{counts[state]} {state}" for state in order if counts.get(state)) or "none"

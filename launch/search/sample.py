@@ -111,7 +111,7 @@ class SampleTraining:
         """Evaluated epochs that the journal has got since, each once: a resumed training may
         journal some again.
         """
-        events, self.offset = RunDir(self.run_dir).events(self.offset)
+        events, self.offset = RunDir(self.run_dir).readable_events(self.offset)
         key, known, new = self.key, int(self.last["epoch"]), []
         for event in events:
             if event["event"] == "epoch" and key in event and event["epoch"] > known:

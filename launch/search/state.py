@@ -140,7 +140,7 @@ class SearchState:
         """(epoch, metric) of a sample as far as its journal goes, without what came after the
         scheduler's word.
         """
-        events, _ = RunDir(self.run_dir(number)).events()
+        events, _ = RunDir(self.run_dir(number)).readable_events()
         values = {
             event["epoch"]: value
             for event in events

@@ -92,7 +92,12 @@ class SyncCursor:
                 if known[0] == "finished" and len(known) == 4
                 else fingerprint(run_dir)
             )
-        except (ValueError, KeyError, TypeError):  # a spoilt journal: for the mirror to name
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OSError,
+        ):  # a spoilt journal: for the mirror to name
             return False
 
     def add(self, cursor: Mapping[Path, Fingerprint]) -> None:

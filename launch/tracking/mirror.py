@@ -176,7 +176,7 @@ class _Mirror:
         """
         try:
             done, found = fingerprint(run_dir), record.read(run_dir)
-        except (ValueError, KeyError, TypeError) as error:  # a spoilt journal or result
+        except (ValueError, KeyError, TypeError, OSError) as error:  # a spoilt journal or result
             self.failures.append((run_dir, error))
             return None
         if found is None:

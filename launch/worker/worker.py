@@ -25,6 +25,7 @@ import launch
 import rm
 from launch.interpreter import foreign_code
 from launch.runs import lease, rundir
+from launch.runs.contents import Damaged
 from launch.runs.resources import wanted
 from launch.runs.rundir import RunDir
 from launch.worker import distributed, process_group
@@ -50,7 +51,7 @@ def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
         return {"outcome": "failed", "error": problem}
     try:
         with here.lease() as held, _log_to(here.file(rundir.LOG)):
-            if held.cancelled() and not here.has(rundir.RESULT):
+            if held.cancelled() and not here.is_finished():
                 return {
                     "outcome": "interrupted",
                     "error": rundir.CANCELLED,
@@ -64,14 +65,14 @@ def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
             )
     except (lease.Busy, lease.Lost) as error:
         return {"outcome": "busy", "error": str(error)}
-    except (OSError, rundir.Damaged) as error:
+    except (OSError, Damaged) as error:
         return {"outcome": "failed", "error": f"{run_dir}: {error}"}
 
 
 def _train(run_dir: Path, stop: Callable[[], bool], permit: Permit) -> dict[str, Any]:
     """Here, or by several processes of which this one is none."""
     processes = wanted(run_dir).processes
-    if processes == 1 or RunDir(run_dir).has(rundir.RESULT):
+    if processes == 1 or RunDir(run_dir).is_finished():
         warm_up()
         return _fit(run_dir, stop, permit)
     _, before = RunDir(run_dir).events()

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from launch.runs import journal, lease, rundir
+from launch.runs.contents import Damaged
 from launch.runs.rundir import RunDir
 from tests.support.trials import PATIENCE, ROOT
 
@@ -90,10 +91,10 @@ def test_the_last_events_of_a_long_journal(tmp_path):
     assert RunDir(tmp_path).last_events(3) == []
     with (tmp_path / "journal.jsonl").open("w") as file:
         for n in range(2000):
-            file.write(json.dumps({"event": "epoch", "epoch": n, "note": "é" * (n % 50)}) + "\n")
-        file.write(
-            json.dumps({"event": "failed", "traceback": "x" * 3 * rundir.TAIL_BYTES}) + "\n"
-        )
+            event = {"event": "epoch", "time": 1.0, "epoch": n, "note": "é" * (n % 50)}
+            file.write(json.dumps(event) + "\n")
+        last = {"event": "failed", "time": 1.0, "traceback": "x" * 3 * rundir.TAIL_BYTES}
+        file.write(json.dumps(last) + "\n")
         file.write('{"event": "to')
     everything, _ = RunDir(tmp_path).events()
     for least in (1, 2, 50, 5000):
@@ -124,9 +125,9 @@ def test_a_request_to_cancel_reaches_the_holder_and_can_be_taken_back(tmp_path):
 def test_states_follow_the_journal(tmp_path):
     journal = tmp_path / "journal.jsonl"
     for line, state in (
-        ('{"event": "started"}\n', "interrupted"),  # nobody is at it any more
-        ('{"event": "failed", "error": "x"}\n', "failed"),
-        ('{"event": "resumed"}\n', "interrupted"),
+        ('{"event": "started", "time": 1}\n', "interrupted"),  # nobody is at it any more
+        ('{"event": "failed", "time": 1, "error": "x"}\n', "failed"),
+        ('{"event": "resumed", "time": 1}\n', "interrupted"),
         ('{"event": "fai', "interrupted"),  # torn
     ):
         with journal.open("a") as file:
@@ -135,22 +136,23 @@ def test_states_follow_the_journal(tmp_path):
     events, offset = RunDir(tmp_path).events()
     assert [event["event"] for event in events] == ["started", "failed", "resumed"]
     with journal.open("a") as file:
-        file.write('led"}\n')
-    assert RunDir(tmp_path).events(offset)[0] == [{"event": "failed"}]
+        file.write('led", "time": 1}\n')
+    assert RunDir(tmp_path).events(offset)[0] == [{"event": "failed", "time": 1}]
     (tmp_path / "result.json").write_text("{}")
     assert RunDir(tmp_path).state() == "finished"
 
 
 def test_a_damaged_line_is_named(tmp_path):
-    (tmp_path / "journal.jsonl").write_text('{"event": "started"}\n{"event": spoilt\n')
+    whole = '{"event": "started", "time": 1}\n'
+    (tmp_path / "journal.jsonl").write_text(whole + '{"event": spoilt\n')
     for read in (lambda: RunDir(tmp_path).events(), lambda: RunDir(tmp_path).last_events(1)):
-        with pytest.raises(rundir.Damaged, match=r"journal\.jsonl:2: not JSON"):
+        with pytest.raises(Damaged, match=r"journal\.jsonl:2: not JSON"):
             read()
-    offset = len('{"event": "started"}\n')
-    with pytest.raises(rundir.Damaged, match=r"journal\.jsonl:2: not JSON"):
+    offset = len(whole)
+    with pytest.raises(Damaged, match=r"journal\.jsonl:2: not JSON"):
         RunDir(tmp_path).events(offset)
     (tmp_path / "trial.json").write_text("")
-    with pytest.raises(rundir.Damaged, match=r"trial\.json: not JSON"):
+    with pytest.raises(Damaged, match=r"trial\.json: not JSON"):
         RunDir(tmp_path).trial  # noqa: B018
 
 

@@ -56,8 +56,8 @@ class LogWatcher:
             return
         self.last_line = time.monotonic()
         for run_dir in sorted(self.running):
-            last = RunDir(run_dir).last_event() or {}
-            log(f"  {self.label(run_dir)}: epoch {last.get('epoch', '-')}")
+            epoch, step = RunDir(run_dir).position()
+            log(f"  {self.label(run_dir)}: epoch {epoch}, step {step} is saved")
 
 
 def log(text: str) -> None:
