@@ -11,6 +11,11 @@ import numpy as np
 from scipy.special import stdtr
 
 from analysis.compare import ALPHA, ROUNDING, Estimate, join, std_of, tost
+from launch.spec.power import Effect, power, seeds_needed
+from launch.spec.power import holm as holm_correction
+
+POWER = 0.8
+"""The power for which the seeds are counted."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,8 @@ class ClaimResult:
     difference is the mean of left - right over the shared seeds, for a range the widest such mean
     without its sign; p and p_opposite are the paired one-sided p-values of the claim and of its
     opposite; welch_p tests the claim without pairing. Holm's corrections are equal to p and
-    p_opposite until `holm` has seen the whole table.
+    p_opposite until `holm` has seen the whole table. spread is the standard deviation of the
+    differences over the seeds; power and seeds_needed are `with_power`'s.
     """
 
     word: str
@@ -32,6 +38,9 @@ class ClaimResult:
     holm_p: float | None = None
     holm_p_opposite: float | None = None
     reason: str = ""
+    spread: float | None = None
+    power: float | None = None
+    seeds_needed: int | None = None
 
 
 def order_test(
@@ -76,7 +85,66 @@ def order_test(
     smaller, larger = (list(side.values()) for side in (left, right)[:: int(way)])
     welch_p = welch(smaller, larger, by)
     mean *= way
-    return ClaimResult(word, len(shared), mean, p, p_opposite, welch_p, p, p_opposite, reason)
+    return ClaimResult(
+        word, len(shared), mean, p, p_opposite, welch_p, p, p_opposite, reason, std or None
+    )
+
+
+def pooled_test(
+    results: Sequence[ClaimResult], sign: Literal["<", ">"] = "<", by: float = 0.0
+) -> ClaimResult:
+    """Test of the mean difference over several contexts (backbones), for a claim that is made for
+    all of them: `results` are `order_test`'s, one a context.
+
+    The contexts are the ones claimed, no sample of others, so that only seeds vary: t = (mean of
+    the contexts' mean differences + by) / (√Σv / k), v = spread²/n, with Satterthwaite's degrees
+    of freedom (Σv)² / Σ(v²/(n-1)). Contexts that could not be tested are left out, and counted.
+    """
+    way = 1.0 if sign == "<" else -1.0
+    tested = [one for one in results if one.spread and one.difference is not None]
+    n = min((one.n for one in tested), default=0)
+    reason = f"over {len(tested)} of {len(results)}" if len(tested) < len(results) else ""
+    if len(tested) < 2:
+        return ClaimResult("missing", n, reason="fewer than two of them can be tested")
+    squares = [(one.spread or 0.0) ** 2 / one.n for one in tested]
+    mean = float(np.mean([one.difference for one in tested]))
+    error = math.sqrt(sum(squares)) / len(tested)
+    degrees = sum(squares) ** 2 / sum(
+        v**2 / (one.n - 1) for v, one in zip(squares, tested, strict=True)
+    )
+    t = (way * mean + by) / error
+    p, p_opposite = float(stdtr(degrees, t)), float(stdtr(degrees, -t))
+    word = _claim_word(p, p_opposite)
+    return ClaimResult(
+        word, n, mean, p, p_opposite, None, p, p_opposite, reason, error * math.sqrt(n)
+    )
+
+
+def with_power(
+    results: Sequence[ClaimResult], published: Sequence[float | None], pooled: int = 1
+) -> list[ClaimResult]:
+    """The claims of one family with their power, were the paper's numbers exactly right.
+
+    published   the claimed difference by the paper's numbers, beyond what the claim asks for and
+                positive in its direction; None where the paper has none
+    pooled      of how many contexts each is the mean: its degrees of freedom are so many times
+                those of one
+    """
+    tested = [i for i, result in enumerate(results) if result.p is not None]
+    known = [i for i in tested if published[i] is not None and results[i].spread]
+    if not known:
+        return list(results)
+    # What is tested without being known still takes its place in Holm's correction.
+    effects = [
+        Effect((published[i] or 0.0) / (results[i].spread or 1.0) if i in known else 0.0, pooled)
+        for i in tested
+    ]
+    powers = dict(zip(tested, power(effects, [results[i].n for i in tested]), strict=True))
+    needed = dict(zip(tested, seeds_needed(effects, POWER), strict=True))
+    return [
+        replace(result, power=powers[i], seeds_needed=needed[i]) if i in known else result
+        for i, result in enumerate(results)
+    ]
 
 
 def range_test(cells: Sequence[Mapping[int, float]], within: float) -> ClaimResult:
@@ -151,15 +219,14 @@ def welch(left: Sequence[float], right: Sequence[float], by: float = 0.0) -> flo
 def holm(results: Sequence[ClaimResult]) -> list[ClaimResult]:
     """The claims of one table with words that hold for all of them together, in the order given.
 
-    Holm's step-down correction (1979, Scand. J. Stat. 6:65): the i-th smallest of m p-values
-    becomes max over j <= i of min(1, (m - j + 1)·p_j). Claims and their opposites are one family
-    each.
+    Holm's step-down correction over the claims and their opposites, which are one family: that
+    none of them all is said wrongly has 95 %.
     """
     tested = [i for i, result in enumerate(results) if result.p is not None]
     corrected = list(results)
-    for_claim = _holm([results[i].p or 0.0 for i in tested])
-    for_opposite = _holm([results[i].p_opposite or 0.0 for i in tested])
-    for i, p, p_opposite in zip(tested, for_claim, for_opposite, strict=True):
+    both = [results[i].p or 0.0 for i in tested] + [results[i].p_opposite or 0.0 for i in tested]
+    family = holm_correction(np.array([both]))[0].tolist()
+    for i, p, p_opposite in zip(tested, family, family[len(tested) :], strict=False):
         word = _claim_word(p, p_opposite)
         reason = results[i].reason
         if word != results[i].word:
@@ -171,16 +238,6 @@ def holm(results: Sequence[ClaimResult]) -> list[ClaimResult]:
         corrected[i] = replace(
             results[i], word=word, holm_p=p, holm_p_opposite=p_opposite, reason=reason
         )
-    return corrected
-
-
-def _holm(p_values: Sequence[float]) -> list[float]:
-    order = np.argsort(p_values, kind="stable")
-    corrected = [0.0] * len(p_values)
-    running = 0.0
-    for rank, i in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
-        corrected[i] = running
     return corrected
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
-from analysis.claims import holm, order_test, range_test
+from analysis.claims import holm, order_test, pooled_test, range_test, with_power
 from analysis.compare import Estimate, estimate, verdict
 from analysis.records.official import OfficialRun
 from analysis.records.recorded import MEASURED, values_of
@@ -100,10 +100,63 @@ def source_of(trial: Trial) -> str | None:
 
 
 def _claims(spec: Spec, cells: tuple[CellResult, ...]) -> tuple[ClaimTest, ...]:
+    """Every comparison of every claim, and behind them, pooled over the contexts, those that are
+    claimed for several; each of both is a family for Holm's correction.
+    """
     by_labels = {cell.labels: cell for cell in cells}
+    tests = _comparisons(spec, by_labels)
+    gains = [_published_gain(test, by_labels) for test in tests]
+    together: dict[tuple[str, str, str], list[int]] = {}
+    for i, test in enumerate(tests):
+        if test.within is None:
+            together.setdefault((test.text, test.left, test.right), []).append(i)
+    groups = [group for group in together.values() if len(group) > 1]
+    pooled = [_pooled([tests[i] for i in group]) for group in groups]
+    pooled_gains = [_mean([gains[i] for i in group]) for group in groups]
+    most = max(map(len, groups), default=1)
+    return (*_family(tests, gains), *_family(pooled, pooled_gains, most))
+
+
+def _family(
+    tests: Sequence[ClaimTest], gains: Sequence[float | None], pooled: int = 1
+) -> tuple[ClaimTest, ...]:
+    """Tests that are corrected together, with their power; for `gains` and `pooled` see
+    `with_power`.
+    """
+    results = with_power(holm([test.result for test in tests]), gains, pooled)
+    return tuple(replace(test, result=one) for test, one in zip(tests, results, strict=True))
+
+
+def _pooled(tests: Sequence[ClaimTest]) -> ClaimTest:
+    first = tests[0]
+    sign: Literal["<", ">"] = ">" if first.sign == ">" else "<"
+    result = pooled_test([test.result for test in tests], sign, first.by)
+    return replace(first, context=f"pooled over {len(tests)}", result=result, pooled=True)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _published_gain(
+    test: ClaimTest, by_labels: Mapping[tuple[str, ...], CellResult]
+) -> float | None:
+    """By how much the paper's own numbers are on the claim's side."""
+    if test.within is not None:
+        return None
+    context = tuple(test.context.split(" · ")) if test.context else ()
+    sides = [by_labels.get((*context, label)) for label in (test.left, test.right)]
+    left, right = (None if side is None else side.published for side in sides)
+    if left is None or right is None:
+        return None
+    return (right - left if test.sign == "<" else left - right) - test.by
+
+
+def _comparisons(spec: Spec, by_labels: Mapping[tuple[str, ...], CellResult]) -> list[ClaimTest]:
     tests: list[ClaimTest] = []
     for claim in spec.claims:
-        for context in dict.fromkeys(cell.labels[:-1] for cell in cells):
+        for context in dict.fromkeys(labels[:-1] for labels in by_labels):
             if claim.of is not None and claim.of not in context:
                 continue
             # The smallest stands first in the chain, in a claim with ">" the largest in its text.
@@ -119,10 +172,7 @@ def _claims(spec: Spec, cells: tuple[CellResult, ...]) -> tuple[ClaimTest, ...]:
                 result = order_test(*pair, claim.sign, claim.by)
                 test = ClaimTest(claim.text, place, left, right, result)
                 tests.append(replace(test, sign=claim.sign, by=claim.by))
-    corrected = holm([test.result for test in tests])
-    return tuple(
-        replace(test, result=result) for test, result in zip(tests, corrected, strict=True)
-    )
+    return tests
 
 
 def _by_seed(cell: CellResult | None) -> dict[int, float]:

@@ -19,6 +19,9 @@ from rm.metrics import Metric
 ALPHA = 0.05
 """Level of every test and interval below."""
 
+INSIDE, OUTSIDE = "inside, one seed", "outside, one seed"
+"""The words on a cell of one value."""
+
 ROUNDING = 1e-9
 """A relative spread below this is floating-point noise around equal numbers, not a spread."""
 
@@ -89,15 +92,16 @@ def verdict(
     reproduced      the 90 % t-interval lies within published ± margin, that is, two one-sided
                     tests at 5 % both reject a difference of the margin or more (TOST; Schuirmann
                     1987, J. Pharmacokinet. Biopharm. 15:657)
-    consistent      not shown to be equivalent, but the 95 % t-interval overlaps that band
+    consistent      not shown to be equivalent, but the 95 % t-interval overlaps that band; the
+                    reason says where the interval is wider than the band
     differs         the 95 % t-interval lies outside the band
-    missing         no values; or one value outside the band, which can show neither agreement nor
-                    difference
+    inside, one seed; outside, one seed
+                    where one value lies: it has no interval, and shows neither
+    missing         no value
     not comparable  a reduced profile (comparable=False), or the paper has no number
 
-    One value has no spread: within the band it is `consistent`, never more. Two or more equal
-    values have no spread either (most often a seed without effect): `consistent` within the band,
-    `differs` outside, and the reason says why.
+    Two or more equal values have no spread either (most often a seed without effect):
+    `consistent` within the band, `differs` outside, and the reason says why.
 
     missing         the seeds of the cell that have no value; the reason names them
     """
@@ -121,8 +125,7 @@ def _judged(ours: Estimate, published: float, margin: float, short: str) -> Verd
     difference = ours.mean - published
     inside = abs(difference) <= margin * (1 + ROUNDING)
     if ours.n == 1:
-        reason = join(short, "one value has no interval")
-        return Verdict("consistent" if inside else "missing", difference, reason=reason)
+        return Verdict(INSIDE if inside else OUTSIDE, difference, reason=short)
     if not ours.std:
         reason = join(
             short,
@@ -133,7 +136,11 @@ def _judged(ours: Estimate, published: float, margin: float, short: str) -> Verd
     word = "consistent" if _overlaps(ours, published, margin) else "differs"
     if p < ALPHA:
         word = "reproduced"
-    return Verdict(word, difference, p, short)
+    wide = ""
+    if word == "consistent" and ours.low is not None and ours.high is not None:
+        half = (ours.high - ours.low) / 2
+        wide = f"its 95 % interval, ±{half:.2f}, is wider than the margin" if half > margin else ""
+    return Verdict(word, difference, p, join(short, wide))
 
 
 def shortfall(n: int, missing: Sequence[int]) -> str:

@@ -12,13 +12,30 @@ from functools import cached_property
 import pandas as pd
 
 from analysis.claims import ClaimResult
-from analysis.compare import Estimate, Verdict, estimate, join, selection_optimism, shortfall
+from analysis.compare import (
+    INSIDE,
+    OUTSIDE,
+    Estimate,
+    Verdict,
+    estimate,
+    join,
+    selection_optimism,
+    shortfall,
+)
 from analysis.records.official import OfficialRun
 from analysis.records.recorded import MEASURED
 from launch.spec.load import Spec
 from rm.metrics import Metric
 
-VERDICTS = ("reproduced", "consistent", "differs", "missing", "not comparable")
+VERDICTS = (
+    "reproduced",
+    "consistent",
+    "differs",
+    INSIDE,
+    OUTSIDE,
+    "missing",
+    "not comparable",
+)
 SELECTION_NAMES = {
     "best": "best epoch",
     "last": "last epoch",
@@ -118,7 +135,7 @@ class CellResult:
 @dataclass(frozen=True)
 class ClaimTest:
     """One "left < right" of a claim, in one combination of the leading axes (context, empty with
-    one axis).
+    one axis), or pooled over all of them.
 
     Of a claim "A, B, C within w" left is the list of labels, right is empty and within is w.
     """
@@ -131,6 +148,7 @@ class ClaimTest:
     within: float | None = None
     sign: str = "<"
     by: float = 0.0
+    pooled: bool = False
 
     @property
     def name(self) -> str:
@@ -190,6 +208,11 @@ class Table:
         columns for it.
         """
         return any(cell.published is not None for cell in self.cells)
+
+    @property
+    def has_power(self) -> bool:
+        """Whether the paper's own differences say how likely any of the claims would hold."""
+        return any(claim.result.power is not None for claim in self.claims)
 
     @property
     def banner(self) -> str:

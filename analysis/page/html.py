@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from analysis.compare import INSIDE, OUTSIDE
 from analysis.page.data import Curves, page_data
 from analysis.page.interval_svg import IntervalScale
 from analysis.page.notes import render_notes
@@ -26,7 +27,9 @@ MEANINGS = {
     "(two one-sided tests at 5 %)",
     "consistent": "not shown to be equivalent, but the 95 % interval overlaps the margin",
     "differs": "the 95 % interval lies outside the margin",
-    "missing": "too few finished seeds to say anything",
+    INSIDE: "one finished seed, within the margin: one value has no interval",
+    OUTSIDE: "one finished seed, outside the margin: one value has no interval",
+    "missing": "no finished seed",
     "not comparable": "a reduced profile, or the paper has no number for the cell",
 }
 
@@ -55,7 +58,15 @@ def to_html(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    for function in (text.number, text.signed, text.mean_std, text.p_value, text.seed_count):
+    for function in (
+        text.number,
+        text.signed,
+        text.mean_std,
+        text.p_value,
+        text.seed_count,
+        text.share,
+        text.seeds_for_power,
+    ):
         environment.globals[function.__name__] = function
     states = _all_states(views)
     present = {word for view in views for word, _ in view.verdicts}

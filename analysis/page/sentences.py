@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from analysis.compare import INSIDE, OUTSIDE
 from analysis.results import Table
 
 
@@ -34,6 +35,8 @@ def summary(table: Table) -> list[str]:
             "consistent": "{} {is} consistent with the paper",
         }
         phrases |= {"differs": "{} {differ}", "missing": "{} {is} missing"}
+        phrases |= {INSIDE: "{} {is} within the margin by one seed"}
+        phrases |= {OUTSIDE: "{} {is} outside the margin by one seed"}
         phrases |= {"not comparable": "{} {has} no published number"}
         sentences.append(_summarise(len(table.cells), "cell", table.verdicts, phrases))
     elif not table.has_published:

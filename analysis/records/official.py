@@ -9,6 +9,7 @@ others.
 
 import csv
 import io
+import lzma
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ PLACES = {
 for.
 """
 
+_SUFFIXES = (".xz", ".log", ".json", ".txt")
 _LINE = re.compile(
     r"Epoch\(val\)\s*\[(\d+)\].*?Test Acc@1:?\s*([\d.]+)(?:.*?(?:Test )?Acc@5:?\s*([\d.]+))?"
 )
@@ -114,32 +116,51 @@ def read_curves(path: Path, place: tuple[str, str] | None = None) -> list[Offici
 
 
 def read_log(path: Path, place: tuple[str, str]) -> OfficialRun:
-    """A training log of the authors' code: lines `Epoch(val) [e] Test Acc@1: … Test Acc@5: …`,
-    accuracies in percent.
+    """A training log of the authors' code, as it is or packed with xz: lines `Epoch(val) [e] Test
+    Acc@1: … Test Acc@5: …`.
 
-    An epoch that is there twice, as after a resumption, counts as last written.
+    Accuracies are fractions, as their code prints them, where none in the whole log exceeds 1;
+    else percent. An epoch that is there twice, as after a resumption, counts as last written.
     """
-    top1: dict[int, float] = {}
-    top5: dict[int, float] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+        data = path.read_bytes()
+        data = lzma.decompress(data) if path.suffix == ".xz" else data
+    except (lzma.LZMAError, EOFError) as error:
+        raise LogError(f"{path}: not a whole xz file ({error})") from None
+    accuracies: dict[str, dict[int, float]] = {"top1_error": {}, "top5_error": {}}
+    for line in data.decode("utf-8", errors="replace").splitlines():
         match = _LINE.search(line)
         if match:
-            epoch = int(match[1])
-            top1[epoch] = _error(path, match[2])
-            if match[3]:
-                top5[epoch] = _error(path, match[3])
-    if not top1:
+            for metric, accuracy in zip(accuracies, match.groups()[1:], strict=True):
+                if accuracy:
+                    accuracies[metric][int(match[1])] = _number(path, accuracy)
+    if not accuracies["top1_error"]:
         raise LogError(
             f"{path}: no line 'Epoch(val) [e] Test Acc@1 …'; valid: a training log of the "
             "authors' code"
         )
-    curves = {"top1_error": top1, "top5_error": top5} if top5 else {"top1_error": top1}
-    return OfficialRun(path.stem, *place, curves)
+    scale = 100 if max(max(one.values(), default=0) for one in accuracies.values()) <= 1 else 1
+    curves = {
+        metric: {epoch: round(100 - scale * value, 4) for epoch, value in curve.items()}
+        for metric, curve in accuracies.items()
+        if curve
+    }
+    return OfficialRun(name_of(path.name), *place, curves)
+
+
+def name_of(file: str) -> str:
+    """A log by its file's name, as the committed curves call it: without suffixes, and without
+    the `log_` before the released ones.
+    """
+    while file.endswith(_SUFFIXES):
+        file = file.rpartition(".")[0]
+    return file.removeprefix("log_")
 
 
 def place_of(log: str) -> tuple[str, str] | None:
     """Spec and cell of a released log, by its name; None for one that is not known."""
-    return next((where for start, where in PLACES.items() if log.startswith(start)), None)
+    name = name_of(log)
+    return next((where for start, where in PLACES.items() if name.startswith(start)), None)
 
 
 def to_csv(runs: Iterable[OfficialRun]) -> str:
@@ -189,11 +210,11 @@ def by_trial(runs: Iterable[OfficialRun], specs: Iterable[Spec]) -> dict[str, li
     return logs
 
 
-def _error(path: Path, accuracy: str) -> float:
+def _number(path: Path, accuracy: str) -> float:
     try:
-        error = 100 - float(accuracy)
+        value = float(accuracy)
     except ValueError:
-        error = -1.0
-    if not 0 <= error <= 100:
-        raise LogError(f"{path}: an accuracy in percent lies between 0 and 100, found {accuracy}")
-    return round(error, 4)
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise LogError(f"{path}: an accuracy lies between 0 and 1, or 100, found {accuracy}")
+    return value

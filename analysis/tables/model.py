@@ -15,6 +15,8 @@ from analysis.tables.text import (
     number,
     p_value,
     seed_count,
+    seeds_for_power,
+    share,
     signed,
 )
 from rm.metrics import SELECTIONS
@@ -144,12 +146,15 @@ def _place(cell: CellResult, table: Table) -> str:
 
 
 def _claims(table: Table) -> Grid:
-    heads = ("Difference", "p (paired)", "p (Holm)", "n")
+    heads = ["Difference", "p (paired)", "p (Holm)", "n"]
+    if table.has_power:
+        heads += ["Power", "Seeds for 80 %"]
     columns = (Column("Claim", True), *map(Column, heads), Column("Verdict", True))
-    return Grid(columns, (tuple(map(_claim, table.claims)),))
+    lines = tuple(_claim(claim, with_power=table.has_power) for claim in table.claims)
+    return Grid(columns, (lines,))
 
 
-def _claim(claim: ClaimTest) -> Line:
+def _claim(claim: ClaimTest, *, with_power: bool) -> Line:
     result = claim.result
     texts = (
         claim.name + (f" ({claim.context})" if claim.context else ""),
@@ -157,6 +162,7 @@ def _claim(claim: ClaimTest) -> Line:
         p_value(result.p),
         p_value(result.holm_p),
         str(result.n),
+        *((share(result.power), seeds_for_power(claim)) if with_power else ()),
     )
     word = Entry(result.word, result.word, CLAIM_MARKS[result.word])
     return Line((*map(Entry, texts), word), {"reason": result.reason})

@@ -8,12 +8,15 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from analysis.compare import INSIDE, OUTSIDE
 from analysis.tables.model import Grid, Line
 
 COLOURS = {
     "reproduced": "green",
     "consistent": "cyan",
     "differs": "red",
+    INSIDE: "cyan",
+    OUTSIDE: "red",
     "holds": "green",
     "reversed": "red",
 }
@@ -62,9 +65,12 @@ class Terminal:
 
 
 def _claim(line: Line) -> Text:
-    name, difference, p, holm_p, n, word = line.entries
+    name, difference, p, holm_p, n, *power, word = line.entries
     reason = f"; {line.record['reason']}" if line.record["reason"] else ""
-    numbers = f"difference {difference.text}, p {p.text}, Holm {holm_p.text}, n {n.text}{reason}"
+    numbers = f"difference {difference.text}, p {p.text}, Holm {holm_p.text}, n {n.text}"
+    if power:
+        numbers += f", power {power[0].text}, seeds for 80 % {power[1].text}"
+    numbers += reason
     return Text(f"{word.mark} {word.text}: {name.text} ({numbers})", _colour(word.word))
 
 

@@ -1,13 +1,22 @@
 """Numbers and sentences as every rendering of a table prints them, the page too."""
 
-from analysis.compare import Estimate
-from analysis.results import SELECTION_NAMES, CellResult, Table, companion_selection
+from analysis.compare import INSIDE, OUTSIDE, Estimate
+from analysis.results import (
+    SELECTION_NAMES,
+    CellResult,
+    ClaimTest,
+    Table,
+    companion_selection,
+)
+from launch.spec.power import MOST_SEEDS
 from rm.metrics import Metric
 
 MARKS = {
     "reproduced": "✓",
     "consistent": "≈",
     "differs": "≠",
+    INSIDE: "≈",
+    OUTSIDE: "≠",
     "missing": "○",
     "not comparable": "–",
 }
@@ -37,6 +46,19 @@ def p_value(p: float | None) -> str:
     if p is None:
         return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def share(value: float | None) -> str:
+    """A probability in percent; a dash for none."""
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+def seeds_for_power(claim: ClaimTest) -> str:
+    """With how many seeds a claim would have a power of 80 %."""
+    result = claim.result
+    if result.power is None:
+        return "–"
+    return f"> {MOST_SEEDS}" if result.seeds_needed is None else str(result.seeds_needed)
 
 
 def seed_count(cell: CellResult) -> str:

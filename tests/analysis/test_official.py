@@ -1,5 +1,6 @@
 """The authors' logs: read as they are written, joined to the cells that they speak for."""
 
+import lzma
 import random
 
 import pytest
@@ -12,24 +13,83 @@ from analysis.tables import to_csv, to_markdown
 from launch.spec.load import load_spec
 from tests.support.analysis.samples import fake_records, grid_spec, rows_spec
 
+RELEASED = ROOT.parent / "shared" / "data" / "official_logs"
 NO_RECORDS = fake_records(rows_spec())[:0]
+
+
+def released_form(curve, best=(0.0, 0.0)):
+    """Lines as the authors' code prints them: (epoch, top-1, top-5) in fractions."""
+    stamp = "2021-12-09 13:16:30,986 - INFO -"
+    for epoch, top1, top5 in curve:
+        best = (top1, top5) if top1 >= best[0] else best
+        yield (
+            f"{stamp} Epoch [{epoch}/300][700/782]\tlr 0.041667\tLoss 1.4649 (1.9105)\t"
+            f"Acc@1 0.5469 (0.3611)\tAcc@5 0.8906 (0.8477)"
+        )
+        yield f"{stamp} Epoch(val) [{epoch}/300][0/157]\tAcc@1 0.5312 (0.5312)"
+        yield (
+            f"{stamp} Epoch(val) [{epoch}]\tTest Acc@1: {top1:.4f}\tTest Acc@5: {top5:.4f}\t"
+            f"Best Acc@1: {best[0]:.4f}\tBest Acc@5: {best[1]:.4f}\t"
+            f"Copypaste: {best[0]:.4f}, {best[1]:.4f}"
+        )
+        yield f"{stamp} Exp path: ./logs/cifar10/cifar10_e300_pyramidnet_200_240"
 
 
 @pytest.fixture
 def log(tmp_path):
-    """A log in the words of the authors' code; epoch 3 was written twice, as after a
-    resumption.
-    """
+    """Epoch 3 was written twice, as after a resumption."""
     draw = random.Random(0)
-    lines = ["2022-03-01 00:00:01,1 - INFO - Epoch(train) [1][100/782]\tLoss: 1.9105"]
-    for epoch, top1 in [(1, 49.11), (2, 65.0), (3, 60.0), (3, 80.5), (4, 79.25)]:
-        lines.append(
-            f"2022-03-01 00:00:01,1 - INFO - Epoch(val) [{epoch}]\tTest Acc@1: {top1:.4f}\tTest "
-            f"Acc@5: {95 + draw.random():.4f}"
-        )
+    curve = [
+        (epoch, top1, round(0.95 + draw.random() / 25, 4))
+        for epoch, top1 in [(1, 0.4911), (2, 0.65), (3, 0.6), (3, 0.805), (4, 0.7925)]
+    ]
     path = tmp_path / "mine.log"
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(released_form(curve)) + "\n")
     return path
+
+
+def test_a_released_log_in_its_own_form_replaces_the_committed_one(tmp_path, monkeypatch, capsys):
+    """The names and the numbers are the released ones: top-5 is that of the best top-1's epoch."""
+    monkeypatch.setenv("RM_RESULTS_DIR", str(tmp_path / "results"))
+    committed = official.load_official()
+    for run in committed:
+        top1, top5 = (run.curve(f"top{k}_accuracy") for k in (1, 5))
+        curve = [(epoch, top1[epoch] / 100, top5[epoch] / 100) for epoch in top1]
+        path = tmp_path / f"log_{run.name}.log.xz"
+        path.write_bytes(lzma.compress("\n".join(released_form(curve)).encode()))
+        assert import_official.main([str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "top1_error best 20.80, last 20.89; top5_error best 5.42" in told
+    for best, last in ((2.40, 2.68), (2.38, 2.51), (2.28, 2.58)):
+        assert f"top1_error best {best:.2f}, last {last:.2f}" in told
+    again = official.load_official(tmp_path / "results" / "official")
+    assert [run.name for run in again] == [run.name for run in committed]
+    for new, old in zip(again, committed, strict=True):
+        for metric, curve in old.curves.items():
+            assert new.curves[metric] == pytest.approx(curve, abs=1e-3)
+
+
+def test_the_unit_follows_from_the_whole_log(tmp_path):
+    """A first epoch below 1 % does not make fractions of a log in percent."""
+    path = tmp_path / "x.log"
+    path.write_text("Epoch(val) [1]\tTest Acc@1: 0.41\nEpoch(val) [2]\tTest Acc@1: 41.5\n")
+    assert official.read_log(path, ("table1", "RM")).curves["top1_error"] == {1: 99.59, 2: 58.5}
+    path.write_text("Epoch(val) [1]\tTest Acc@1: 0.41\nEpoch(val) [2]\tTest Acc@1: 0.5\n")
+    assert official.read_log(path, ("table1", "RM")).curves["top1_error"] == {1: 59.0, 2: 50.0}
+
+
+@pytest.mark.skipif(not RELEASED.is_dir(), reason="the released logs are not beside this checkout")
+def test_the_released_logs_themselves(tmp_path, monkeypatch):
+    monkeypatch.setenv("RM_RESULTS_DIR", str(tmp_path))
+    files = sorted(map(str, RELEASED.glob("*top1_acc.log.xz")))
+    assert len(files) == 4
+    assert import_official.main(files) == 0
+    for new, old in zip(
+        official.load_official(tmp_path / "official"), official.load_official(), strict=True
+    ):
+        assert new.name == old.name
+        for metric, curve in old.curves.items():
+            assert new.curves[metric] == pytest.approx(curve, abs=1e-3)
 
 
 def test_table_1s_cell_is_the_mean_of_the_three_released_logs():

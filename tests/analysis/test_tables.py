@@ -63,7 +63,7 @@ def test_cells_know_their_seeds(grid):
         (0, 1, 2),
         None,
     )
-    assert (one.ours.n, one.missing_seeds, one.verdict.word) == (1, (1, 2), "consistent")
+    assert (one.ours.n, one.missing_seeds, one.verdict.word) == (1, (1, 2), "inside, one seed")
     assert [seed.state for seed in one.seeds] == ["finished", "running", "missing"]
     assert off.verdict.word == "differs"
     assert (grid.states["finished"], grid.states["running"], grid.states["missing"]) == (19, 1, 4)
@@ -83,10 +83,11 @@ def test_a_cell_is_mean_and_deviation_of_the_specs_selection_beside_the_other(ro
 def test_claims_are_tested_in_every_row_and_pair_by_pair(grid):
     assert [(c.context, c.left, c.right) for c in grid.claims] == [
         (row, *pair)
-        for row in ("ResNet-18", "PyramidNet, α̃=270")
+        for row in ("ResNet-18", "PyramidNet, α̃=270", "pooled over 2")
         for pair in (("+ RM (ours)", "+ CutMix"), ("+ CutMix", "Baseline"))
     ]
-    assert [claim.result.n for claim in grid.claims] == [3, 0, 3, 3]
+    assert [claim.result.n for claim in grid.claims] == [3, 0, 3, 3, 3, 3]
+    assert grid.claims[-1].result.word == "missing", "a pool of one is none"
 
 
 def test_a_third_axis_joins_the_row_label():
