@@ -36,7 +36,7 @@ OWNERS = {
     "psutil": {"launch/worker"},
     "pandas": {"analysis"},
     "matplotlib": {"analysis"},
-    "scipy": {"analysis"},
+    "scipy": {"analysis", "launch/spec"},
     "yaml": {"launch/spec"},
     "ruamel": {"launch/spec"},
     "pydantic": {"launch/spec", "launch/backends/slurm"},

@@ -32,6 +32,15 @@ MEANINGS = {
     "missing": "no finished seed",
     "not comparable": "a reduced profile, or the paper has no number for the cell",
 }
+_FUNCTIONS = (
+    text.number,
+    text.signed,
+    text.mean_std,
+    text.p_value,
+    text.seed_count,
+    text.share,
+    text.seeds_for_power,
+)
 
 
 def to_html(
@@ -58,15 +67,7 @@ def to_html(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    for function in (
-        text.number,
-        text.signed,
-        text.mean_std,
-        text.p_value,
-        text.seed_count,
-        text.share,
-        text.seeds_for_power,
-    ):
+    for function in _FUNCTIONS:
         environment.globals[function.__name__] = function
     states = _all_states(views)
     present = {word for view in views for word, _ in view.verdicts}
