@@ -52,13 +52,6 @@ beforehand.
 """
 
 
-def on_one_core():
-    """A trial's second thread spins while it waits for the first: on a busy machine that costs
-    seconds a step.
-    """
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
-
 @pytest.fixture(scope="module", autouse=True)
 def ray_folder():
     """Ray's own files, in a folder whose name is short enough for its sockets."""
@@ -82,9 +75,7 @@ def command(ray_folder, tmp_path):
         }
         script = [sys.executable, str(ROOT / "launch" / "run.py"), *map(str, words)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(
-            script, env={**os.environ, **environment}, preexec_fn=on_one_core, **pipes
-        )
+        return subprocess.Popen(script, env={**os.environ, **environment}, **pipes)
 
     return start
 
@@ -117,7 +108,6 @@ def undisturbed(ray_folder, tmp_path_factory):
         "text": True,
         "timeout": PATIENCE,
         "check": False,
-        "preexec_fn": on_one_core,
     }
     done = subprocess.run(words, env={**os.environ, **environment}, **options)
     assert done.returncode == 0, done.stderr
@@ -275,7 +265,7 @@ def test_ctrl_c_and_kill_change_nothing_in_what_is_decided(
     wait_until_gone(str(results))
     decided = len(decisions(results))
 
-    process = command(spec, *ONE, RM_CHECKPOINT_SECONDS="0")
+    process = command(spec, *ONE, RM_CHECKPOINT_SECONDS="0.1")
     wait_for(lambda: len(decisions(results)) > decided + 1 and running(), process)
     process.kill()
     process.communicate()

@@ -19,7 +19,7 @@ from tests.support.ray_cluster import Cluster, children
 from tests.support.trials import PATIENCE, ROOT
 
 LONG = {"epochs: 2": "epochs: 240", "[0, 1]": "[0]"}
-EVERY_STEP = {"RM_CHECKPOINT_SECONDS": "0"}
+OFTEN = {"RM_CHECKPOINT_SECONDS": "0.2"}
 WORKERS = ("--workers", 2)
 
 
@@ -32,8 +32,8 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, und
     with Cluster(cpus=1) as cluster:
         second = cluster.add(cpus=1)
         backend = Backend("ray", results, ["--backend", "ray", "--address", cluster.address])
-        process = backend.start(path, *WORKERS, environment=EVERY_STEP)
-        backend.wait_for_epochs(process, trials=2)
+        process = backend.start(path, *WORKERS, environment=OFTEN)
+        backend.wait_for_epochs(process, trials=2, checkpoint=True)
         below = {pid for pid, _ in children(second.process.pid)}
         there = next(trial for trial, pid in backend.leased().items() if pid in below)
         here = next(trial for trial, pid in backend.leased().items() if pid not in below)
@@ -70,8 +70,8 @@ def test_a_cluster_that_loses_its_head_is_left_and_another_one_goes_on(
     path = write_spec(**LONG)
     with Cluster(cpus=2) as cluster:
         backend = Backend("ray", results, ["--backend", "ray", "--address", cluster.address])
-        process = backend.start(path, *WORKERS, environment=EVERY_STEP)
-        backend.wait_for_epochs(process, trials=2)
+        process = backend.start(path, *WORKERS, environment=OFTEN)
+        backend.wait_for_epochs(process, trials=2, checkpoint=True)
         stopped = list(backend.leased().values())
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)  # neither may end early
@@ -123,7 +123,7 @@ def private(path, results):
         text=True,
         env={
             **environment,
-            **EVERY_STEP,
+            **OFTEN,
             "CUDA_VISIBLE_DEVICES": "",
             "RM_RESULTS_DIR": str(results),
         },
@@ -139,7 +139,7 @@ def test_a_private_cluster_ends_with_its_command(write_spec, results, undisturbe
     path = write_spec(**LONG)
     backend = Backend("ray", results, ["--backend", "ray"])
     process = private(path, results)
-    backend.wait_for_epochs(process, trials=2)
+    backend.wait_for_epochs(process, trials=2, checkpoint=True)
     below = [pid for pid, _ in children(process.pid)]
     assert set(backend.leased().values()) <= set(below)
     process.kill()
@@ -191,8 +191,8 @@ def test_actors_on_a_cluster_that_stays_let_go_when_their_driver_is_killed(
 ):
     path = write_spec(**LONG)
     backend = Backend("ray", results, ["--backend", "ray", "--address", ray_cluster.address])
-    process = backend.start(path, *WORKERS, environment=EVERY_STEP)
-    backend.wait_for_epochs(process, trials=2)
+    process = backend.start(path, *WORKERS, environment=OFTEN)
+    backend.wait_for_epochs(process, trials=2, checkpoint=True)
     workers = list(backend.leased().values())
     process.kill()
     process.communicate()
@@ -209,8 +209,8 @@ def test_ctrl_c_twice_kills(write_spec, results, ray_cluster):
     """A step that takes long is not waited for the second time; the last checkpoint counts."""
     path = write_spec(**{**LONG, "epochs: 240": "epochs: 2000"})
     backend = Backend("ray", results, ["--backend", "ray", "--address", ray_cluster.address])
-    process = backend.start(path, *WORKERS, environment=EVERY_STEP)
-    backend.wait_for_epochs(process, trials=2)
+    process = backend.start(path, *WORKERS, environment=OFTEN)
+    backend.wait_for_epochs(process, trials=2, checkpoint=True)
     workers = list(backend.leased().values())
     os.kill(workers[0], signal.SIGSTOP)  # hears nothing
     process.send_signal(signal.SIGINT)

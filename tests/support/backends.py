@@ -79,16 +79,22 @@ class Backend:
             time.sleep(0.05)
 
     def wait_for_epochs(
-        self, process: subprocess.Popen[str], trials: int, epochs: int = 2
+        self,
+        process: subprocess.Popen[str],
+        trials: int,
+        epochs: int = 2,
+        *,
+        checkpoint: bool = False,
     ) -> None:
-        """Until so many trials are at work, each with so many epochs behind it."""
-        self.wait(
-            lambda: (
-                sum(self.events(trial).count("epoch") >= epochs for trial in self.leased())
-                >= trials
-            ),
-            process,
-        )
+        """Until so many trials are at work, each with so many epochs behind it, and perhaps a
+        checkpoint.
+        """
+
+        def is_there(trial: str) -> bool:
+            events = self.events(trial)
+            return events.count("epoch") >= epochs and (not checkpoint or "checkpoint" in events)
+
+        self.wait(lambda: sum(map(is_there, self.leased())) >= trials, process)
 
     def numbers(self) -> dict[str, list[dict[str, object]]]:
         """Trial -> what must be equal bit for bit, whatever ran it."""
