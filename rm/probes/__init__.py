@@ -12,6 +12,7 @@ from typing import Protocol
 
 import torch
 
+from rm.rundir.weights import InitialWeights
 from rm.trial import Trial
 
 
@@ -23,6 +24,9 @@ class ProbeLogger(Protocol):
 
     def save_artifact(self, name: str, content: bytes) -> None:
         """Keep a picture or the like with the run and its record."""
+
+    def initial_weights(self) -> InitialWeights | None:
+        """The weights that the trial's `init` names, read now; None without."""
 
     def raise_if_stopped(self) -> None:
         """Called where a probe can be stopped: raises where someone asked to."""

@@ -11,7 +11,8 @@ import torch
 from rm import registry
 from rm.files import write_atomically
 from rm.rundir.journal import Journal, read
-from rm.trial import Trial, TrialError
+from rm.rundir.weights import InitialWeights, read_init
+from rm.trial import Init, Trial, TrialError
 
 
 class JournalLogger:
@@ -19,9 +20,15 @@ class JournalLogger:
     to `artifacts/`.
     """
 
-    def __init__(self, journal: Journal, raise_if_stopped: Callable[[], None]) -> None:
+    def __init__(
+        self, journal: Journal, raise_if_stopped: Callable[[], None], init: Init | None = None
+    ) -> None:
         self._journal, self.raise_if_stopped = journal, raise_if_stopped
+        self._init = init
         self._points = 0
+
+    def initial_weights(self) -> InitialWeights | None:
+        return read_init(self._init, self._journal.path.parent) if self._init else None
 
     def log_point(self, **values: float) -> None:
         self._points += 1
@@ -52,7 +59,10 @@ def measure(
     )
     began = time.monotonic()
     found: dict[str, float] = registry.load("probe", name)(
-        trial, device, JournalLogger(journal, raise_if_stopped), **trial.options("probe")
+        trial,
+        device,
+        JournalLogger(journal, raise_if_stopped, trial.init),
+        **trial.options("probe"),
     )
     return {
         "id": trial.id,

@@ -212,6 +212,29 @@ def test_samples_show_every_method_and_follow_the_recursion():
         figures.render("samples", spec, records, lambda metric: areas, {"recursion": "RM"})
 
 
+def test_activation_maps_show_each_picture_and_a_map_a_class():
+    spec = spec_of("fig6")
+    records = measured(spec, lambda cell, seed: {"cam": 40.0})
+    strips = {f"cam{n}.png": picture(n, side=3, count=2 * k) for n, k in ((1, 3), (2, 2))}
+    points = [(1, 1, 659, 30.0), (2, 1, 950, 70.0), (3, 2, 817, 50.0)]
+    values = {"picture": 1, "class": 2, "share": 3}
+
+    def curves(metric):
+        rows = [(run, p[0], p[values[metric]]) for run in records["run_id"] for p in points]
+        return pd.DataFrame(rows, columns=["run_id", "epoch", "value"])
+
+    figure, data = drawn(spec, records, curves, lambda run_id, name: strips.get(name))
+    images = [image for axes in figure.axes for image in axes.images]
+    assert len(images) == len(spec.cells) * (3 + 2), "of each picture itself and its maps"
+    assert images[0].get_array().shape == (6, 6, 3)
+    assert list(data.columns) == ["cell", "picture", "class", "share"]
+    assert data["share"].tolist() == [30.0, 70.0, 50.0] * len(spec.cells)
+    for text in ("30%", "70%", "50%", "Baseline", "+ RM (ours)"):
+        assert text in texts(figure)
+    figure, _ = drawn(spec, records[:0], lambda metric: curves(metric)[:0])
+    assert "no finished run yet: Baseline" in texts(figure)
+
+
 def test_label_masses_are_eq_2():
     assert masses([0.0, 0.25, 0.5]) == [[1.0], [0.25, 0.75], [0.125, 0.375, 0.5]]
     assert all(sum(step) == pytest.approx(1) for step in masses([0.0, 0.3, 0.1, 0.45]))
