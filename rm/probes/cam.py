@@ -201,5 +201,5 @@ def _pasted(picture: Shown, other: Shown) -> Shown:
     pixels = picture.pixels.clone()
     pixels[:, low:high, low:high] = small
     mine, theirs = (next(iter(each.boxes)) for each in (picture, other))
-    boxes = {mine: picture.boxes[mine], theirs: [(low, low, high, high)]}
+    boxes: dict[int, list[Box]] = {mine: picture.boxes[mine], theirs: [(low, low, high, high)]}
     return Shown(f"{other.name} in {picture.name}", pixels, boxes)
