@@ -92,11 +92,6 @@ class AnnotatedSplit:
     reader: Callable[[int, int], Mapping[str, Any]]
     index: NDArray[np.int64]
 
-    @classmethod
-    def of(cls, reader: Callable[[int, int], Mapping[str, Any]], count: int) -> Self:
-        """All of a reader's pictures."""
-        return cls(reader, np.arange(count))
-
     def __len__(self) -> int:
         return len(self.index)
 

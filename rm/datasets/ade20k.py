@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from rm.datasets import AnnotatedSplit, Dataset
+from rm.datasets import Dataset
 
 TASK = "segmentation"
 
@@ -22,25 +22,17 @@ def ade20k(
     DataError where a file is missing.
     """
     from rm.dense import require_packages
-    from rm.dense.ade import CLASSES, ScenePictures, read_names
+    from rm.dense.ade import CLASSES, scene_split
 
     require_packages()
-    splits = {}
-    for name in ("training", "validation"):
-        images = folder / root / "images" / name
-        annotations = folder / root / "annotations" / name
-        splits[name] = ScenePictures(
-            images,
-            annotations,
-            read_names(images, annotations),
-            short_side,
-            long_side,
-            crop,
-            training=name == "training",
-        )
+    place = folder / root
+    train, val = (
+        scene_split(place, name, short_side, long_side, crop)
+        for name in ("training", "validation")
+    )
     return Dataset(
-        train=AnnotatedSplit.of(splits["training"], len(splits["training"].names)),
-        test=AnnotatedSplit.of(splits["validation"], len(splits["validation"].names)),
+        train=train,
+        test=val,
         classes=CLASSES,
         mean=(),  # the models normalise
         std=(),

@@ -5,7 +5,7 @@ semantic branch `stuffthingmaps/`.
 from pathlib import Path
 from typing import Annotated
 
-from rm.datasets import AnnotatedSplit, Dataset
+from rm.datasets import Dataset
 
 TASK = "detection"
 
@@ -23,25 +23,13 @@ def coco(
     DataError where a file is missing or says what cannot be.
     """
     from rm.dense import require_packages
-    from rm.dense.coco import CATEGORIES, CocoPictures, read_pictures
+    from rm.dense.coco import CATEGORIES, coco_split
 
     require_packages()
-    place = folder / root
-    splits = {}
-    for name in ("train", "val"):
-        path = place / "annotations" / f"instances_{name}2017.json"
-        splits[name] = CocoPictures(
-            place / f"{name}2017",
-            path,
-            place / "stuffthingmaps" / f"{name}2017",
-            read_pictures(path, name == "train"),
-            short_side,
-            long_side,
-            training=name == "train",
-        )
+    train, val = (coco_split(folder / root, n, short_side, long_side) for n in ("train", "val"))
     return Dataset(
-        train=AnnotatedSplit.of(splits["train"], len(splits["train"].pictures)),
-        test=AnnotatedSplit.of(splits["val"], len(splits["val"].pictures)),
+        train=train,
+        test=val,
         classes=len(CATEGORIES),
         mean=(),  # the models normalise
         std=(),

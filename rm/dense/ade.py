@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 
-from rm.datasets import DataError
+from rm.datasets import AnnotatedSplit, DataError
 from rm.dense.images import read_image, read_labels
 from rm.dense.models import Sample
 from rm.dense.transforms import Pixels, crop_box, distort, fit, resize, resize_labels
@@ -104,6 +104,16 @@ class ScenePictures:
             "flip": flip,
             "flip_direction": "horizontal" if flip else None,
         }
+
+
+def scene_split(
+    place: Path, name: str, short_side: int, long_side: int, crop: int
+) -> AnnotatedSplit:
+    """`training` or `validation` of the ADE20K in a folder."""
+    images, annotations = place / "images" / name, place / "annotations" / name
+    names, training = read_names(images, annotations), name == "training"
+    reader = ScenePictures(images, annotations, names, short_side, long_side, crop, training)
+    return AnnotatedSplit(reader, np.arange(len(names)))
 
 
 def read_names(images: Path, annotations: Path) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from rm.datasets import DataError
+from rm.datasets import AnnotatedSplit, DataError
 from rm.dense.images import read_image, read_labels
 from rm.dense.models import Sample
 from rm.dense.transforms import fit, flip_boxes, resize, resize_boxes, resize_labels
@@ -102,6 +102,22 @@ class CocoPictures:
     def wide(self) -> NDArray[np.bool_]:
         """Of each picture, whether it is wider than high: batches are of one kind."""
         return np.array([picture.width > picture.height for picture in self.pictures], bool)
+
+
+def coco_split(place: Path, name: str, short_side: int, long_side: int) -> AnnotatedSplit:
+    """`train` or `val` of the COCO 2017 in a folder."""
+    path = place / "annotations" / f"instances_{name}2017.json"
+    pictures = read_pictures(path, name == "train")
+    reader = CocoPictures(
+        place / f"{name}2017",
+        path,
+        place / "stuffthingmaps" / f"{name}2017",
+        pictures,
+        short_side,
+        long_side,
+        training=name == "train",
+    )
+    return AnnotatedSplit(reader, np.arange(len(pictures)))
 
 
 def _meta(picture: Picture, folder: Path, after: tuple[int, int], flip: bool) -> dict[str, Any]:

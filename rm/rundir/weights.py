@@ -121,6 +121,15 @@ def read_init(init: Init, run_dir: Path) -> InitialWeights:
     return InitialWeights(_state_dict(data, path), init.part, path, found)
 
 
+def read_file(path: Path, part: str) -> InitialWeights:
+    """A file of weights, whoever wrote it; DataError where it is none."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    return InitialWeights(_state_dict(data, path), part, path, hashlib.sha256(data).hexdigest())
+
+
 def _of_trial(run_dir: Path, which: str) -> tuple[Path, str]:
     """The weights of a finished trial and the sha256 that its result gives them."""
     path = run_dir / FILES[which]

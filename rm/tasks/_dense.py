@@ -47,6 +47,7 @@ class DenseTask(Task):
         device: torch.device,
         group: ProcessGroup | None,
         init: InitialWeights | None,
+        data: Dataset | None,
         *,
         frozen_stages: int = 0,
         frozen_norms: bool = False,
@@ -62,7 +63,7 @@ class DenseTask(Task):
                 f"processes, {self.group.count}"
             )
         self.dense = DenseModel(self.PACKAGE)
-        data = _load_data(trial)
+        data = data or _load_data(trial)
         self.classes = data.classes
         self.train_split, self.test_split = self._prepare(data)
         self.pool = ReadingPool(
@@ -170,6 +171,11 @@ def _load_data(trial: Trial) -> Dataset:
     options = trial.options("dataset")
     limits = {key: options.pop(key) for key in ("limit", "test_limit", "held_out")}
     return load(trial.name("dataset"), options, **limits)
+
+
+def with_pictures(data: Dataset, count: int | None) -> Dataset:
+    """Tested on so many pictures only."""
+    return replace(data, test=data.test.subset(count))
 
 
 def with_reader(split: AnnotatedSplit, **options: Any) -> AnnotatedSplit:

@@ -31,15 +31,23 @@ class Detection(DenseTask):
         device: torch.device,
         group: ProcessGroup | None = None,
         init: InitialWeights | None = None,
+        data: Dataset | None = None,
         *,
         frozen_stages: Annotated[int, "0 <= frozen_stages <= 4"] = 1,
         frozen_norms: bool = True,
     ) -> None:
-        """frozen_stages: of a ResNet, with the stem; frozen_norms: batch norms keep their
-        statistics.
+        """data            in place of the trial's
+        frozen_stages   of a ResNet, with the stem
+        frozen_norms    whether batch norms keep their statistics
         """
         super().__init__(
-            trial, device, group, init, frozen_stages=frozen_stages, frozen_norms=frozen_norms
+            trial,
+            device,
+            group,
+            init,
+            data,
+            frozen_stages=frozen_stages,
+            frozen_norms=frozen_norms,
         )
 
     def _prepare(self, data: Dataset) -> tuple[AnnotatedSplit, AnnotatedSplit]:

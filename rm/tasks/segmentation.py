@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from rm.backbones._ghost_norm import group_batch_norm
+from rm.datasets import Dataset
 from rm.distributed import ProcessGroup
 from rm.rundir.weights import InitialWeights
 from rm.tasks import Evaluator
@@ -29,12 +30,15 @@ class Segmentation(DenseTask):
         device: torch.device,
         group: ProcessGroup | None = None,
         init: InitialWeights | None = None,
+        data: Dataset | None = None,
         *,
         steps: Annotated[int, "steps >= 1"] = 8000,
     ) -> None:
-        """steps: of an epoch, which is what lies between two evaluations."""
+        """data    in place of the trial's
+        steps   of an epoch, which is what lies between two evaluations
+        """
         self._steps = steps
-        super().__init__(trial, device, group, init)
+        super().__init__(trial, device, group, init, data)
 
     @property
     def steps_per_epoch(self) -> int:  # type: ignore[override]
