@@ -23,7 +23,7 @@ def tracking_uri(explicit: str | None = None) -> str:
     return (
         explicit
         or os.environ.get("MLFLOW_TRACKING_URI")
-        or f"sqlite:///{results_dir() / 'mlflow.db'}"
+        or "sqlite:///" + str(results_dir() / "mlflow.db").replace("%", "%25").replace("?", "%3F")
     )
 
 

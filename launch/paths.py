@@ -5,6 +5,7 @@ writes.
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -35,4 +36,18 @@ def without_password(text: str) -> str:
 
 def tracking_uri() -> str:
     """`$MLFLOW_TRACKING_URI`, else the sqlite store beside the runs."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(results_dir() / "mlflow.db")
+
+
+def sqlite_uri(file: Path) -> str:
+    """The address of a store in a file, as SQLAlchemy reads addresses: `?` begins its options, and
+    `%3F` is a character.
+    """
+    return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of such an address; None where it is another one."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0]))

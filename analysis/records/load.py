@@ -18,6 +18,7 @@ from analysis.records.former import FormerIds, as_of_today, is_finished
 from analysis.records.recorded import is_result, series
 from analysis.records.store import EXPERIMENT as EXPERIMENT
 from analysis.records.store import TAGS
+from launch.spec.spec import tag_name
 
 COLUMNS = (
     "trial_id", "seed", "status", "run_id", "experiment_id", *TAGS, "numerics", "best_epoch",
@@ -146,7 +147,7 @@ def load_samples(search: str, tracking_uri: str | None = None) -> list[dict[str,
     uri = default_tracking_uri(tracking_uri)
     if not address.exists(uri):
         return []
-    tag = f"search.{search}"
+    tag = f"search.{tag_name(search)}"
     try:
         runs = list(store.runs(store.client(uri), f"tags.`{tag}` LIKE '{{%'"))
     except Exception as error:  # as above

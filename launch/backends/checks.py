@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from launch.gpus import visible_gpus
 from launch.interpreter import child_environment
-from launch.paths import results_dir, tracking_uri, without_password
+from launch.paths import results_dir, sqlite_file, tracking_uri, without_password
 from launch.spec.trial import Trial
 from rm import registry
 
@@ -231,8 +231,8 @@ def tracking() -> Check:
     """Whether the tracking store answers. Nothing depends on it while trials run."""
     uri, folder = tracking_uri(), results_dir()
     later = "trials run without it, and `sync` mirrors later"
-    if uri.startswith("sqlite:///"):
-        place = Path(uri.removeprefix("sqlite:///")).parent
+    if (file := sqlite_file(uri)) is not None:
+        place = file.parent
         if os.access(place if place.exists() else folder, os.W_OK):
             return Check("ok", "tracking", uri)
         return Check(

@@ -20,7 +20,7 @@ from launch.commands import positive
 from launch.console import say
 from launch.errors import UsageError
 from launch.interpreter import module_command
-from launch.paths import results_dir
+from launch.paths import results_dir, sqlite_uri
 
 HELP = "start MLflow's server over the records, on this machine alone"
 
@@ -43,9 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Becomes the server; the process number stays, so whoever started it can stop it."""
     _check_free(args.host, args.port)
-    backend = (
-        os.environ.get("MLFLOW_BACKEND_STORE_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"
-    )
+    own = sqlite_uri(results_dir() / "mlflow.db")
+    backend = os.environ.get("MLFLOW_BACKEND_STORE_URI") or own
     _initialise(backend)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Eight more processes, for nothing that is here.

@@ -1,5 +1,7 @@
 """A resolved spec: one table or figure of a paper, nothing in it left to be looked up."""
 
+import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +15,8 @@ from launch.spec.trial import Trial
 
 WINNER = "winner"
 """The row of what a search found."""
+MOST_NAME = 200
+"""Characters of a spec's name in a tag; MLflow takes 250 in all."""
 
 
 @dataclass(frozen=True)
@@ -131,3 +135,11 @@ def with_winner(spec: Spec, best: SampleResult) -> Spec:
     )
     cell = Cell((WINNER,), None, spec.search.trials(point, spec.seeds), dict.fromkeys(point, why))
     return replace(spec, cells=(*spec.cells, cell))
+
+
+def tag_name(name: str) -> str:
+    """A spec's name as MLflow takes it in a tag's: a file may be called `two (1).yaml`. What had
+    to be changed ends with a hash, so that no two specs share a tag.
+    """
+    kept = re.sub(r"[^\w .:/-]", "_", name)[:MOST_NAME]
+    return kept if kept == name else f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"

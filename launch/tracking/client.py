@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from launch.paths import results_dir, tracking_uri
+from launch.console import say
+from launch.paths import results_dir, sqlite_file, sqlite_uri, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,14 +56,13 @@ def _make(file: Path) -> None:
     aside = file.with_name(f"{file.name}.new")
     for leftover in ("", "-wal", "-shm", "-journal"):
         aside.with_name(aside.name + leftover).unlink(missing_ok=True)
-    _connect(f"sqlite:///{aside}").search_experiments(max_results=1)
+    _connect(sqlite_uri(aside)).search_experiments(max_results=1)
     aside.replace(file)
 
 
 def local_file() -> Path | None:
     """The sqlite file, where the store is one."""
-    uri = tracking_uri()
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    return sqlite_file(tracking_uri())
 
 
 @functools.cache
@@ -82,7 +82,22 @@ def _connect(uri: str) -> "MlflowClient":
 
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    return MlflowClient(uri)
+    client = MlflowClient(uri)
+    if "%" in uri and sqlite_file(uri) is not None:
+        client.search_experiments(max_results=1)
+        _remove_stray(Path(uri.removeprefix("sqlite:///")))
+    return client
+
+
+def _remove_stray(quoted: Path) -> None:
+    """MLflow makes the folder of an address as it is written, `%3F` for `?`, and leaves it
+    empty.
+    """
+    for folder in quoted.parents:
+        if "%" not in str(folder):
+            return
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def experiment(client: "MlflowClient") -> str:
@@ -95,15 +110,35 @@ def experiment(client: "MlflowClient") -> str:
             f"the experiment '{EXPERIMENT}' is in MLflow's trash; "
             f"take it out with `mlflow experiments restore --experiment-id {found.experiment_id}`"
         )
-    if found is not None:
-        return str(found.experiment_id)
-    if (file := local_file()) is not None:
-        _write_ahead(file)
+    file = local_file()
     place = None if is_server() else (results_dir() / "artifacts").as_uri()
+    if found is not None:
+        if place and file == results_dir() / "mlflow.db" and found.artifact_location != place:
+            _move_artifacts(file, str(found.experiment_id), found.artifact_location, place)
+        return str(found.experiment_id)
+    if file is not None:
+        _write_ahead(file)
     kind = {
         "mlflow.experimentKind": "custom_model_development"
     }  # else its pages are laid out for language models
     return str(client.create_experiment(EXPERIMENT, artifact_location=place, tags=kind))
+
+
+def _move_artifacts(file: Path, experiment_id: str, old: str, new: str) -> None:
+    """The results folder was moved or copied, its artifacts with it: MLflow notes whole paths, has
+    no call to change them, and would write to the old place.
+    """
+    say(f"the results folder was {old.removesuffix('/artifacts')}; its artifacts are here now")
+    with closing(sqlite3.connect(file, timeout=60)) as database, database:
+        database.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+            (new, experiment_id),
+        )
+        database.execute(
+            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+            "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+            (new, len(old) + 1, experiment_id, len(old) + 1, f"{old}/"),
+        )
 
 
 def is_server() -> bool:

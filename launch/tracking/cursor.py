@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.paths import results_dir, tracking_uri
+from launch.paths import results_dir, sqlite_file, tracking_uri
 from launch.runs import parallel, rundir
 from launch.runs.rundir import RunDir
 from rm.files import write_atomically
@@ -116,9 +116,9 @@ def _store() -> str:
     a deleted one is noticed.
     """
     uri = tracking_uri()
-    if uri.startswith("sqlite:///"):
+    if (file := sqlite_file(uri)) is not None:
         try:
-            uri += f"#{Path(uri.removeprefix('sqlite:///')).stat().st_ino}"
+            uri += f"#{file.stat().st_ino}"
         except OSError:
             uri += "#missing"
     return hashlib.sha256(uri.encode()).hexdigest()

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from launch.runs import rundir
 from launch.runs.journal import curve
 from launch.runs.rundir import RunDir
+from launch.spec.spec import tag_name
 from launch.spec.trial import flatten
 
 CURSOR_METRIC = "epoch"
@@ -129,7 +130,8 @@ class Record:
             tags["numerics"] = str(self.trial.get("numerics"))
         rows: dict[str, list[str]] = {}
         for use in self.uses:
-            name = f"{use['spec']}.{use['profile']}" if use.get("profile") else use["spec"]
+            profile = f".{use['profile']}" if use.get("profile") else ""
+            name = tag_name(f"{use['spec']}{profile}")
             rows.setdefault(f"spec.{name}", []).append(str(use["row"]))
             if "sample" in use:  # of a search: its state as of the last use
                 known = {key: use[key] for key in ("sample", "stopped") if key in use}
