@@ -142,10 +142,15 @@ def test_a_private_cluster_ends_with_its_command(write_spec, results, undisturbe
     backend.wait_for_epochs(process, trials=2, checkpoint=True)
     below = [pid for pid, _ in children(process.pid)]
     assert set(backend.leased().values()) <= set(below)
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in backend.leased().values()} == {
+        os.getpriority(os.PRIO_PROCESS, 0)
+    }, "Ray would start them with the lowest priority but a few"
+    (left,) = ray_folders(process.pid)
     process.kill()
     process.communicate()
     assert gone(below) == []
     assert not backend_finished(backend)
+    assert left.exists()
 
     process = private(path, results)
     backend.wait(
@@ -153,20 +158,16 @@ def test_a_private_cluster_ends_with_its_command(write_spec, results, undisturbe
         process,
     )
     below = [pid for pid, _ in children(process.pid)]
-    folders = {
-        word.split("=")[1]
-        for _, words in children(process.pid)
-        for word in words
-        if "--session-dir=" in word
-    }
+    folders = ray_folders(process.pid)
     assert folders
+    assert not left.exists(), "what the killed command left is removed by the next one"
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert "the same command resumes from here" in err
     assert "Traceback" not in err
     assert gone(below) == []
-    assert not any(Path(folder).exists() for folder in folders)
+    assert not any(folder.exists() for folder in folders)
     assert {backend.events(trial.id)[-1] for trial in load_spec(path).trials} == {"interrupted"}
 
     code, _, err = backend.run(path, *WORKERS)
@@ -175,6 +176,29 @@ def test_a_private_cluster_ends_with_its_command(write_spec, results, undisturbe
     assert len(lines_said(err)) <= 3, "Ray's own noise stays away from our lines"
     assert undisturbed.run(path, *WORKERS)[0] == 0
     assert backend.numbers() == undisturbed.numbers()
+
+
+def ray_folders(pid):
+    """Of the private clusters under a process."""
+    return {
+        Path(word.split("=")[1]).parent
+        for _, words in children(pid)
+        for word in words
+        if word.startswith(("--session-dir=", "--session_dir="))
+    }
+
+
+@pytest.mark.cluster
+def test_what_rays_memory_monitor_says_is_passed_on(write_spec, results):
+    """Its threshold is so low that no worker may live."""
+    backend = Backend("ray", results, ["--backend", "ray"])
+    low = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "50"}
+    code, _, err = backend.run(write_spec(), "--workers", 1, environment=low)
+    assert code in (1, 2), err
+    assert "was ended by Ray, as its node ran low on memory (" in err
+    assert "try fewer --workers" in err
+    assert "Traceback" not in err
+    assert "raylet" not in err
 
 
 def backend_finished(backend):

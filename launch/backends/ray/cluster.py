@@ -12,11 +12,12 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from launch.backends.base import Limits
+from launch.backends.ray.folder import ray_folder
 from launch.backends.threads import thread_environment
 from launch.errors import UsageError
 from launch.gpus import cores, visible_gpus
@@ -27,8 +28,8 @@ OBJECT_STORE_BYTES = 100 * 2**20
 """Of a private cluster: nothing but paths and answers goes through it."""
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 _SETTINGS = 4
-_LONGEST_FOLDER = 24
-"""Ray puts sockets some 75 characters deep into its folder; a socket's path has at most 107."""
+NICENESS = "RAY_worker_niceness"
+"""What Ray starts has 15 by default, so beside anything else on its node a training would wait."""
 
 
 def library() -> Any:
@@ -156,24 +157,18 @@ def joined(address: str | None, variables: Mapping[str, str] | None = None) -> I
     )  # what matters is raised, and said in our words
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     quiet |= {"runtime_env": {"env_vars": dict(variables)}} if variables else {}
-    folder: str | None = None
-    try:
-        if address is None:
-            base = tempfile.gettempdir()
-            folder = tempfile.mkdtemp(
-                prefix="rm-ray-", dir=base if len(base) <= _LONGEST_FOLDER else "/tmp"
-            )
-        # Ray puts the current folder first on its workers' path: let that be this checkout.
-        with chdir(ROOT):
-            if folder:
-                _start_or_say_why(folder, quiet)
-            else:
-                _join(str(address), quiet)
-        yield
-    finally:
-        ray.shutdown()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+    with ray_folder() if address is None else nullcontext(None) as folder:
+        try:
+            # Ray puts the current folder first on its workers' path: let that be this checkout.
+            with chdir(ROOT):
+                if folder is not None:
+                    os.environ.setdefault(NICENESS, "0")
+                    _start_or_say_why(str(folder), quiet)
+                else:
+                    _join(str(address), quiet)
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _start_or_say_why(folder: str, quiet: dict[str, Any]) -> None:

@@ -20,7 +20,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,8 @@ from pathlib import Path
 from launch.backends import snapshot
 from launch.backends.base import Limits, Watcher
 from launch.backends.queue import Trials, by_processes
-from launch.backends.ray.cluster import OBJECT_STORE_BYTES, divide, joined, nodes
+from launch.backends.ray.cluster import NICENESS, OBJECT_STORE_BYTES, divide, joined, nodes
+from launch.backends.ray.folder import RayFolder
 from launch.backends.ray.gpu_memory import check_memory
 from launch.backends.ray.pool import Pool
 from launch.backends.slurm import arrays, submissions
@@ -95,7 +95,8 @@ class _RayNode:
     """Ray's processes on this node, in a folder of their own, deaf to what SLURM says."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="rm-ray-", dir="/tmp"))
+        self._folder = RayFolder()
+        self.folder = self._folder.path
         gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
         size = ["--num-cpus", str(SlurmJobContext.read().cpus), "--num-gpus", str(len(gpus))]
         size += ["--object-store-memory", str(OBJECT_STORE_BYTES), "--temp-dir", str(self.folder)]
@@ -106,7 +107,10 @@ class _RayNode:
             )  # what is started inherits it
             try:
                 self.process = subprocess.Popen(
-                    [*ray, *size, *arguments], stdout=log, stderr=subprocess.STDOUT
+                    [*ray, *size, *arguments],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={NICENESS: "0", **os.environ},
                 )
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -123,7 +127,7 @@ class _RayNode:
             except ProcessLookupError:
                 continue
         self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._folder.remove()
 
 
 def _below(pid: int) -> list[int]:

@@ -2,6 +2,7 @@
 are replaced.
 """
 
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -257,6 +258,13 @@ def _how(handle: _ActorHandle, error: Exception) -> str:
     """Ray's report of a death in one line."""
     report = str(error)
     place = f" on {handle.place['host']} (process {handle.place['pid']})" if handle.place else ""
+    if isinstance(error, library().exceptions.OutOfMemoryError):
+        used = re.search(r"[\d.]+GB used / [\d.]+GB limit", report)
+        memory = f" ({used[0]})" if used else ""
+        return (
+            f"its worker process{place} was ended by Ray, as its node ran low on memory{memory}; "
+            "try fewer --workers"
+        )
     if _NODE_DEATH in report:
         return f"its worker process{place} ended with its node"
     if "process has died" in report or "process is dead" in report:
