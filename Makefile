@@ -34,14 +34,14 @@ check: .venv/ready  ## ruff and mypy
 	$(BIN)/mypy
 
 plan: .venv/ready  ## print the plan of SPEC (default: every spec in experiments/)
-	$(BIN)/python launch/run.py plan $(if $(filter command line,$(origin SPEC)),$(SPEC),experiments/*.yaml)
+	$(BIN)/python launch/run.py plan $(if $(filter command line,$(origin SPEC)),$(SPEC),experiments/*.yaml experiments/amix/*.yaml)
 
 samples:  ## put the committed pictures of the detection and segmentation smoke profiles into $RM_DATA_DIR
 	@mkdir -p "$${RM_DATA_DIR:-$$HOME/.cache/recursivemix}"
 	cp -r tests/data/*-sample "$${RM_DATA_DIR:-$$HOME/.cache/recursivemix}"
 
 smoke: .venv/ready samples  ## run the smoke profile of every spec: each method and network on a handful of real images
-	$(BIN)/python launch/run.py experiments/*.yaml --profile smoke || [ $$? -eq 3 ]  # 3: refused for want of files
+	$(BIN)/python launch/run.py experiments/*.yaml experiments/amix/*.yaml --profile smoke || [ $$? -eq 3 ]  # 3: refused for want of files
 
 report: .venv/ready  ## render the report of SPEC (default: quickstart)
 	$(BIN)/python analysis/report.py $(SPEC)

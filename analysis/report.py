@@ -155,7 +155,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if bool(args.specs) == args.all:
         parser.error("name one spec or more, or --all")
     if args.all:
-        args.specs = sorted(map(str, (ROOT / "experiments").glob("*.yaml")))
+        args.specs = sorted(map(str, (ROOT / "experiments").rglob("*.yaml")))
     args.output = (args.output or results_dir() / "report").expanduser().resolve()
     return args
 

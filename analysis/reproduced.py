@@ -70,7 +70,7 @@ def page(folder: Path, experiments: Path) -> str:
         return f"{INTRODUCTION}\nThere are none yet.\n"
     parts = [INTRODUCTION, _inventory(files)]
     rows = {record["id"]: committed.row(record) for record in records}
-    for path in sorted(experiments.glob("*.yaml")):
+    for path in sorted(experiments.rglob("*.yaml")):
         spec = load_spec(path)
         trials = {trial.id: trial.values for trial in spec.trials}
         former = former_ids(trials)

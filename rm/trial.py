@@ -50,14 +50,15 @@ class Init:
     """The weights that a trial starts from: those that another trial left, or a file.
 
     trial     id of the other trial, whose `weights` are taken: of its last or its best epoch
-    file      a name in $RM_DATA_DIR/weights, or an absolute path; its content has this sha256
+    file      a name in $RM_DATA_DIR/weights, or an absolute path; its content has this
+              sha256, or one that begins so: torchvision's file names have its first eight digits
     part      what is loaded: the backbone, or the whole model with its head
     """
 
     trial: Annotated[str | None, "len(trial) == 12"] = None
     weights: Literal["last", "best"] | None = None
     file: Annotated[str | None, "len(file) > 0"] = None
-    sha256: Annotated[str | None, "len(sha256) == 64"] = None
+    sha256: Annotated[str | None, "8 <= len(sha256) <= 64"] = None
     part: Literal["backbone", "model"] = "backbone"
 
 

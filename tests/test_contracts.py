@@ -22,7 +22,7 @@ from tests.support.rm.training import assert_is_a_data_set
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))
-SPECS = sorted((ROOT / "experiments").glob("*.yaml"))
+SPECS = sorted((ROOT / "experiments").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", METHODS)

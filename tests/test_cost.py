@@ -10,7 +10,7 @@ from benchmarks.cost import is_full_scale, operations
 from launch.paths import EXPERIMENTS
 from launch.spec.load import load_spec
 
-SPECS = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if is_full_scale(load_spec(path))]
+SPECS = [path for path in sorted(EXPERIMENTS.rglob("*.yaml")) if is_full_scale(load_spec(path))]
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)

@@ -120,7 +120,7 @@ def test_planner_and_trainer_refuse_the_same(tmp_path, change, message):
 
 
 def test_the_trainer_reads_what_the_planner_writes():
-    for path in sorted((ROOT / "experiments").glob("*.yaml")):
+    for path in sorted((ROOT / "experiments").rglob("*.yaml")):
         for trial in load_spec(path).trials[:3]:
             read = parse_trial(trial.values)
             choices = {k: v for k, v in trial.values.items() if k in registry.SECTIONS}

@@ -22,7 +22,7 @@ def test_the_source_says_what_the_function_takes(name):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda p: p.stem
+    "path", sorted((ROOT / "experiments").rglob("*.yaml")), ids=lambda p: p.stem
 )
 def test_the_figures_of_every_spec_have_valid_options(path):
     for figure in load.load_spec(path).figures:

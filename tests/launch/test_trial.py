@@ -9,7 +9,7 @@ from tests.support.trials import ROOT
 
 def test_the_short_way_to_an_id_is_the_long_one():
     """Every spec and profile, with and without a probe."""
-    for path in sorted((ROOT / "experiments").glob("*.yaml")):
+    for path in sorted((ROOT / "experiments").rglob("*.yaml")):
         spec = load_spec(path)
         for trial in (
             trial
