@@ -1,1 +1,1 @@
-"""What the README's speed figures come from; every file is a command."""
+"""What the figures of docs/benchmarks.md come from; every file is a command."""
