@@ -168,6 +168,12 @@ def test_latex_escapes_everything_special():
     )
 
 
+def test_a_row_may_begin_with_what_the_end_of_a_row_would_take_for_its_own():
+    r"""`\\\\` takes a star, or a length in brackets."""
+    assert latex_text("[ours] *") == "{[}ours] *"
+    assert latex_text(" *") == " {*}"
+
+
 @pytest.mark.parametrize("name", ["grid", "smoke", "rows"])
 def test_latex_has_as_many_columns_in_every_line(name, request):
     text = tables.to_latex(request.getfixturevalue(name))
@@ -181,7 +187,11 @@ def test_latex_has_as_many_columns_in_every_line(name, request):
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
 @pytest.mark.parametrize("name", ["grid", "smoke", "rows"])
 def test_latex_compiles(name, request, tmp_path):
-    body = tables.to_latex(request.getfixturevalue(name))
+    table = request.getfixturevalue(name)
+    body = tables.to_latex(table)
+    body += "\\begin{tabular}{ll}\n"
+    body += "".join(f"{latex_text(label)} & 1 \\\\\n" for label in ("a", "[ours]", "*", "[2"))
+    body += "\\end{tabular}\n"
     text = (
         "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
         + body

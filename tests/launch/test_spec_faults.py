@@ -1,8 +1,15 @@
 """What people write into specs and --where, and must be told at its place."""
 
-import pytest
+import io
 
+import pytest
+from rich.console import Console
+
+from launch import cli
+from launch.backends import checks
 from launch.errors import FilterError
+from launch.paths import without_password
+from launch.progress import ProgressWatcher
 from launch.spec.filters import select
 from launch.spec.load import SpecError, load_spec
 from tests.support import mutated_specs
@@ -103,3 +110,28 @@ def test_conditions_that_hold_only_apart(write_spec):
 def test_three_hundred_mutated_specs_are_survived():
     """`python -m tests.support.mutated_specs 2000` tries more."""
     assert list(mutated_specs.failures(300)) == []
+
+
+def test_brackets_in_labels_are_no_markup(write_spec, results, capsys):
+    """Neither in the plan, where `[/]` would be a crash, nor in the bars of a run."""
+    path = write_spec(
+        **{"Baseline: b": '"[ours]": b', "RM: {": '"[/] [red]x": {', '["RM < Baseline"]': "[]"}
+    )
+    assert cli.main(["plan", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "[ours]" in out
+    assert "[/] [red]x" in out
+    watcher = ProgressWatcher({path: "[/] [red]x"}, {path: 2})
+    watcher.on_start(path)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(watcher.bars.get_renderable())
+    assert "[/] [red]x" in console.file.getvalue()
+
+
+def test_a_password_is_never_shown(monkeypatch, results):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@127.0.0.1:9/x?token=t0ken")
+    found = checks.tracking()
+    assert (found.level, "http://me:***@127.0.0.1:9" in found.finding) == ("wrong", True)
+    assert "s3cret" not in found.finding
+    assert "t0ken" not in found.finding
+    assert without_password("no address: a:b@c") == "no address: a:b@c"

@@ -309,6 +309,22 @@ def test_a_signal_to_all_processes_of_the_job_interrupts_cleanly(pictures, tree,
     assert_equal_runs(tmp_path / "undisturbed", folder)
 
 
+def test_hidden_files_are_no_classes_and_other_formats_are_named(tree, capsys):
+    first = sorted(tree.glob("train/*"))[0]
+    picture = next(first.iterdir())
+    (tree / "train" / ".ipynb_checkpoints").mkdir()
+    (tree / "train" / ".ipynb_checkpoints" / "0.JPEG").symlink_to(picture)
+    (first / f"._{picture.name}").write_bytes(b"of another program")
+    for name in ("1.webp", "2.TIFF"):
+        (first / name).write_bytes(b"")
+    assert len(imagenet(tree.parent).train) == CLASSES
+    said = capsys.readouterr().err
+    assert (
+        f"imagenet: 2 pictures of {tree / 'train'} are left out, as only .jpeg, .jpg, .png" in said
+    )
+    assert f"{first.name}/1.webp, {first.name}/2.TIFF" in said
+
+
 def test_resnet50_sees_224_pixels(tree):
     data = imagenet(tree.parent)
     normalise = stream.Normalise(data.mean, data.std, CPU)
