@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from analysis.claims import holm, order_test, pooled_test, range_test, with_power
-from analysis.compare import Estimate, estimate, verdict
+from analysis.claims import ClaimResult, holm, order_test, pooled_test, range_test, with_power
+from analysis.compare import ROUNDING, Estimate, estimate, verdict
 from analysis.records.official import OfficialRun
 from analysis.records.recorded import MEASURED, values_of
 from analysis.results import CellResult, ClaimTest, Official, SeedResult, Table
@@ -121,10 +121,20 @@ def _family(
     tests: Sequence[ClaimTest], gains: Sequence[float | None], pooled: int = 1
 ) -> tuple[ClaimTest, ...]:
     """Tests that are corrected together, with their power; for `gains` and `pooled` see
-    `with_power`.
+    `with_power`. Where the paper's own numbers are on the other side, the reason says so.
     """
     results = with_power(holm([test.result for test in tests]), gains, pooled)
-    return tuple(replace(test, result=one) for test, one in zip(tests, results, strict=True))
+    return tuple(
+        replace(test, result=_contradicted(one, gain))
+        for test, one, gain in zip(tests, results, gains, strict=True)
+    )
+
+
+def _contradicted(result: ClaimResult, gain: float | None) -> ClaimResult:
+    if gain is None or gain > -ROUNDING:
+        return result
+    why = f"the paper's own numbers contradict it, by {-gain:.2f}"
+    return replace(result, reason=f"{result.reason}; {why}" if result.reason else why)
 
 
 def _pooled(tests: Sequence[ClaimTest]) -> ClaimTest:

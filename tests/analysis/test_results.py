@@ -14,7 +14,7 @@ from analysis.page.provenance import provenance
 from analysis.page.view import View
 from analysis.records.former import as_of_today, former_ids
 from analysis.records.load import load_curves, load_records
-from launch.spec.load import Claim, TableMetric
+from launch.spec.load import Claim, TableMetric, load_spec
 from launch.spec.trial import Trial, trial_id
 from rm.metrics import Metric
 from tests.support.analysis.samples import fake_records, grid_spec, rows_spec
@@ -186,3 +186,18 @@ def test_units_are_the_metrics_own():
     table.__dict__["metric"] = Metric("delay", "delay", "ms", "lower")
     assert "delay (ms), mean" in tables.to_markdown(table)
     assert "margin ±0.3 ms" in tables.to_markdown(table)
+
+
+def test_a_claim_that_the_papers_own_numbers_contradict_says_so():
+    """Table 10b's UperNet: the mean accuracy falls with the consistency loss."""
+    spec = load_spec(ROOT / "experiments" / "table10b.yaml")
+    records = fake_records(spec)[:0]
+    said = {
+        (view.metric.name, test.context): test.result.reason
+        for view in spec.views
+        for test in collect(view, records).claims
+        if not test.pooled
+    }
+    assert "the paper's own numbers contradict it, by 0.18" in said["macc", "UperNet"]
+    assert len(said) == 6
+    assert sum("contradict" in reason for reason in said.values()) == 1
