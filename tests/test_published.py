@@ -43,6 +43,7 @@ NAMES = {
     "ImageNet, ResNet-50": "ImageNet-1k",
     "α=0.5": "best alpha",
     "ω=0.1": "best omega",
+    "transposed": "RM",
     "without": "RM w/o CL",
     "with": "RM",
 }
@@ -96,7 +97,13 @@ def test_every_published_number_is_the_papers(path):
     assert checked
 
 
-@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+PARTS = ("table1_quoted", "table6_quoted", "roi_box")
+"""Specs that show some of a table's numbers again, under another recipe."""
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SPECS if path.stem not in PARTS], ids=lambda path: path.stem
+)
 def test_no_published_number_of_its_data_sets_is_left_out(path):
     views = load_spec(path).views
     used = {dataset(cell) for cell in views[0].cells}

@@ -86,7 +86,10 @@ def caption(table: Table) -> str:
     parts = [f"{metric.title}, mean ± standard deviation over seeds (n − 1)"]
     if table.has_published:
         margin = in_unit(f"±{table.spec.margin:g}", metric)
-        parts.append(f"margin {margin}; published numbers without spread are treated as exact")
+        why = f" ({table.spec.margin_why})" if table.spec.margin_why else ""
+        parts.append(
+            f"margin {margin}{why}; published numbers without spread are treated as exact"
+        )
     optimism = table.selection_optimism
     if optimism is not None:
         gain = in_unit(number(optimism.mean), metric)

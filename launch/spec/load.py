@@ -46,6 +46,7 @@ class _File:
     paper: dict[str, Any] | None = None
     metric: dict[str, Any] | None = None
     margin: Annotated[float, "margin >= 0"] = 0.3
+    margin_why: str = ""
     seeds: Any = None
     resources: Any = None
     trial: dict[str, Any] = field(default_factory=dict)
@@ -131,12 +132,11 @@ def _load(path: Path, profile: str | None, seeds: Sequence[int] | None, parent: 
     claims = read_claims(source, file.claims, labels)
     drawn = _figures(source, file.figures)
     source.raise_errors()
-    paper = Paper(**file.paper) if file.paper else None
     own_seeds = tuple(table.seeds[0] or table.seeds[1])
     return Spec(
         path,
         file.title,
-        paper,
+        Paper(**file.paper) if file.paper else None,
         metric,
         file.margin,
         own_seeds,
@@ -147,6 +147,7 @@ def _load(path: Path, profile: str | None, seeds: Sequence[int] | None, parent: 
         claims,
         drawn,
         search,
+        file.margin_why,
     )
 
 

@@ -80,8 +80,9 @@ class FigureSpec:
 class Spec:
     """A spec file, resolved.
 
-    search   of a spec that searches: its cells are what the winner is compared with, until the
-             winner is known
+    search       of a spec that searches: its cells are what the winner is compared with, until the
+                 winner is known
+    margin_why   where the margin comes from
     """
 
     path: Path
@@ -97,6 +98,7 @@ class Spec:
     claims: tuple[Claim, ...]
     figures: tuple[FigureSpec, ...]
     search: Search | None = None
+    margin_why: str = ""
 
     @property
     def name(self) -> str:

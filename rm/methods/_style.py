@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rm.datasets import DataError
 
-ENCODER_FILE, DECODER_FILE = "vgg_normalised.pth", "decoder.pth"
+ENCODER_FILE, DECODER_FILE = "vgg_normalised.pth", "decoder.pth.tar"
 
 
 def _convolution(inputs: int, outputs: int, *, relu: bool = True) -> list[nn.Module]:

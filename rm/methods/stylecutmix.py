@@ -12,11 +12,11 @@ classes' mean styles, plus 2 for a class to itself: the authors' table, file
 `styleDistanceMatrix10` or `styleDistanceMatrix100` of their repository. Without it g ~
 Beta(style_alpha, style_alpha), one a batch (`gamma: random`).
 
-Needs `vgg_normalised.pth`, `decoder.pth` and, for `auto`, the table, in one folder. They were out
-of reach where this was written: the SHA-256 below are what several unrelated public repositories
-state for the release's files, confirmed by none of our own downloads, and a file is checked only
-where a spec gives one. StyleMix reads a decoder called `decoder.pth.tar` and does not say which;
-that it is this one is a guess.
+Needs `vgg_normalised.pth`, `decoder.pth.tar`, by the names that StyleMix's train.py has for them,
+and, for `auto`, the table, in one folder. Its repository has neither file and does not say whence
+they are; that they are pytorch-AdaIN's, `decoder.pth` under another name, is a guess. They were
+out of reach where this was written: the SHA-256 below are what several unrelated repositories
+state for that release's files, and a file is checked only where a spec gives one.
 
 Cost: a VGG-19 pass to relu4_1 and two decodings at 224 px in every mixed batch, many times a CIFAR
 network's own step.
@@ -45,7 +45,7 @@ REQUIRES_FILES = {
         "vgg_normalised.pth": "https://github.com/naoto0804/pytorch-AdaIN/releases/download/"
         "v0.0.0/vgg_normalised.pth (SHA-256, as other repositories state it: "
         "804ca2835ecf7539f0cd2a7ac3c18ce81e6f8468969ae7117ac0c148d286bb4a)",
-        "decoder.pth": "https://github.com/naoto0804/pytorch-AdaIN/releases/download/"
+        "decoder.pth.tar": "https://github.com/naoto0804/pytorch-AdaIN/releases/download/"
         "v0.0.0/decoder.pth (SHA-256, as other repositories state it: "
         "379ca41d59f3a37eed3599bbbc2560c19da5c458870a5ffd3a9dd41aa88f9472)",
     }

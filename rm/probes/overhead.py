@@ -12,19 +12,21 @@ import multiprocessing
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from rm import registry
 from rm.backbones import Backbone
 from rm.datasets import Dataset, InMemorySplit
 from rm.methods import Method
+from rm.methods._consistency import ConsistencyNetwork
 from rm.probes import ProbeLogger
 from rm.schedules import StepContext
 from rm.tasks.classification import Classification
@@ -44,7 +46,9 @@ def overhead(
     device: torch.device,
     log: ProbeLogger,
     *,
-    of: Literal["parameters", "deployed_parameters", "flops", "memory", "time"] = "time",
+    of: Literal[
+        "parameters", "deployed_parameters", "flops", "memory", "time", "inference", "history"
+    ] = "time",
     steps: Annotated[int, "steps >= 1"] = 20,
     classes: Annotated[int, "classes >= 2"] = 1000,
     size: Annotated[int, "size >= 2"] = 224,
@@ -53,12 +57,21 @@ def overhead(
     numbers.
 
     of      parameters: millions, with whatever the method adds for training; deployed_parameters:
-            without it; flops: billions of multiply-adds an image; memory: MiB; time: ms a step
-    steps   pairs of steps, for time; points: value and reference of each pair
+            without it; flops: billions of multiply-adds an image; memory: MiB; time: ms a step;
+            inference: ms to evaluate a batch, with what the method adds to the network;
+            history: MiB that the method holds from step to step, over the baseline's memory
+    steps   pairs of steps, for time and inference; points: value and reference of each pair
     """
     plain = _with_method(trial, {"name": "baseline"})
-    if of == "time":
-        return _time(trial, plain, device, log, steps, classes, size)
+    if of in ("time", "inference"):
+        noise = _noise(trial, _WARM_UP + steps, classes, size)
+        trainers = [_trainer(each, device, noise) for each in (plain, trial)]
+        calls = [one.train_step if of == "time" else _inference(one) for one in trainers]
+        return _time(calls[0], calls[1], device, log, steps)
+    if of == "history":
+        reference = _memory(plain, device, classes, size)
+        value = _history(trial, device, classes, size)
+        return {"overhead": 100 * value / reference, "value": value, "reference": reference}
     measures: dict[str, Callable[[Trial], float]] = {
         "flops": lambda each: _multiply_adds(each, classes, size),
         "memory": lambda each: _memory(each, device, classes, size),
@@ -76,23 +89,53 @@ def _with_method(trial: Trial, method: dict[str, object]) -> Trial:
     return dataclasses.replace(trial, choices={**trial.choices, "method": method})
 
 
+def _inference(trainer: Trainer) -> Callable[[], object]:
+    """Evaluate one batch: of RM with the second head, which reads the whole image, although it is
+    dropped when deployed.
+    """
+    task: Any = trainer.task
+    images, _ = next(iter(task.eval_batches()))
+    images = images[: trainer.options.batch_size]
+    model = task.model.eval()
+    box = (0, 0, images.shape[-2], images.shape[-1])
+    inputs = (images, box) if isinstance(model, ConsistencyNetwork) else (images,)
+    return torch.inference_mode()(lambda: model(*inputs))
+
+
+def _history(trial: Trial, device: torch.device, classes: int, size: int) -> float:
+    """MiB of all tensors in the method's own state after two steps."""
+    trainer = _trainer(trial, device, _noise(trial, _MEMORY_STEPS, classes, size))
+    for _ in range(2):
+        trainer.train_step()
+    task: Any = trainer.task
+    held = sum(tensor.nbytes for tensor in _tensors(task.method.state_dict()))
+    trainer.close()
+    return held / _MIB
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    """Of mappings within mappings."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, Mapping):
+        for value in state.values():
+            yield from _tensors(value)
+
+
 def _time(
-    trial: Trial,
-    plain: Trial,
+    plain: Callable[[], object],
+    method: Callable[[], object],
     device: torch.device,
     log: ProbeLogger,
     steps: int,
-    classes: int,
-    size: int,
 ) -> dict[str, float]:
-    noise = _noise(trial, _WARM_UP + steps, classes, size)
-    trainers = [_trainer(each, device, noise) for each in (plain, trial)]
+    calls = (plain, method)
     pairs = []
     for number in range(_WARM_UP + steps):
         log.raise_if_stopped()
         # Who goes first changes, as the second finds the caches warm.
         order = (0, 1) if number % 2 else (1, 0)
-        seconds = {which: _seconds(trainers[which].train_step, device) for which in order}
+        seconds = {which: _seconds(calls[which], device) for which in order}
         if number >= _WARM_UP:
             pairs.append((1000 * seconds[1], 1000 * seconds[0]))
             log.log_point(value=pairs[-1][0], reference=pairs[-1][1])

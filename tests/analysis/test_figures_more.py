@@ -158,7 +158,8 @@ def overhead_records(spec):
 def test_table11_shows_percentages_and_the_numbers_behind_them():
     spec = spec_of("table11")
     figure, data = drawn(spec, overhead_records(spec))
-    assert len(data) == len(spec.cells) == len(data.dropna())
+    printed = [cell for cell in spec.cells if cell.published is not None]
+    assert (len(data), len(data.dropna())) == (len(spec.cells), len(printed))
     assert set(data["reference"]) == {200.0}
     assert "201 MiB" in texts(figure)
     assert "paper 5,887 MB" in texts(figure)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.io import decode_image
 
+from rm.backbones.resnet import ResNet
 from rm.methods.recursive_mix import RecursiveMix
 from rm.ops import mix_targets
 from rm.probes import effective_classes as module
@@ -191,6 +192,22 @@ def test_time_compares_pairs_of_steps():
     assert found["overhead"] == pytest.approx(100 * (ratios[1] - 1))
     assert found["value"] == sorted(point["value"] for point in log)[1]
     assert all(point["reference"] > 0 for point in log)
+
+
+def test_inference_is_timed_with_what_a_method_adds_to_the_network(monkeypatch):
+    regions = []
+    pool = ResNet.pool_region
+    monkeypatch.setattr(ResNet, "pool_region", lambda self, x: regions.append(x) or pool(self, x))
+    found, log = over("inference", steps=3, size=16, classes=10)
+    assert (len(log), len(regions)) == (3, 5), "RM's second head is read, in warm-up too"
+    assert found["value"] > 0
+
+
+def test_the_history_is_one_batch_of_images_targets_and_logits():
+    found, _ = over("history", size=16, classes=10)
+    assert found["value"] == 4 * (3 * 16 * 16 + 10 + 10) * 4 / 2**20
+    assert found["overhead"] == pytest.approx(100 * found["value"] / found["reference"])
+    assert over("history", {"name": "mixup"}, size=16, classes=10)[0]["value"] == 0
 
 
 def test_memory_is_that_of_the_training():

@@ -24,7 +24,7 @@ def weights(tmp_path_factory):
     torch.manual_seed(0)
     vgg = nn.Sequential(*encoder(), nn.ReflectionPad2d(1), nn.Conv2d(512, 8, 3))
     torch.save(vgg.state_dict(), folder / "vgg_normalised.pth")
-    torch.save(decoder().state_dict(), folder / "decoder.pth")
+    torch.save(decoder().state_dict(), folder / "decoder.pth.tar")
     distances = np.abs(np.subtract.outer(np.arange(10), np.arange(10))) / 10
     np.savetxt(folder / "styleDistanceMatrix10", distances, delimiter=",")
     return folder
@@ -141,17 +141,17 @@ def test_stylecutmix_says_what_is_missing_and_where_it_is(weights, tmp_path, mon
     backbone = registry.load("backbone", "resnet8")(10, 3, width=8)
     with pytest.raises(
         DataError,
-        match=r"stylecutmix has no vgg_normalised.pth and no decoder.pth; "
+        match=r"stylecutmix has no vgg_normalised.pth and no decoder.pth.tar; "
         r".*pytorch-AdaIN/releases.*804ca2.*379ca4",
     ):
         StyleCutMix().wrap_model(backbone)
-    with pytest.raises(DataError, match=r"decoder.pth has SHA-256 \w{64}, not 00: fetch it again"):
+    with pytest.raises(DataError, match=r"decoder.pth.tar has SHA-256 \w{64}, not 00: fetch"):
         StyleCutMix(weights=str(weights), decoder_sha256="00").wrap_model(backbone)
     with pytest.raises(DataError, match="styleDistanceMatrix7: no readable table"):
         StyleCutMix(weights=str(weights)).wrap_model(
             registry.load("backbone", "resnet8")(7, 3, width=8)
         )
-    for name in ("vgg_normalised.pth", "decoder.pth"):
+    for name in ("vgg_normalised.pth", "decoder.pth.tar"):
         (tmp_path / name).write_bytes(b"<html>not found</html>")
     with pytest.raises(DataError, match=r"vgg_normalised.pth does not hold the weights"):
         StyleCutMix(weights=str(tmp_path)).wrap_model(backbone)
