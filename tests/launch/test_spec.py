@@ -253,8 +253,8 @@ def test_a_method_that_cannot_act_inside_its_backbone_is_refused_when_planned(wr
         }
     )
     valid = (
-        "imagenet_resnet101, imagenet_resnet18, imagenet_resnet34, imagenet_resnet50, imagenet_resnext50_32x4d, pyramidnet164_270, "
-        "pyramidnet200_240, "
+        "imagenet_resnet101, imagenet_resnet18, imagenet_resnet34, imagenet_resnet50, "
+        "imagenet_resnext50_32x4d, pyramidnet164_270, pyramidnet200_240, "
         "resnet18, resnet34, resnet50, resnet8, resnext50_32x4d"
     )
     needs = "13:15: method 'stochastic_depth' needs a backbone with residual branches;"
