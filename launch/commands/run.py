@@ -14,7 +14,7 @@ from launch.backends.base import exit_status
 from launch.backends.deadline import Deadline
 from launch.backends.scheduling import longest_first
 from launch.commands import add_selection, load_specs, mirror_quietly, positive, show
-from launch.commands._damage import find_damaged
+from launch.commands._damage import find_damaged, how_to_retry
 from launch.console import say
 from launch.errors import UsageError
 from launch.paths import results_dir, runs_dir
@@ -245,10 +245,7 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
         why = "the time is up" if over else "stopped"
         say(f"{why}; nothing is lost: the same command resumes from here")
     elif outcomes["failed"]:
-        say(
-            "failed trials keep their log.txt and journal (see `logs TRIAL`); `retry SPEC.yaml` "
-            "tries them again"
-        )
+        say(how_to_retry(ended))
     elif outcomes["submitted"] or outcomes["queued"]:
         say(
             "`python launch/run.py status SPEC.yaml` shows how they do; `sync` mirrors what is "
