@@ -28,6 +28,9 @@ slurm-test: .venv/ready  ## install SLURM (Debian, as root), run the tests again
 	which slurmctld slurmd munged slurmdbd mariadbd >/dev/null || apt-get install -y slurm-wlm munge slurmdbd mariadb-server
 	$(BIN)/python -m pytest tests/slurm
 
+faults: .venv/ready  ## try all that clusters, disks and people do, and print what was survived (an hour; FAULTS=--short: minutes)
+	$(BIN)/python -m benchmarks.faults $(FAULTS)
+
 check: .venv/ready  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

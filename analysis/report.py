@@ -22,7 +22,7 @@ if (
 ):  # run as a script: this folder's module names (tables, page) must not stand on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from launch import interpreter
+from launch import console, interpreter
 
 interpreter.check()
 
@@ -43,25 +43,33 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    if argv is None:
+        console.prepare()
     args = _arguments(argv)
     try:
         specs = _load_specs(args.specs, args.profile)
         (_once if args.watch is None else _watch)(specs, args)
+        sys.stdout.flush()
     except InputError as error:
-        print(error, file=sys.stderr)
+        console.say(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        if not console.reader_is_gone():
+            raise
+        console.drop_output()  # `| head` has seen enough; the files are written by now
     return 0
 
 
 def _once(specs: Sequence[Spec], args: argparse.Namespace) -> None:
     report = _make(specs, args)
+    written = write(report, args.output, args.format, None)
     if len(specs) == 1:
         _print(report.tables[0], tracking_uri(args.tracking_uri))
     else:
         _print_overview(report.tables)
-    for path in write(report, args.output, args.format, None):
+    for path in written:
         print(f"wrote {_relative(path)}")
 
 
@@ -201,16 +209,14 @@ def _load_specs(paths: Sequence[str], profile: str | None) -> list[Spec]:
 
 
 def _print(table: "Table", uri: str) -> None:
-    from rich.console import Console
-
     from analysis.tables import to_terminal
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 160)  # a file or a pipe has no edge to wrap at
-    console.print(to_terminal(table))
+    screen = console.rich_console()
+    if not screen.is_terminal:
+        screen.width = max(screen.width, 160)  # a file or a pipe has no edge to wrap at
+    screen.print(to_terminal(table))
     if not table.states["finished"]:
-        console.print(
+        screen.print(
             f"No finished trial in {without_secrets(uri)}. To run them: python launch/run.py "
             f"{_relative(table.spec.path)}",
             soft_wrap=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from launch import console
 from launch.errors import FilterError, UsageError
+from launch.paths import ensure_home
 from launch.spec.load import SpecError
 from rm import registry
 
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments is None:
             console.prepare()
+            ensure_home()
             if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see launch/run.py
                 signal.signal(signal.SIGINT, signal.default_int_handler)
         args = _parser(words[0] if words else "--help").parse_args(words or ["--help"])

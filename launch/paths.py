@@ -4,6 +4,7 @@ writes.
 
 import os
 import re
+import tempfile
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -21,10 +22,21 @@ def runs_dir() -> Path:
     return results_dir() / "runs"
 
 
+def ensure_home() -> None:
+    """Where there is no HOME, and the machine does not know this user, the folder for temporary
+    files is home: libraries keep their settings there.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
+
+
 def data_dir() -> Path:
     """`$RM_DATA_DIR`, else `~/.cache/recursivemix`: where data sets and the files that methods
     need are looked for.
     """
+    ensure_home()
     return Path(os.environ.get("RM_DATA_DIR") or "~/.cache/recursivemix").expanduser()
 
 

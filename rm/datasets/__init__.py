@@ -10,6 +10,7 @@ boxes, masks or label maps are an `AnnotatedSplit`.
 import functools
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,7 +139,11 @@ class Dataset:
 
 def data_dir() -> Path:
     """`$RM_DATA_DIR`, else `~/.cache/recursivemix`."""
-    return Path(os.environ.get("RM_DATA_DIR") or "~/.cache/recursivemix").expanduser()
+    asked = Path(os.environ.get("RM_DATA_DIR") or "~/.cache/recursivemix")
+    try:
+        return asked.expanduser()
+    except RuntimeError:  # no HOME, and a user whom this machine does not know
+        return Path(tempfile.gettempdir(), ".cache", "recursivemix")
 
 
 @functools.lru_cache(maxsize=2)

@@ -85,6 +85,17 @@ def test_a_reader_that_has_left_is_no_error(write_spec, results, words):
     assert unread(words[0], write_spec(), *words[1:]) == (0, "")
 
 
+def test_a_report_that_nobody_reads_is_written_all_the_same(write_spec, results, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, str(ROOT / "analysis" / "report.py"), str(write_spec())]
+    words += ["--output", str(tmp_path / "report"), "--format", "md"]
+    done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "report" / "small.md").exists()
+
+
 def test_only_our_own_output_counts_as_a_reader_that_has_left(capfd):
     """BrokenPipeError from elsewhere, such as a worker's pipe, is a failure that is said."""
     from launch.cli import _failed
@@ -150,3 +161,19 @@ def test_ctrl_c_at_the_start_prints_no_traceback(write_spec, results, moment):
     out, err = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in out + err
     assert process.returncode in (-signal.SIGINT, 130, 0)  # 0: --watch was under way
+
+
+def test_without_a_home_the_folder_for_temporary_files_is_home(tmp_path):
+    """A container's user whom nobody told the machine about."""
+    code = (
+        "from launch import paths; print(paths.data_dir()); import os; print(os.environ['HOME'])"
+    )
+    unknown = ["unshare", "--user", "--map-user=12345", sys.executable, "-c", code]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {k: v for k, v in environment.items() if k not in ("HOME", "RM_DATA_DIR")}
+    done = subprocess.run(
+        unknown, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if "unshare" in done.stderr:
+        pytest.skip("needs user namespaces")
+    assert done.stdout == f"{tmp_path}/.cache/recursivemix {tmp_path}\n", done.stderr

@@ -7,8 +7,11 @@ import fcntl
 import os
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.support.trials import PATIENCE
 
 SHUTDOWN = 0x8004587D
 """EXT4_IOC_SHUTDOWN of linux/ext4.h."""
@@ -51,7 +54,13 @@ class Ext4:
             os.close(handle)
 
     def unmount(self) -> None:
-        _call("umount", "--lazy", self.place)
+        """Whoever still has a file open there must have been killed; the kernel may take a moment
+        to bury them.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while subprocess.run(["umount", self.place], capture_output=True, check=False).returncode:
+            assert time.monotonic() < deadline, f"{self.place} stays busy"
+            time.sleep(0.1)
 
     def again(self) -> None:
         """As after the machine has started again."""
@@ -66,7 +75,7 @@ def ext4(folder: Path) -> Iterator[Ext4]:
     try:
         yield disk
     finally:
-        disk.unmount()
+        _call("umount", "--lazy", disk.place)
 
 
 @contextlib.contextmanager
