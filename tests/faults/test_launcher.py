@@ -176,4 +176,4 @@ def test_without_a_home_the_folder_for_temporary_files_is_home(tmp_path):
     )
     if "unshare" in done.stderr:
         pytest.skip("needs user namespaces")
-    assert done.stdout == f"{tmp_path}/.cache/recursivemix {tmp_path}\n", done.stderr
+    assert done.stdout == f"{tmp_path}/.cache/recursivemix\n{tmp_path}\n", done.stderr
