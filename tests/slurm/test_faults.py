@@ -218,3 +218,19 @@ def test_what_is_held_says_what_lets_it_go(launcher):
     assert code == 0, err
     (trial,) = json.loads(out)["trials"]
     assert trial["note"] == f"it is held; `scontrol release {job.id}` lets it go"
+
+
+@pytest.mark.parametrize("text", ["", '{"backend": "slurm", "id": [7]}\n', "\0\0\0\n"])
+def test_a_damaged_list_of_jobs_is_written_again(launcher, text):
+    spec = launcher.spec(seeds=[0], epochs=2)
+    launcher.submit(spec, *HELD)
+    (run_dir,) = launcher.run_dirs
+    before = json.loads((run_dir / "jobs.jsonl").read_text())
+    (run_dir / "jobs.jsonl").write_text(text)
+    (folder,) = launcher.results.glob("slurm/rm-*")
+    if not text:  # nothing to notice, but by the submission that was never noted as made
+        (folder / "submitted.json").unlink()
+    assert "1 of 1 have a job" in launcher.submit(spec, *HELD)
+    after = json.loads((run_dir / "jobs.jsonl").read_text())
+    assert {**after, "time": 0} == {**before, "time": 0}
+    assert len(names(launcher)) == 1

@@ -31,6 +31,7 @@ from launch.backends.slurm.jobs import JobRef
 from launch.console import say
 from launch.paths import results_dir
 from launch.runs import rundir
+from launch.runs.contents import Damaged
 from launch.runs.rundir import RunDir
 from rm.files import append_line, sync_filesystem, sync_folder, write_atomically
 
@@ -176,8 +177,33 @@ def note(run_dir: Path, job: JobRef, more: Mapping[str, Any]) -> None:
 
 
 def job_lines(run_dir: Path) -> list[dict[str, Any]]:
-    """SLURM's lines of a run directory's jobs.jsonl."""
-    return [line for line in RunDir(run_dir).jobs if line.get("backend") == "slurm"]
+    """SLURM's lines of a run directory's jobs.jsonl. A damaged one is written again: the
+    submissions' folders say the same.
+    """
+    try:
+        lines = RunDir(run_dir).jobs
+    except Damaged as error:
+        lines = _derived(run_dir)
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_atomically(run_dir / rundir.JOBS, text)
+        say(f"{error}; written again from {results_dir() / 'slurm'}")
+    return [line for line in lines if line.get("backend") == "slurm"]
+
+
+def _derived(run_dir: Path) -> list[dict[str, Any]]:
+    """Its submissions as their folders have them, oldest first; when it started, they do not."""
+    found = []
+    for file in (results_dir() / "slurm").glob("*/submitted.json"):
+        try:
+            about = json.loads(file.read_bytes())
+            inside = [run_dir in [e.run_dir for e in task] for task in tasks(file.parent)]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if about.get("id") and True in inside:
+            job = {"id": f"{about['id']}_{inside.index(True)}", "name": file.parent.name}
+            found.append({"backend": "slurm", **job, "time": about["time"]})
+            found[-1] |= {"cluster": about["cluster"]} if about.get("cluster") else {}
+    return sorted(found, key=lambda line: float(line["time"]))
 
 
 def recover_submissions() -> int:
