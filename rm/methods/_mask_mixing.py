@@ -59,8 +59,9 @@ class Adjusting(NamedTuple):
 
 
 class Momentum(NamedTuple):
-    """Of the network k: at the end of the training, and for how much of it 0.999."""
+    """Of the network k: at the start of the training and for how much of it, and at its end."""
 
+    start: float
     end: float
     hold: float
 
@@ -199,9 +200,9 @@ class MaskMixing(Method):
         return soft_cross_entropy(logits, mix_targets(targets, partner, 1 - lam))
 
     def after_step(self, model: nn.Module, step: StepContext) -> None:
-        network, (end, hold) = _network(model), self.settings.momentum
+        network, (start, end, hold) = _network(model), self.settings.momentum
         slow, fast = network.followed()
-        follow(slow, fast, momentum_at(step.position, start=0.999, end=end, hold=hold))
+        follow(slow, fast, momentum_at(step.position, start=start, end=end, hold=hold))
         network.block.clamp_gamma()
 
 

@@ -27,6 +27,7 @@ from rm.methods._mix_block import MixBlock
 
 REQUIRES_FEATURES = ("stages",)
 CONSTRAINTS = {
+    "ema_start <= ema_end": "the momentum grows",
     "content == 'nonlinear' or dropout == 0": "the linear content has no dropout",
     "mask_decay == 'constant' or mask_weight > 0": "there is no mask loss to decay",
 }
@@ -42,7 +43,8 @@ class AMix(MaskMixing):
     mask_weight      beta of the mask loss; mask_decay: cosine, it falls to 0 over the training
     objective        what the block's images are judged by: ce, Mixup's cross-entropy; pbce, which
                      of the two classes (Table 1)
-    ema_end          momentum at the end; it is 0.999 for the first share ema_hold of the training
+    ema_end          momentum at the end; it is ema_start for the first share ema_hold of the
+                     training. Trainings much shorter than the paper's 400,000 steps need less
     fixed_points     false: partners are drawn again where one is the image itself (CUB, Aircraft)
     block_lr_factor  the block's learning rate by the trial's; block_floor: and where its cosine
                      ends, by its start; null: with the trial's schedule
@@ -71,7 +73,8 @@ class AMix(MaskMixing):
         mask_weight: Annotated[float, "mask_weight >= 0"] = 0.1,
         mask_decay: Literal["constant", "cosine"] = "constant",
         objective: Literal["ce", "pbce"] = "ce",
-        ema_end: Annotated[float, "0.999 <= ema_end <= 1"] = 0.999999,
+        ema_start: Annotated[float, "0 <= ema_start <= 1"] = 0.999,
+        ema_end: Annotated[float, "0 <= ema_end <= 1"] = 0.999999,
         ema_hold: Annotated[float, "0 <= ema_hold <= 1"] = 0.1,
         fixed_points: bool = True,
         block_lr_factor: Annotated[float, "block_lr_factor > 0"] = 1.0,
@@ -91,7 +94,7 @@ class AMix(MaskMixing):
             upsampling=upsampling,
             sigmoid_first=sigmoid_first,
         )
-        adjusting, momentum = Adjusting(adjust, adjust_to), Momentum(ema_end, ema_hold)
+        adjusting, momentum = Adjusting(adjust, adjust_to), Momentum(ema_start, ema_end, ema_hold)
         loss = MaskLoss(variance, mean, mask_weight, mask_decay)
         rate = BlockRate(block_lr_factor, block_floor)
         settings = Settings(

@@ -22,6 +22,7 @@ from rm.methods._mask_mixing import (
 from rm.methods._mix_block import MixBlock
 
 REQUIRES_FEATURES = ("stages",)
+CONSTRAINTS = {"ema_start <= ema_end": "the momentum grows"}
 
 
 class AutoMix(MaskMixing):
@@ -41,7 +42,8 @@ class AutoMix(MaskMixing):
         adjust: Annotated[float, "0 <= adjust <= 1"] = 0.0,
         mask_weight: Annotated[float, "mask_weight >= 0"] = 0.1,
         mask_decay: Literal["constant", "cosine"] = "constant",
-        ema_end: Annotated[float, "0.999 <= ema_end <= 1"] = 0.999999,
+        ema_start: Annotated[float, "0 <= ema_start <= 1"] = 0.999,
+        ema_end: Annotated[float, "0 <= ema_end <= 1"] = 0.999999,
         ema_hold: Annotated[float, "0 <= ema_hold <= 1"] = 0.1,
         fixed_points: bool = True,
         block_lr_factor: Annotated[float, "block_lr_factor > 0"] = 1.0,
@@ -57,7 +59,7 @@ class AutoMix(MaskMixing):
             content="linear",
             upsampling="nearest",
         )
-        adjusting, momentum = Adjusting(adjust, "backbone"), Momentum(ema_end, ema_hold)
+        adjusting, momentum = Adjusting(adjust, "backbone"), Momentum(ema_start, ema_end, ema_hold)
         loss = MaskLoss(variance, "batch", mask_weight, mask_decay)
         rate = BlockRate(block_lr_factor, block_floor)
         settings = Settings(

@@ -19,6 +19,8 @@ from rm.methods.mixup import Mixup
 from rm.ops import soft_cross_entropy
 from rm.schedules import StepContext
 
+CONSTRAINTS = {"ema_start <= ema_end": "the momentum grows"}
+
 
 class _AveragedNetwork(nn.Module):
     """q, trained, and k, which follows it; in evaluation {"k": logits, "q": logits}."""
@@ -33,19 +35,20 @@ class _AveragedNetwork(nn.Module):
 
 
 class Averaged(Method):
-    """of: the method; alpha: Mixup's; ema_end, ema_hold: as AMix's."""
+    """of: the method; alpha: Mixup's; ema_start, ema_end, ema_hold: as AMix's."""
 
     def __init__(
         self,
         *,
         of: Literal["baseline", "mixup"] = "baseline",
         alpha: Annotated[float, "alpha > 0"] = 1.0,
-        ema_end: Annotated[float, "0.999 <= ema_end <= 1"] = 0.999999,
+        ema_start: Annotated[float, "0 <= ema_start <= 1"] = 0.999,
+        ema_end: Annotated[float, "0 <= ema_end <= 1"] = 0.999999,
         ema_hold: Annotated[float, "0 <= ema_hold <= 1"] = 0.1,
     ) -> None:
         super().__init__()
         self.inner: Method = Baseline() if of == "baseline" else Mixup(alpha=alpha)
-        self.ema_end, self.ema_hold = ema_end, ema_hold
+        self.ema_start, self.ema_end, self.ema_hold = ema_start, ema_end, ema_hold
 
     def wrap_model(self, backbone: Backbone) -> nn.Module:
         return _AveragedNetwork(backbone)
@@ -69,7 +72,9 @@ class Averaged(Method):
 
     def after_step(self, model: nn.Module, step: StepContext) -> None:
         network = _network(model)
-        momentum = momentum_at(step.position, start=0.999, end=self.ema_end, hold=self.ema_hold)
+        momentum = momentum_at(
+            step.position, start=self.ema_start, end=self.ema_end, hold=self.ema_hold
+        )
         follow(network.momentum.parameters(), network.online.parameters(), momentum)
 
 

@@ -80,7 +80,7 @@ NOT_IDENTITY: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "dataset": ("classes", "padding"),
-        "method": ("placement", "most_blocks"),
+        "method": ("placement", "most_blocks", "ema_start"),
         "train": ("keep_best",),
         "init": ("trial", "weights", "file", "sha256"),
         "backbone": ("output_stride", "start"),
