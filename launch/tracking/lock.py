@@ -35,7 +35,7 @@ class PendingCreates:
 
 
 @contextmanager
-def one_writer() -> Iterator[PendingCreates]:
+def writer_lock() -> Iterator[PendingCreates]:
     """The store has one writer at a time for these results; a second one waits here. The lock dies
     with its holder.
     """

@@ -27,7 +27,7 @@ from launch.tracking.client import (  # fmt: skip
     look_up,
 )
 from launch.tracking.cursor import Fingerprint, SyncCursor, fingerprint
-from launch.tracking.lock import PendingCreates, identity, one_writer
+from launch.tracking.lock import PendingCreates, identity, writer_lock
 from launch.tracking.record import Record
 from launch.tracking.send import finalise, send
 
@@ -56,7 +56,7 @@ def mirror(
     todo = list(run_dirs)
     if not full and not (todo := SyncCursor.read().behind(todo)):
         return 0
-    with one_writer() as pending:
+    with writer_lock() as pending:
         cursor = SyncCursor.read()
         if not full:
             todo = cursor.behind(todo)
@@ -72,7 +72,7 @@ def initialise() -> None:
     The experiment too where the store is this folder's own; in a shared one, the server's first
     client makes it.
     """
-    with one_writer():
+    with writer_lock():
         client = connect()
         if (file := local_file()) is None:
             client.get_experiment_by_name(EXPERIMENT)
@@ -92,7 +92,7 @@ def attach_weights(run_dirs: Iterable[Path], progress: Progress | None = None) -
         found for run_dir in run_dirs if (found := record.read(run_dir)) and found.has_weights
     ]
     count = 0
-    with one_writer() as pending, _Mirror(pending) as working:
+    with writer_lock() as pending, _Mirror(pending) as working:
         known = working.look_up([found.trial_id for found in finished])
         for done, found in enumerate(finished, 1):
             for run in known.get(found.trial_id, []):

@@ -38,7 +38,7 @@ class Images(Protocol):
 
 
 @dataclass(frozen=True)
-class Views:
+class EpochPlan:
     """Which image each position of an epoch shows and how: all (N,) int64 tensors on the device,
     flip bool.
     """
@@ -56,14 +56,14 @@ def draw_order(count: int, repeats: int, generator: np.random.Generator) -> NDAr
     return np.repeat(generator.permutation(count), repeats)[:count]
 
 
-def draw_views(
+def plan_epoch(
     count: int,
     padding: int,
     flip: bool,
     generator: np.random.Generator,
     device: torch.device,
     repeats: int = 1,
-) -> Views:
+) -> EpochPlan:
     """An epoch's order, crops (0..2*padding from the padded image's corner) and flips, drawn at
     once.
     """
@@ -73,7 +73,7 @@ def draw_views(
         generator.integers(0, 2 * padding + 1, count),
         (generator.random(count) < 0.5) & flip,
     )
-    return Views(*(torch.from_numpy(draw).to(device) for draw in draws))
+    return EpochPlan(*(torch.from_numpy(draw).to(device) for draw in draws))
 
 
 class Normalise:
@@ -131,13 +131,13 @@ class DeviceImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def sample_epoch(self, generator: np.random.Generator, repeats: int = 1) -> Views:
-        return draw_views(
+    def sample_epoch(self, generator: np.random.Generator, repeats: int = 1) -> EpochPlan:
+        return plan_epoch(
             len(self), self.padding, self.flip, generator, self.labels.device, repeats
         )
 
-    def batches(self, views: Views, slices: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
-        return (self.batch(views, positions) for positions in slices)
+    def batches(self, plan: EpochPlan, slices: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self.batch(plan, positions) for positions in slices)
 
     def eval_batches(self, positions: slice, largest: int) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(positions.start, positions.stop, largest):
@@ -146,14 +146,14 @@ class DeviceImages:
     def close(self) -> None:
         """Nothing to end."""
 
-    def batch(self, views: Views, positions: slice) -> tuple[Tensor, Tensor]:
+    def batch(self, plan: EpochPlan, positions: slice) -> tuple[Tensor, Tensor]:
         """Augmented images (B, C, H, W) float32, stored channels last, and labels (B,)."""
-        index = views.index[positions]
-        rows = views.top[positions, None] + self._rows
+        index = plan.index[positions]
+        rows = plan.top[positions, None] + self._rows
         columns = torch.where(
-            views.flip[positions, None], self.width - 1 - self._columns, self._columns
+            plan.flip[positions, None], self.width - 1 - self._columns, self._columns
         )
-        columns = columns + views.left[positions, None]
+        columns = columns + plan.left[positions, None]
         pixels = self.padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]
         return self._normalised(pixels), self.labels[index]
 

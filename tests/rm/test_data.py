@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from rm.datasets import DataError, InMemorySplit, data_dir, load
 from rm.datasets.cifar import cifar100
-from rm.input.device_images import DeviceImages, draw_views
+from rm.input.device_images import DeviceImages, plan_epoch
 
 CPU = torch.device("cpu")
 
@@ -18,7 +18,7 @@ def test_gathered_views_equal_torchvisions_crop_and_flip():
     pixels = torch.randint(0, 256, (9, 10, 14, 3), dtype=torch.uint8)  # not square
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.1)
     images = DeviceImages(InMemorySplit(pixels, torch.arange(9)), 3, mean, std, CPU)
-    views = draw_views(9, 3, True, np.random.default_rng(0), CPU)
+    views = plan_epoch(9, 3, True, np.random.default_rng(0), CPU)
     batch, labels = images.batch(views, slice(2, 9))
     assert batch.is_contiguous(memory_format=torch.channels_last)
     assert labels.tolist() == views.index[2:].tolist()
@@ -36,11 +36,11 @@ def test_gathered_views_equal_torchvisions_crop_and_flip():
 
 
 def test_views_cover_every_image_and_every_offset():
-    views = draw_views(5000, 2, True, np.random.default_rng(0), CPU)
+    views = plan_epoch(5000, 2, True, np.random.default_rng(0), CPU)
     assert sorted(views.index.tolist()) == list(range(5000))
     assert set(views.top.tolist()) == set(views.left.tolist()) == set(range(5))
     assert views.flip.float().mean().item() == pytest.approx(0.5, abs=0.03)
-    assert not draw_views(50, 2, False, np.random.default_rng(0), CPU).flip.any()
+    assert not plan_epoch(50, 2, False, np.random.default_rng(0), CPU).flip.any()
 
 
 def test_digits_are_the_1797_of_scikit_learn():

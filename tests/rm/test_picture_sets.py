@@ -12,7 +12,7 @@ from torchvision.io import write_jpeg
 from torchvision.transforms.v2 import functional as tv
 
 from rm.datasets import DataError, InMemorySplit, _whole, load
-from rm.input.device_images import DeviceImages, draw_views, padded
+from rm.input.device_images import DeviceImages, padded, plan_epoch
 from rm.input.image_files import crop_transform
 from tests.support.rm.training import assert_is_a_data_set
 
@@ -190,7 +190,7 @@ def test_a_reflected_border_is_numpys():
         padded(pixels, 7, "reflect")
     split, plain = InMemorySplit(pixels, torch.arange(3)), ((0.0,) * 3, (1 / 255,) * 3)
     images = DeviceImages(split, 4, *plain, CPU, border="reflect")
-    views = draw_views(3, 4, False, np.random.default_rng(0), CPU)
+    views = plan_epoch(3, 4, False, np.random.default_rng(0), CPU)
     shown, _ = images.batch(views, slice(0, 3))
     for i in range(3):
         top, left = int(views.top[i]), int(views.left[i])
