@@ -135,3 +135,15 @@ def test_a_password_is_never_shown(monkeypatch, results):
     assert "s3cret" not in found.finding
     assert "t0ken" not in found.finding
     assert without_password("no address: a:b@c") == "no address: a:b@c"
+
+
+def test_a_mistake_that_several_cells_share_is_one_mistake(write_spec):
+    """The second cell that meets it must not go on as if it were well."""
+    starts = "  init: {from: small, part: backbone}\n  schedule: {name: cosine}\n"
+    path = write_spec(**{"  schedule: {name: cosine}\n": starts, "backbone: {": "backbone: &b {"})
+    assert mistakes(path) == ["9:16: init with 'from' needs 'row'"]
+
+
+def test_what_is_quoted_stays_on_its_line(write_spec):
+    path = write_spec(**{"Baseline: baseline": r'Baseline: "cut\nm\u001b[31m\fx"'})
+    assert mistakes(path)[0].startswith(r"12:15: unknown method 'cut\nm\x1b[31m\x0cx'")

@@ -155,26 +155,27 @@ class InitReader:
 
     def _options(self, kind: str, given: Mapping[str, Setting]) -> dict[str, Any] | None:
         """Check the keys and those values that end in the trial; None where one is wrong."""
-        before = len(self.source.diagnostics)
+        mistakes: list[tuple[Position, str]] = []
         for option, setting in given.items():
             if option not in _KEYS[kind] and option != "profile":
                 message = f"init with '{kind}' has no '{option}'{suggestion(option, _KEYS[kind])}"
-                self.source.error(setting.key, message)
+                mistakes.append((setting.key, message))
         for option in _REQUIRED[kind]:
             if option not in given:
-                message = f"init with '{kind}' needs '{option}'"
-                self.source.error(given[kind].position, message)
+                mistakes.append((given[kind].position, f"init with '{kind}' needs '{option}'"))
         kept = ("part", "weights", "file", "sha256")
         plain = {option: s.value for option, s in given.items() if option in kept}
         options, wrong = registry.check("init", plain)
         for violation in wrong:
             place = given[violation.option].position if violation.option else given[kind].position
-            self.source.error(place, violation.message)
+            mistakes.append((place, violation.message))
         seed = given.get("seed")
         if seed and seed.value != "same" and (type(seed.value) is not int or seed.value < 0):
             message = f"init.seed must be 'same' or a whole number >= 0, found {seed.value!r}"
-            self.source.error(seed.position, message)
-        return options if len(self.source.diagnostics) == before else None
+            mistakes.append((seed.position, message))
+        for place, message in mistakes:
+            self.source.error(place, message)
+        return None if mistakes else options
 
     def _file(
         self, given: Mapping[str, Setting], options: dict[str, Any], count: int

@@ -38,10 +38,15 @@ class SpecError(Exception):
         self.diagnostics = sorted(set(diagnostics))
         super().__init__(
             "\n".join(
-                f"{path}:{d.position.line}:{d.position.column}: {d.message}"
+                f"{path}:{d.position.line}:{d.position.column}: {_one_line(d.message)}"
                 for d in self.diagnostics
             )
         )
+
+
+def _one_line(text: str) -> str:
+    """What is quoted from a file may hold ends of lines, and codes that a terminal obeys."""
+    return re.sub(r"[\0-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
 
 
 @dataclass
