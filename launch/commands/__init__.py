@@ -151,10 +151,13 @@ def mirror_quietly(run_dirs: list[Path], **options: Any) -> int | None:
     """None where the store cannot be reached: training goes on, and `sync` mirrors later. Options
     as of `tracking.mirror`.
     """
-    from launch.tracking.mirror import mirror
+    from launch.tracking.mirror import UnreadableRun, mirror
 
     try:
         return mirror(run_dirs, **options)
+    except UnreadableRun as error:
+        _say_once(f"{error}; all others are mirrored")
+        return None
     except Exception as error:  # whatever MLflow, its server or its database throws
         _say_once(
             without_password(

@@ -15,6 +15,7 @@ from launch.backends.deadline import Deadline
 from launch.backends.scheduling import longest_first
 from launch.commands import add_selection, load_specs, mirror_quietly, positive, show
 from launch.commands._damage import find_damaged, how_to_retry
+from launch.commands._environment import check_environment
 from launch.console import say
 from launch.errors import UsageError
 from launch.paths import results_dir, runs_dir
@@ -96,6 +97,7 @@ def add_backend_choice(parser: argparse.ArgumentParser) -> None:
 
 def chosen_backend(args: argparse.Namespace) -> Backend:
     """The backend that --backend names, with its settings."""
+    check_environment()
     if args.backend not in backends.NAMES:
         raise UsageError(
             f"unknown backend '{args.backend}'{suggestion(args.backend, backends.NAMES)}"

@@ -3,7 +3,8 @@ worker leaves is `Damaged`, with file and line.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 Fault = Callable[[object], str | None]
@@ -21,14 +22,32 @@ def why(error: OSError | ValueError) -> str:
     return str(error)
 
 
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Give an error of reading its file's name, as the system gives it to one of opening."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+
+
 def read_json(path: str) -> Any:
     """The content of a file of JSON; OSError or Damaged."""
-    with open(path, "rb") as file:  # noqa: PTH123  a Path takes as long as the file system
+    with reading(path), open(path, "rb") as file:  # noqa: PTH123  a Path takes twice as long
         data = file.read()
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path}: not JSON ({error})") from None
+
+
+def read_json_if_there(path: str) -> Any:
+    """The same; None where there is no file."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return None
 
 
 def parse_lines(

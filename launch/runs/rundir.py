@@ -8,11 +8,11 @@ with file and line, for what it cannot have written; whoever asks for the state 
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from launch.runs import contents, journal, lease
 from launch.runs.contents import Damaged
@@ -87,7 +87,7 @@ class RunDir:
         """The trial's resolved values, its id and numerics; OSError or Damaged where it cannot be
         read.
         """
-        found = self._json(TRIAL)
+        found = contents.read_json(f"{self._at}/{TRIAL}")
         if not isinstance(found, dict):
             raise Damaged(f"{self._at}/{TRIAL}: not a trial")
         return found
@@ -123,7 +123,7 @@ class RunDir:
     @property
     def resources(self) -> dict[str, int] | None:
         """What it is to be trained on; None where it is one GPU."""
-        found: dict[str, int] | None = self._json_or_none(RESOURCES)
+        found: dict[str, int] | None = contents.read_json_if_there(f"{self._at}/{RESOURCES}")
         if found is not None and not contents.is_resources(found):
             raise Damaged(f"{self._at}/{RESOURCES}: not nodes and gpus")
         return found
@@ -133,7 +133,7 @@ class RunDir:
     @property
     def result(self) -> dict[str, Any] | None:
         """result.json, which is what finished means; None before."""
-        found: dict[str, Any] | None = self._json_or_none(RESULT)
+        found: dict[str, Any] | None = contents.read_json_if_there(f"{self._at}/{RESULT}")
         if found is not None and not (isinstance(found, dict) and "metrics" in found):
             raise Damaged(f"{self._at}/{RESULT}: not a result")
         return found
@@ -141,7 +141,7 @@ class RunDir:
     @property
     def provenance(self) -> list[dict[str, Any]]:
         """Its attempts: host, device, versions, commit."""
-        found = self._json_or_none(PROVENANCE) or []
+        found = contents.read_json_if_there(f"{self._at}/{PROVENANCE}") or []
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
             raise Damaged(f"{self._at}/{PROVENANCE}: not a list of attempts")
         return found
@@ -160,7 +160,8 @@ class RunDir:
         except FileNotFoundError:
             return False
         try:
-            data = os.read(file, 1 << 20)
+            with contents.reading(f"{self._at}/{RESULT}"):
+                data = os.read(file, 1 << 20)
         finally:
             os.close(file)
         if data.startswith(b"{") and data.rstrip().endswith(b"}"):
@@ -216,9 +217,15 @@ class RunDir:
         lines = whole.split(b"\n")
         return self._events(lines, offset, strict=False), offset + len(whole)
 
+    @contextmanager
+    def _journal(self) -> Iterator[BinaryIO]:
+        path = f"{self._at}/{JOURNAL}"
+        with contents.reading(path), open(path, "rb") as file:  # noqa: PTH123
+            yield file
+
     def _whole_lines(self, offset: int) -> bytes:
         try:
-            with self.file(JOURNAL).open("rb") as file:
+            with self._journal() as file:
                 file.seek(offset)
                 data = file.read()
         except FileNotFoundError:
@@ -230,7 +237,7 @@ class RunDir:
         the rest of a long one.
         """
         try:
-            with self.file(JOURNAL).open("rb") as file:
+            with self._journal() as file:
                 size, length = file.seek(0, os.SEEK_END), TAIL_BYTES
                 while True:
                     start = file.seek(max(0, size - length))
@@ -295,19 +302,11 @@ class RunDir:
 
     # Reading.
 
-    def _json(self, name: str) -> Any:
-        return contents.read_json(f"{self._at}/{name}")
-
-    def _json_or_none(self, name: str) -> Any:
-        try:
-            return self._json(name)
-        except FileNotFoundError:
-            return None
-
     def _lines(self, name: str, fault: contents.Fault, *, strict: bool = True) -> list[Event]:
         """The whole lines of a file of JSON lines; a torn last one is left out."""
         try:
-            data = self.file(name).read_bytes()
+            with contents.reading(f"{self._at}/{name}"):
+                data = self.file(name).read_bytes()
         except FileNotFoundError:
             return []
         return contents.parse_lines(

@@ -33,6 +33,10 @@ class TrackingError(RuntimeError):
     """
 
 
+class UnreadableRun(TrackingError):
+    """A run directory cannot be mirrored because of a file of its own; the store is well."""
+
+
 def connect() -> "MlflowClient":
     """A client of the store that `tracking_uri` names; only the one writer may ask for it, as it
     may make the store.

@@ -20,6 +20,7 @@ from launch.tracking import record
 from launch.tracking.client import (  # fmt: skip
     EXPERIMENT,
     TrackingError,
+    UnreadableRun,
     analyze_tables,
     connect,
     experiment,
@@ -31,7 +32,7 @@ from launch.tracking.lock import PendingCreates, identity, writer_lock
 from launch.tracking.record import Record
 from launch.tracking.send import finalise, send
 
-__all__ = ["Progress", "TrackingError", "attach_weights", "initialise", "mirror"]
+__all__ = ["Progress", "TrackingError", "UnreadableRun", "attach_weights", "initialise", "mirror"]
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -166,6 +167,8 @@ class _Mirror:
     def sum_up(self, what: str) -> TrackingError:
         run_dir, error = self.failures[0]
         more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+        if all(isinstance(each, UnreadableRun) for _, each in self.failures):
+            return UnreadableRun(f"{run_dir}{more} could not be {what}: {error}")
         return TrackingError(
             f"{run_dir}{more} could not be {what}: {type(error).__name__}: {error}"
         )
@@ -177,7 +180,7 @@ class _Mirror:
         try:
             done, found = fingerprint(run_dir), record.read(run_dir)
         except (ValueError, KeyError, TypeError, OSError) as error:  # a spoilt journal or result
-            self.failures.append((run_dir, error))
+            self.failures.append((run_dir, UnreadableRun(str(error))))
             return None
         if found is None:
             return done

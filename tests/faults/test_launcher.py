@@ -18,7 +18,7 @@ from launch.backends.local import pool
 from launch.backends.local.pool import WorkerProcess
 from launch.backends.queue import MOST_DEATHS, Trials
 from rm.rundir.journal import Journal
-from tests.support.commands import command, run
+from tests.support.commands import command, journal, run, running_pids, wait_for
 from tests.support.trials import PATIENCE, ROOT, write_trial
 
 RUN = str(ROOT / "launch" / "run.py")
@@ -37,6 +37,56 @@ def test_a_worker_that_does_not_end_is_killed_with_what_it_started(monkeypatch):
     worker = WorkerProcess({})
     worker.process.send_signal(signal.SIGSTOP)
     assert "SIGKILL" in worker.close()
+
+
+def both_at_work(results, process):
+    """The workers of two trials that have begun."""
+    found = {}
+
+    def look():
+        found.update(running_pids(results))
+        return len(found) == 2 and all("started" in journal(results, name) for name in found)
+
+    wait_for(look, process)
+    return found
+
+
+@pytest.mark.cluster
+def test_a_worker_killed_behind_a_launchers_back_loses_no_trial(write_spec, results):
+    """The launcher stands still, both first trials finish, one worker dies: the request to it is
+    on its way then.
+    """
+    process = command(write_spec(**{"epochs: 2": "epochs: 60"}), "--workers", "2")
+    first = both_at_work(results, process)
+    process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: all((results / "runs" / t / "result.json").exists() for t in first), process)
+    os.kill(next(iter(first.values())), signal.SIGKILL)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert len(list((results / "runs").glob("*/result.json"))) == 4
+
+
+@pytest.mark.cluster
+def test_two_signals_end_a_launcher_whose_workers_hang(write_spec, results):
+    process = command(write_spec(**{"epochs: 2": "epochs: 400"}), "--workers", "2")
+    for pid in both_at_work(results, process).values():
+        os.kill(pid, signal.SIGSTOP)
+    process.terminate()
+    time.sleep(1)
+    assert process.poll() is None, "it waits for their checkpoints"
+    process.terminate()
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, err
+    assert not any(Path(f"/proc/{pid}").exists() for pid in running_pids(results).values())
+
+
+def test_settings_that_cannot_be_meant_are_refused_at_once(write_spec, results):
+    for name, value in (("RM_CHECKPOINT_SECONDS", "5m"), ("RM_LOADER_WORKERS", "all")):
+        code, out, err = run(write_spec(), environment={name: value})
+        assert (code, out) == (2, "")
+        assert f"error: {name} must be" in err
+        assert not results.exists()
 
 
 class _Silent:

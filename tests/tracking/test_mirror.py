@@ -204,7 +204,7 @@ def test_a_spoilt_journal_is_named_and_the_others_are_mirrored(runs, results):
         file.write("{spoilt\n")
     with pytest.raises(
         mirror.TrackingError,
-        match=rf"{runs[0].folder} could not be mirrored: Damaged: .*journal.jsonl:4: not JSON",
+        match=rf"{runs[0].folder} could not be mirrored: .*journal.jsonl:4: not JSON",
     ):
         mirror.mirror(folders(runs))
     assert_store_is_true(sqlite_rows(results / "mlflow.db"), runs[1:])
