@@ -100,6 +100,20 @@ def test_rm_runs_on_a_bare_gpu_node():
     )
 
 
+def test_a_classification_pays_nothing_for_detection():
+    """Importing OpenMMLab takes 16 s of processor time: only functions that need it do so."""
+    assert_none(
+        f"{shown(path, each.line)} imports {each.name}"
+        for path in files("rm")
+        for each in imports(path)
+        if each.at_start
+        and (
+            library(each.name) in DENSE
+            or (is_under(each.name, ("rm.dense",)) and ROOT / "rm" / "dense" not in path.parents)
+        )
+    )
+
+
 def test_what_planning_reads_of_rm_imports_the_standard_library_alone():
     starts = [path for name in LIGHT if (path := path_of(name))]
     assert len(starts) == len(LIGHT)
