@@ -1,0 +1,174 @@
+"""A training step of detection and segmentation: our loop against mmengine's runner, on the same
+pictures, reading included, in alternating blocks of one process.
+
+    python -m benchmarks.dense_step [--heads atss mask_rcnn upernet] [--blocks 3] [--steps 8]
+
+Both train the stock network with ResNet-50 on the committed pictures (COCO at 320 x 192, ADE20K's
+crops of 128), two a step, read by one other process. mmengine runs its own loop with its default
+hooks, data sets and transforms. Also the start of a trial in a process that has had one.
+"""
+
+import argparse
+import importlib.util
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rm.trainer import Trainer
+from rm.trial import parse_trial
+
+SAMPLES = Path(__file__).resolve().parents[1] / "tests" / "data"
+STOCK = {
+    "atss": ("mmdet", "atss/atss_r50_fpn_1x_coco.py"),
+    "mask_rcnn": ("mmdet", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"),
+    "upernet": ("mmseg", "upernet/upernet_r50_4xb4-80k_ade20k-512x512.py"),
+}
+WARMUP = 2
+"""Steps of a block that are not counted: the first pictures are read, memory is allocated."""
+
+
+def trial(head: str, steps: int) -> Any:
+    if STOCK[head][0] == "mmdet":
+        own: dict[str, Any] = {
+            "task": {"name": "detection"},
+            "dataset": {
+                "name": "coco",
+                "root": "coco-sample",
+                "short_side": 192,
+                "long_side": 320,
+            },
+            "schedule": {"name": "step", "milestones": [8, 11], "warmup_steps": 500},
+            "optimizer": {"name": "sgd", "lr": 1e-3, "weight_decay": 1e-4},
+        }
+    else:
+        own = {
+            "task": {"name": "segmentation", "steps": steps},
+            "dataset": {"name": "ade20k", "root": "ade-sample", "short_side": 128,
+                        "long_side": 512, "crop": 128},
+            "schedule": {"name": "poly"},
+            "optimizer": {"name": "sgd", "lr": 1e-3, "weight_decay": 1e-4},
+        }  # fmt: skip
+    common = {
+        "seed": 0,
+        "backbone": {"name": "imagenet_resnet50"},
+        "head": {"name": head},
+        "train": {"epochs": 100, "batch_size": 2, "channels_last": False},
+    }
+    return parse_trial({**common, **own})
+
+
+def ours(head: str, steps: int) -> tuple[list[float], float]:
+    """Seconds of each step, and of the start."""
+    began = time.perf_counter()
+    trainer = Trainer(trial(head, steps), torch.device("cpu"))
+    start = time.perf_counter() - began
+    seconds = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        if trainer.step == trainer.steps_per_epoch:
+            trainer.epoch += 1
+            trainer.start_epoch()
+        trainer.train_step()
+        seconds.append(time.perf_counter() - began)
+    trainer.close()
+    return seconds[WARMUP:], start
+
+
+def theirs(head: str, steps: int) -> list[float]:
+    """Seconds of each step of mmengine's runner."""
+    from mmengine.hooks import Hook
+    from mmengine.runner import Runner
+
+    class Clock(Hook):
+        priority = "LOWEST"
+
+        def __init__(self) -> None:
+            self.ends = [time.perf_counter()]
+
+        def after_train_iter(self, *args: Any, **options: Any) -> None:
+            self.ends.append(time.perf_counter())
+
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        runner = Runner.from_cfg(_config(head, steps, folder))
+        runner.register_hook(clock, priority="LOWEST")
+        runner.train()
+    lengths = [end - begin for begin, end in zip(clock.ends, clock.ends[1:], strict=False)]
+    return lengths[WARMUP:]
+
+
+def _config(head: str, steps: int, folder: str) -> Any:
+    from mmengine import Config
+
+    package, file = STOCK[head]
+    origin = importlib.util.find_spec(package)
+    place = Path(str(origin and origin.origin)).parent / ".mim" / "configs"
+    config = Config.fromfile(place / file)
+    config.model.backbone.pop("init_cfg", None)
+    loader = config.train_dataloader
+    loader.batch_size, loader.num_workers = 2, 1
+    pipeline = loader.dataset.pipeline
+    if package == "mmdet":
+        loader.dataset.data_root = f"{SAMPLES}/coco-sample/"
+        next(s for s in pipeline if s.type == "Resize").scale = (320, 192)
+        loader.sampler = {"type": "InfiniteSampler"}
+        loader.pop("batch_sampler")
+    else:
+        loader.dataset.data_root = f"{SAMPLES}/ade-sample/"
+        next(s for s in pipeline if s.type == "RandomResize").scale = (512, 128)
+        next(s for s in pipeline if s.type == "RandomCrop").crop_size = (128, 128)
+        config.model.pretrained = None
+        config.model.backbone.update(type="ResNet", norm_cfg={"type": "BN"})
+        for part in ("decode_head", "auxiliary_head"):
+            config.model[part].norm_cfg = {"type": "BN", "requires_grad": True}
+        config.model.data_preprocessor.size = (128, 128)
+    config.train_cfg = {"type": "IterBasedTrainLoop", "max_iters": steps, "val_interval": 10**9}
+    config.optim_wrapper = {
+        "type": "OptimWrapper",
+        "optimizer": {"type": "SGD", "lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4},
+    }
+    config.default_hooks.checkpoint = {
+        "type": "CheckpointHook",
+        "interval": 10**9,
+        "save_last": False,
+    }
+    for key in ("val_cfg", "val_dataloader", "val_evaluator", "test_cfg", "test_dataloader",
+                "test_evaluator", "auto_scale_lr", "param_scheduler"):  # fmt: skip
+        config[key] = None
+    return Config({**config.to_dict(), "work_dir": folder, "log_level": "ERROR"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--heads", nargs="+", choices=STOCK, default=list(STOCK))
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8, help="of a block, two of them uncounted")
+    args = parser.parse_args()
+    os.environ["RM_DATA_DIR"], os.environ["RM_LOADER_WORKERS"] = str(SAMPLES), "1"
+    torch.set_num_threads(1)
+    print("| head | our step | mmengine's step | ratio of medians | start after the first |")
+    print("|---|---|---|---|---|")
+    for head in args.heads:
+        ours(head, WARMUP + 1)  # imports
+        mine: list[float] = []
+        other: list[float] = []
+        starts = []
+        for _ in range(args.blocks):
+            seconds, start = ours(head, args.steps)
+            mine += seconds
+            starts.append(start)
+            other += theirs(head, args.steps)
+        a, b = statistics.median(mine), statistics.median(other)
+        start = statistics.median(starts)
+        print(f"| {head} | {a:.2f} s | {b:.2f} s | {a / b:.2f} | {start:.2f} s |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
