@@ -27,13 +27,13 @@ def data(
     *,
     curves: Curves,
     artifacts: Artifacts,
-    recursion: str,
+    recursion: str | None = None,
     positions: Sequence[int] = (0, 3),
 ) -> pd.DataFrame:
     """Columns cell, iteration, changed (% of the pixels), area (of the label that is of earlier
     images).
 
-    recursion   the row whose iterations are drawn one by one
+    recursion   the row whose iterations are drawn one by one; null: of none
     positions   which images of the batch are followed there
     """
     cells = {
@@ -59,14 +59,14 @@ def draw(
     *,
     curves: Curves,
     artifacts: Artifacts,
-    recursion: str,
+    recursion: str | None = None,
     positions: Sequence[int] = (0, 3),
 ) -> Figure:
     """Above, a row of images for each method at the last iteration; below, the recursion with its
     labels.
     """
     cells = {" · ".join(cell.labels): cell for cell in collect(spec, records).cells}
-    if recursion not in cells:
+    if recursion is not None and recursion not in cells:
         raise FigureError(f"recursion: no row '{recursion}'; valid: {', '.join(cells)}")
     frame = data(
         spec, records, curves=curves, artifacts=artifacts, recursion=recursion, positions=positions
@@ -74,8 +74,12 @@ def draw(
     steps = {label: _steps(cell, records, artifacts) for label, cell in cells.items()}
     done = [label for label in cells if steps[label]]
     missing = [label for label in cells if not steps[label]]
-    followed = [p for p in positions if steps[recursion] and p < steps[recursion][0][0].shape[0]]
-    heights = [0.8 * max(len(done), 1) + 0.4, 2.55 * len(followed) + 0.45]
+    begun = steps[recursion] if recursion is not None else []
+    followed = [p for p in positions if begun and p < begun[0][0].shape[0]]
+    heights = [
+        0.8 * max(len(done), 1) + 0.4,
+        2.55 * len(followed) + 0.45 * (recursion is not None),
+    ]
     figure = Figure(figsize=(7.4, sum(heights) + (0.3 if missing else 0)))
     layout: Any = figure.get_layout_engine()
     layout.set(w_pad=0.04, h_pad=0.02, hspace=0.0, wspace=0.0)
@@ -84,7 +88,7 @@ def draw(
         figure.subfigures(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
     )
     _methods(parts[0], {label: steps[label][-1][1] for label in done})
-    if followed:
+    if followed and recursion is not None:
         areas = frame[frame["cell"] == recursion]["area"].fillna(0.0).tolist()
         _recursion(parts[1], recursion, steps[recursion], followed, masses(areas))
     if missing:

@@ -26,8 +26,11 @@ def samples(
     *,
     steps: Annotated[int, "steps >= 1"] = 5,
     count: Annotated[int, "count >= 1"] = 8,
+    before: Annotated[int, "before >= 0"] = 0,
 ) -> dict[str, float]:
     """Percent of the pixels that the method changed, mean over the steps.
+
+    before   steps that are trained before those that are kept: masks that are learned need some
 
     Points: changed (%), and area where the method says how much it mixed in.
     """
@@ -36,10 +39,10 @@ def samples(
     task = Classification(trial, device)
     trainer = Trainer(trial, device, task=task)
     images = min(trainer.options.batch_size, len(task.images))
-    if steps > trainer.steps_per_epoch or count > images:
+    if before + steps > trainer.steps_per_epoch or count > images:
         raise TrialError(
-            f"samples of {steps} steps with {count} images need at least as many in an epoch and "
-            f"a batch; here they are {trainer.steps_per_epoch} and {images}"
+            f"samples of {steps} steps after {before} with {count} images need at least as many "
+            f"in an epoch and a batch; here they are {trainer.steps_per_epoch} and {images}"
         )
     seen: list[tuple[Tensor, MethodOutput]] = []
 
@@ -48,6 +51,10 @@ def samples(
 
     task.method.register_forward_hook(watch)
     changes = []
+    for _ in range(before):
+        log.raise_if_stopped()
+        trainer.train_step()
+        seen.clear()
     for step in range(1, steps + 1):
         log.raise_if_stopped()
         trainer.train_step()

@@ -81,6 +81,7 @@ _WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "dataset": ("classes", "padding"),
         "method": ("placement", "most_blocks", "ema_start"),
+        "probe": ("before",),
         "train": ("keep_best",),
         "init": ("trial", "weights", "file", "sha256"),
         "backbone": ("output_stride", "start"),
