@@ -4,8 +4,8 @@ mixed images of a batch costs alone.
     python -m benchmarks.amix [--backbone resnet18] [--batch 128] [--size 32] [--rounds 5]
 
 The methods alternate in one process, on digits of that size; medians are printed, and the ratio of
-each to the plain step of its round. Counted in arithmetic, AutoMix and AMix are 3 plain steps,
-Co-Mixup 7/3 and PuzzleMix 2. "Generator" is `mix` on a batch that is there already, forward and
+each to the plain step of its round; on a CPU of the processor's time. Counted in arithmetic,
+AutoMix and AMix are 3 plain steps, Co-Mixup 7/3 and PuzzleMix 2. "Generator" is `mix` on a batch that is there already, forward and
 backward passes for saliency included; it waits for the device in PuzzleMix (its cuts) and in
 Co-Mixup (its labels), both on the host, and nowhere else.
 """
@@ -54,11 +54,13 @@ def run_of(method: dict[str, Any], args: argparse.Namespace, device: torch.devic
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
+    """Of the clock on a GPU; of the processor on a CPU, where other work would count else."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    began = clock()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def step(trainer: Trainer) -> None:

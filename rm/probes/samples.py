@@ -59,11 +59,11 @@ def samples(
         log.raise_if_stopped()
         trainer.train_step()
         given, output = seen.pop()
-        before, after = given[:count], output.mixed.images[:count]
-        changes.append(100 * float((before != after).any(1).double().mean()))
+        incoming, shown = given[:count], output.mixed.images[:count]
+        changes.append(100 * float((incoming != shown).any(1).double().mean()))
         area = output.logs.get("area")
         log.log_point(changed=changes[-1], **({} if area is None else {"area": float(area)}))
-        rows = [_strip(batch, task.data.mean, task.data.std) for batch in (before, after)]
+        rows = [_strip(batch, task.data.mean, task.data.std) for batch in (incoming, shown)]
         log.save_artifact(f"step{step}.png", bytes(encode_png(torch.cat(rows, 1)).numpy()))
     trainer.close()
     return {"samples": sum(changes) / steps}
