@@ -5,9 +5,9 @@ mixed images of a batch costs alone.
 
 The methods alternate in one process, on digits of that size; medians are printed, and the ratio of
 each to the plain step of its round; on a CPU of the processor's time. Counted in arithmetic,
-AutoMix and AMix are 3 plain steps, Co-Mixup 7/3 and PuzzleMix 2. "Generator" is `mix` on a batch that is there already, forward and
-backward passes for saliency included; it waits for the device in PuzzleMix (its cuts) and in
-Co-Mixup (its labels), both on the host, and nowhere else.
+AutoMix and AMix are 3 plain steps, Co-Mixup 7/3 and PuzzleMix 2. "Generator" is `mix` on a batch
+that is there already, forward and backward passes for saliency included; it waits for the device
+in PuzzleMix (its cuts) and in Co-Mixup (its labels), both on the host, and nowhere else.
 """
 
 import argparse

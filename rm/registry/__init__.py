@@ -88,7 +88,7 @@ _WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "schedule": ("warmup_steps", "warmup_factor"),
     }
 )
-"""Options that stand in a trial only where they are not the default: other ids stay as they were."""
+"""Options that stand in a trial only where they are not the default: other ids stay the same."""
 
 _IN_CLASSES = ("task", "method")
 """Sections whose choices are classes, one a file, named as the file is."""
