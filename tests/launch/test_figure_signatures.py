@@ -40,6 +40,7 @@ def test_what_is_wrong_is_said_with_its_option():
         ("at", "probe_curve: at must be a number or null, found True"),
         ("log", "probe_curve: log must be true or false, found 1"),
     ]
-    (absent,) = figures.check("samples", {"positions": [0]})
+    assert figures.check("samples", {"positions": [0]}) == []
+    (absent,) = figures.check("sweep", {})
     assert absent[0] is None
-    assert absent[1].startswith("samples: option 'recursion' is required; valid: recursion")
+    assert absent[1].startswith("sweep: option 'x' is required; valid: x")
