@@ -2,7 +2,7 @@
 
     python -m benchmarks.faults            all of it: an hour and more (make faults)
     python -m benchmarks.faults --short    a part of each, about five minutes on two idle cores
-    python -m benchmarks.faults cases runs specs storm [--backend ray]      these parts only
+    python -m benchmarks.faults cases runs specs storm [--backend ray|slurm]      these parts only
 
 cases   the tests in tests/faults and tests/slurm/test_faults.py, each one fault or a few alike, on
         real processes, file systems and (where it is installed) SLURM
@@ -17,6 +17,7 @@ something was not.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,10 +29,20 @@ from pathlib import Path
 from tests.support import mutations, storm
 from tests.support.mutated_specs import failures
 from tests.support.mutations import Campaign
+from tests.support.slurm import cluster
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ("tests/faults", "tests/slurm/test_faults.py")
 SEED = 2022
+SLURM = (
+    "--backend",
+    "slurm",
+    "--wait",
+    "--slurm",
+    "gpus_per_trial=0",
+    "--slurm",
+    "cpus_per_gpu=2",
+)
 
 
 def cases(folder: Path, short: bool, backend: str) -> Campaign:
@@ -63,7 +74,12 @@ def specs(folder: Path, short: bool, backend: str) -> Campaign:
 
 
 def kills(folder: Path, short: bool, backend: str) -> Campaign:
-    """The storm."""
+    """The storm. Of SLURM, on a cluster of its own, its tasks are killed too; no power is cut."""
+    if backend == "slurm":
+        os.environ["RM_THREADS"] = "1"  # as the undisturbed runs of two workers have on two cores
+        with cluster.running() as started:
+            os.environ |= started.environment
+            return storm.run(folder, 8 if short else 200, 0, SEED, *SLURM)
     words = ("--backend", backend) if backend != "local" else ()
     return storm.run(folder, 8 if short else 200, 1 if short else 5, SEED, *words)
 
@@ -92,7 +108,7 @@ def main() -> int:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--short", action="store_true", help="a part of each")
-    parser.add_argument("--backend", default="local", help="of the storm: local or ray")
+    parser.add_argument("--backend", default="local", help="of the storm: local, ray or slurm")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"unknown part {sorted(unknown)[0]}")

@@ -97,9 +97,22 @@ class Storm:
         workers = list(commands.running_pids(self.results).values())
         assert self.launcher
         luck = self.draw.random()
+        if luck > 0.8 and (tasks := self._slurm_tasks()):
+            return [self.draw.choice(tasks)]
         if luck < 0.15 or not workers:
             return [self.launcher.pid]
         return self._everyone() if luck < 0.2 else [self.draw.choice(workers)]
+
+    def _slurm_tasks(self) -> list[int]:
+        """The processes that SLURM started on its nodes; none under another backend."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                ours = any(word.startswith(os.fsencode(self.results)) for word in words)
+                if ours and b"launch.backends.slurm.task" in words and b"python" in words[0]:
+                    found.append(int(entry.name))
+        return found
 
     def _everyone(self) -> list[int]:
         """Launcher, workers and whatever these have started: all know the results folder."""
