@@ -13,7 +13,7 @@ def trial(runs, name, *, epochs, limit=70, seed=0, seconds=None):
     values["train"]["epochs"], values["dataset"]["limit"], values["seed"] = epochs, limit, seed
     write_trial(runs / name, values)
     if seconds:
-        event = {"event": "epoch", "epoch": 1, "epoch_seconds": seconds}
+        event = {"event": "epoch", "time": 0.0, "epoch": 1, "epoch_seconds": seconds}
         (runs / name / "journal.jsonl").write_text(json.dumps(event) + "\n")
     return runs / name
 

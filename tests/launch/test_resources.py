@@ -110,7 +110,7 @@ def test_a_run_that_has_begun_keeps_its_number_of_processes(tmp_path):
     assert wanted(tmp_path) == ONE
     assert not (tmp_path / "resources.json").exists()
     (tmp_path / "journal.jsonl").write_text(
-        json.dumps({"event": "started", "processes": 4}) + "\n"
+        json.dumps({"event": "started", "time": 0.0, "processes": 4}) + "\n"
     )
     assert wanted(tmp_path) == ONE, "what left no checkpoint begins anew"
     (tmp_path / "checkpoint.pt").touch()

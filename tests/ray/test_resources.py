@@ -105,7 +105,8 @@ def test_packing_on_a_node_with_a_gpu(write_spec, results, tmp_path, monkeypatch
             twin.mkdir(parents=True)
             (twin / "trial.json").write_text(alike.to_json())
             (twin / "journal.jsonl").write_text(
-                json.dumps({"event": "epoch", "epoch": 1, "peak_memory_mib": peak}) + "\n"
+                json.dumps({"event": "epoch", "time": 0.0, "epoch": 1, "peak_memory_mib": peak})
+                + "\n"
             )
         code, _, err = backend.run(path)
         assert code == 2

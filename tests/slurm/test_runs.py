@@ -92,7 +92,13 @@ def test_trials_that_do_not_fit_on_a_gpu_together_are_refused(launcher: Launcher
     def needed(peak: float) -> None:
         (folder / "journal.jsonl").write_text(
             json.dumps(
-                {"event": "epoch", "epoch": 1, "epoch_seconds": 1.0, "peak_memory_mib": peak}
+                {
+                    "event": "epoch",
+                    "time": 0.0,
+                    "epoch": 1,
+                    "epoch_seconds": 1.0,
+                    "peak_memory_mib": peak,
+                }
             )
             + "\n"
         )
