@@ -107,7 +107,8 @@ def test_a_trial_over_two_nodes_is_killed_preempted_and_ends_as_an_undisturbed_o
     events = journal(run_dir)
     assert events.count("started") == events.count("finished") == events.count("interrupted") == 1
     assert events.count("resumed") == 2
-    assert events.count("epoch") == 60
+    assert len(deterministic(run_dir)) == 60
+    assert events.count("epoch") <= 61, "one may have been killed between its line and its save"
     assert deterministic(run_dir) == undisturbed(run_dir, tmp_path / "undisturbed")
     launcher.wait_until(
         lambda: SlurmBackend.jobs([run_dir])[run_dir].state == "gone", "its job is done"
@@ -122,7 +123,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(launcher: Launcher):
     code, _, err = launcher.run(*words, "--slurm", "trials_per_job=2")
     assert (code, "trials_per_job packs trials of one GPU each" in err) == (2, True), err
     code, _, err = launcher.run(*words, "--gpus", "1x4")
-    assert code == 2
+    assert code == 2, err
     assert "nothing more was submitted: sbatch:" in err
     assert "asked for 1 nodes with 4 GPUs each" in err
     code, _, err = launcher.run(spec, "--backend", "ray", "--on-slurm", "nodes=2")

@@ -167,19 +167,23 @@ def expand(which: str) -> list[str]:
 
 def by_name(name: str) -> list[str]:
     """The ids (of whole arrays) that carry a job name, oldest first, ended ones too as long as
-    SLURM remembers them.
+    SLURM remembers them; without those that it refused when they were submitted.
     """
-    output = ask("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%F")
-    found = set(output.split())
+    output = ask("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%F|%T|%r")
     try:
-        if not found and has_accounting():
-            output = ask(
-                "sacct", "-X", "-n", "-P", "-o", "JobID", f"--name={name}", "-S", "now-7days"
-            )
-            found = {line.partition("_")[0] for line in output.split()}
+        if not output.strip() and has_accounting():
+            columns = ("-o", "JobID,State,Reason", f"--name={name}", "-S", "now-7days")
+            output = ask("sacct", "-X", "-n", "-P", *columns)
     except SlurmError:
         pass
-    return sorted((each for each in found if each.isdigit()), key=int)
+    found = set()
+    for line in output.splitlines():
+        identity, _, why = line.partition("|")
+        base = identity.partition("_")[0]
+        # "Requested node configuration is not available" leaves a job behind that has failed.
+        if base.isdigit() and why.split("|") != ["FAILED", "BadConstraints"]:
+            found.add(base)
+    return sorted(found, key=int)
 
 
 def cancel(jobs: Iterable[JobRef], *, pending: bool = False) -> None:
