@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ LONGEST = ("tracking", "slurm", "ray", "backends")
 """Folders of tests that start clusters and servers."""
 CLUSTERS = {"ray_cluster", "ray_folder", "cluster", "postgres"}
 """Fixtures that do."""
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell's background command ignores Ctrl-C, and so would all that the tests start and stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
