@@ -18,7 +18,7 @@ SPEC = f"""\
 title: "Three methods on a few digits"
 metric: {{name: top1_error, select: best, also: [top5_error]}}
 margin: 4.0
-seeds: [0, 1, 2]
+seeds: [0, 1, 2, 3]
 trial:
   dataset: {{name: digits, size: 16, limit: 60, test_limit: 60}}
   backbone: {{name: resnet8, width: 8}}
@@ -54,7 +54,7 @@ def mirrored(text):
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """Train the nine trials, then report them twice; the folder of both reports."""
+    """Train the twelve trials, then report them twice; the folder of both reports."""
     folder = tmp_path_factory.mktemp("accuracy")
     (folder / "by_error.yaml").write_text(SPEC)
     (folder / "by_accuracy.yaml").write_text(mirrored(SPEC))
@@ -70,7 +70,7 @@ def reports(tmp_path_factory):
 
     command(ROOT / "launch/run.py", folder / "by_error.yaml", "--workers", 2)
     plan = command(ROOT / "launch/run.py", folder / "by_accuracy.yaml", "--dry-run")
-    assert "9 trials: 9 finished" in plan, "they are the same trials"
+    assert "12 trials: 12 finished" in plan, "they are the same trials"
     for name in ("by_error", "by_accuracy"):
         command(ROOT / "analysis/report.py", folder / f"{name}.yaml")
     return folder / "results" / "report"

@@ -111,7 +111,8 @@ def test_all_mistakes_in_all_specs_are_printed_and_nothing_is_written(
     [
         (
             "basis: Baseline",
-            "quickstart.yaml:26:85: sweep: unknown option 'basis'; valid: x, where",
+            "quickstart.yaml:28:85: sweep: unknown option 'basis'; valid: x, where, baseline, "
+            "panels",
         ),
         (
             "baseline: Base",

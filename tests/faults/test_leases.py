@@ -111,7 +111,7 @@ def test_a_heartbeat_from_the_future_ages_from_now_on(foreign):
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"token": "a"', b"\0" * 100])
 def test_a_damaged_lease_holds_until_it_is_stale(tmp_path, content):
     (tmp_path / "lease.json").write_bytes(content)
-    with pytest.raises(lease.Busy, match="is damaged; if nobody works there it can be taken in"):
+    with pytest.raises(lease.Busy, match="not a lease; if nobody works there it can be taken in"):
         RunDir(tmp_path).lease().__enter__()
     age(tmp_path, lease.STALE_SECONDS + 1)
     with RunDir(tmp_path).lease() as held:

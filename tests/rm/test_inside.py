@@ -206,7 +206,7 @@ def test_a_method_that_needs_what_a_backbone_has_not_is_refused(tiny):
     assert str(caught.value) == registry.incompatibility("stochastic_depth", "densenet121")
     assert str(caught.value).startswith(
         "method 'stochastic_depth' needs a backbone with residual branches; densenet121 has none; "
-        "valid: imagenet_resnet101, imagenet_resnet50, "
+        "valid: imagenet_resnet101, imagenet_resnet18, "
     )
 
 
