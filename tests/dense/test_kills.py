@@ -1,5 +1,7 @@
 """Every head is killed at every step, with one process and two, read by itself, one and three
 others, and ends with the bits of an undisturbed training.
+
+Minutes a head, so only where RM_TEST_KILLS is set: `RM_TEST_KILLS=1 python -m pytest tests/dense`.
 """
 
 import json
@@ -14,7 +16,10 @@ from tests.support.rm.dense import DETECTORS, HEADS, values
 from tests.support.rm.dense_runs import Trainings
 from tests.support.trials import PATIENCE, deterministic, write_trial
 
-pytestmark = pytest.mark.cluster
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif("RM_TEST_KILLS" not in os.environ, reason="RM_TEST_KILLS=1 runs it"),
+]
 KILLED = -signal.SIGKILL
 
 
