@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rm import registry
 from rm.backbones._ghost_norm import group_batch_norm
 from rm.datasets import InMemorySplit
-from rm.input.device_images import DeviceImages, draw_views
+from rm.input.device_images import DeviceImages, plan_epoch
 from rm.input.image_files import ColorJitter
 from rm.methods._consistency import ConsistencyNetwork, roi_features
 from rm.ops import mix_targets, mixed_area, resize_fill, sample_box, soft_cross_entropy
@@ -197,7 +197,7 @@ def _crops(cases: int) -> Row:
     pixels = torch.from_numpy(draws.integers(256, size=(cases, 32, 32, 3), dtype=np.uint8))
     split = InMemorySplit(pixels, torch.zeros(cases, dtype=torch.int64))
     images = DeviceImages(split, 4, mean, std, CPU, flip=True)
-    views = draw_views(cases, 4, True, draws, CPU)
+    views = plan_epoch(cases, 4, True, draws, CPU)
     ours, _ = images.batch(views, slice(0, cases))
     gaps = []
     for position in range(cases):
