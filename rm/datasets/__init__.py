@@ -116,6 +116,8 @@ Split = InMemorySplit | DiskSplit | AnnotatedSplit
 class Dataset:
     """Two splits and how they are normalised and augmented.
 
+        labelled    the labelled training pictures, where `train` has no labels (all -1)
+
         mean, std   per channel, of values in [0, 1]
         padding     pixels on each side before the random crop back to (H, W)
         border      what these are: zeros, or the image mirrored at its edge
@@ -131,6 +133,7 @@ class Dataset:
     padding: int
     flip: bool
     border: Literal["zeros", "reflect"] = "zeros"
+    labelled: Split | None = None
 
     @property
     def channels(self) -> int:

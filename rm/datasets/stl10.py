@@ -1,5 +1,6 @@
 """STL-10 (Coates et al., AISTATS 2011) through torchvision, every file checked by its md5."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,17 +24,18 @@ def stl10(
     px (bicubic), mirrored half of the time; evaluation: as they are.
 
     train           unlabelled: its 100,000 pictures without labels (which are -1) in the training
-                    set's place
+                    set's place, which stays beside them as `labelled`
     smallest_area   of the part
     """
     from rm.input.image_files import crop_transform, whole_transform
 
     crop = crop_transform(96, interpolation="bicubic", smallest_area=smallest_area)
-    shown = _read(folder, "unlabeled" if train == "unlabelled" else "train")
-    tested = _read(folder, "test")
-    return of_pictures(
-        in_memory(*_tensors(shown), crop), in_memory(*_tensors(tested), whole_transform(96)), 10
-    )
+    labelled = in_memory(*_tensors(_read(folder, "train")), crop)
+    tested = in_memory(*_tensors(_read(folder, "test")), whole_transform(96))
+    if train == "labelled":
+        return of_pictures(labelled, tested, 10)
+    unlabelled = in_memory(*_tensors(_read(folder, "unlabeled")), crop)
+    return replace(of_pictures(unlabelled, tested, 10), labelled=labelled)
 
 
 def _read(folder: Path, split: str) -> Any:

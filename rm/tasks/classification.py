@@ -50,6 +50,11 @@ class Classification(Task):
         self.trial, self.device, self.options = trial, device, trial.train
         self.group = group or ProcessGroup()
         self.data = _load_data(trial) if data is None else data
+        if self.data.labelled is not None:
+            raise TrialError(
+                f"the training pictures of {trial.name('dataset')} have no labels, as its options "
+                "ask: they are for contrastive training"
+            )
         if self.options.label_smoothing and self.data.classes < 2:
             raise TrialError("label_smoothing moves mass to other classes, and there is one class")
         self.images, self.test_images = open_images(self.data, device, self.group.count)

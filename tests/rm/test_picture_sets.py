@@ -14,7 +14,10 @@ from torchvision.transforms.v2 import functional as tv
 from rm.datasets import DataError, InMemorySplit, _whole, load
 from rm.input.device_images import DeviceImages, padded, plan_epoch
 from rm.input.image_files import crop_transform
+from rm.tasks.classification import Classification
+from rm.trial import TrialError, parse_trial
 from tests.support.rm.training import assert_is_a_data_set
+from tests.support.trials import TINY
 
 CPU = torch.device("cpu")
 pytestmark = [
@@ -157,6 +160,10 @@ def test_stl10(folder, monkeypatch):
     assert np.array_equal(data.test.reader(0, 3).numpy(), first)
     free = load("stl10", {"train": "unlabelled"})
     assert free.train.labels.tolist() == [-1] * 6
+    assert data.labelled is None
+    assert free.labelled.labels.tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(TrialError, match=r"no labels.*for contrastive training"):
+        Classification(parse_trial(TINY), CPU, data=free)
     (folder / "stl10_binary" / "train_X.bin").write_bytes(b"x")
     _whole.cache_clear()
     with pytest.raises(DataError, match=r"not found, or damaged, in .*stl10_binary"):
