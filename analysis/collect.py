@@ -49,7 +49,7 @@ def _cell(
         list(values.values()),
         cell.published,
         spec.margin,
-        comparable=spec.profile is None,
+        comparable=spec.variant is None,
         missing=[seed.seed for seed in seeds if seed.seed not in values],
     )
     return CellResult(

@@ -98,7 +98,8 @@ def verdict(
     inside, one seed; outside, one seed
                     where one value lies: it has no interval, and shows neither
     missing         no value
-    not comparable  a reduced profile (comparable=False), or the paper has no number
+    not comparable  a reduced profile, or one with --set (comparable=False); or the paper has no
+                    number
 
     Two or more equal values have no spread either (most often a seed without effect):
     `consistent` within the band, `differs` outside, and the reason says why.
@@ -115,7 +116,7 @@ def verdict(
         return Verdict(
             "not comparable",
             difference,
-            reason="a reduced profile is not a run of the paper's experiment",
+            reason="a changed copy is not a run of the paper's experiment",
         )
     return _judged(ours, published, margin, shortfall(ours.n, missing))
 

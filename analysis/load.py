@@ -149,7 +149,7 @@ def load(specs: Sequence[Spec], uri: str, cache: Path, *, fresh: bool = False) -
     kept = Cache(cache)
     try:
         specs = [with_search_results(spec, uri) for spec in specs]
-        reduced = [copy for spec in specs if spec.profile is None for copy in profiles_of(spec)]
+        reduced = [copy for spec in specs if spec.variant is None for copy in profiles_of(spec)]
         trials = {trial.id: trial.values for spec in (*specs, *reduced) for trial in spec.trials}
         former = former_ids(trials)
         records = load_records(trials, uri, kept, fresh=fresh, former=former)

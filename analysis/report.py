@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.prepare()
     args = _arguments(argv)
     try:
-        specs = _load_specs(args.specs, args.profile)
+        specs = _load_specs(args.specs, args.profile, args.set)
         (_once if args.watch is None else _watch)(specs, args)
         sys.stdout.flush()
     except InputError as error:
@@ -137,6 +137,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="every spec of experiments/")
     parser.add_argument("--profile", help="the smaller copy of that name; labelled so everywhere")
     parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="as `run` was given it, e.g. train.epochs=5; labelled so everywhere",
+    )
+    parser.add_argument(
         "--tracking-uri",
         metavar="URI",
         help="MLflow store; default $MLFLOW_TRACKING_URI or results/mlflow.db",
@@ -188,12 +195,12 @@ def _formats(text: str) -> tuple[str, ...]:
     return formats
 
 
-def _load_specs(paths: Sequence[str], profile: str | None) -> list[Spec]:
+def _load_specs(paths: Sequence[str], profile: str | None, overrides: Sequence[str]) -> list[Spec]:
     specs: dict[str, Spec] = {}
     errors = []
     for path in dict.fromkeys(find_spec_file(typed) for typed in paths):
         try:
-            spec = load_spec(path, profile=profile)
+            spec = load_spec(path, profile, overrides=overrides)
         except SpecError as error:
             errors.append(str(error))
             continue

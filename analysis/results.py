@@ -25,6 +25,7 @@ from analysis.compare import (
 from analysis.records.official import OfficialRun
 from analysis.records.recorded import MEASURED
 from launch.spec.load import Spec
+from launch.spec.spec import file_stem
 from rm.metrics import Metric
 
 VERDICTS = (
@@ -173,10 +174,10 @@ class Table:
     @property
     def slug(self) -> str:
         """The stem of every file written for it: table3, table3-smoke for a profile,
-        table5-top5_error for a further metric.
+        table3-train.epochs=5 with --set, table5-top5_error for a further metric.
         """
         metric = self.spec.metric.name if self.further else None
-        return "-".join(part for part in (self.spec.name, self.spec.profile, metric) if part)
+        return file_stem(self.spec.name, self.spec.variant, metric)
 
     @cached_property
     def metric(self) -> Metric:
@@ -216,10 +217,13 @@ class Table:
 
     @property
     def banner(self) -> str:
-        """What a reduced profile must say of itself everywhere; empty for the real thing."""
-        if not self.spec.profile:
+        """What a changed copy must say of itself everywhere; empty for the real thing."""
+        if not self.spec.variant:
             return ""
         what = f"Reduced profile “{self.spec.profile}”: a smaller copy of this table."
+        if self.spec.overrides:
+            profile = f", profile “{self.spec.profile}”" if self.spec.profile else ""
+            what = f"Changed by --set {', '.join(self.spec.overrides)}{profile}: not this table."
         return f"{what} Its numbers are not comparable with the paper's."
 
     def note(self, cell: CellResult) -> str:
@@ -227,7 +231,7 @@ class Table:
         seeds that have finished without the number that counts, and records of former numerics.
         """
         is_common = cell.verdict.word == "not comparable" and (
-            self.spec.profile is not None or not self.has_published
+            self.spec.variant is not None or not self.has_published
         )
         missing = shortfall(len(cell.finished), cell.missing_seeds)
         return join(missing if is_common else cell.verdict.reason, _absence(cell), _former(cell))

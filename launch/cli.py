@@ -1,6 +1,7 @@
 """What `launch/run.py` understands: the commands in `launch/commands/`, found by their files."""
 
 import argparse
+import difflib
 import importlib
 import keyword
 import signal
@@ -9,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch import console
+from launch.commands import near_spec
 from launch.errors import FilterError, UsageError
 from launch.paths import ensure_home
+from launch.spec.grammar.overrides import is_setting
 from launch.spec.load import SpecError
 from rm import registry
 
@@ -32,15 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stopped at --deadline, 130 stopped by Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0] not in (*commands(), "-h", "--help"):
-        words.insert(0, "run")
     try:
+        if words and words[0] not in (*commands(), "-h", "--help"):
+            _check_first(words[0])
+            words.insert(0, "run")
         if arguments is None:
             console.prepare()
             ensure_home()
             if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see launch/run.py
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-        args = _parser(words[0] if words else "--help").parse_args(words or ["--help"])
+        args = _parse(words or ["--help"])
         status = int(args.function(args))
         sys.stdout.flush()
         return status
@@ -54,6 +58,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _failed(error)
     return 2
+
+
+def _check_first(word: str) -> None:
+    """UsageError for a first word that is neither an option nor a file, where it looks like a
+    command mistyped.
+    """
+    if word.startswith("-") or "." in word or "/" in word or Path(word).exists():
+        return
+    near = near_spec(word)
+    if close := difflib.get_close_matches(word, commands(), n=1, cutoff=0.6):
+        near = f"; did you mean '{close[0]}'?"
+    elif "did you mean" not in near:
+        near = f"; commands: {', '.join(commands())}"
+    raise UsageError(f"'{word}' is no command, and no file{near}")
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """`train.epochs=5` anywhere among the words is a --set; what is not known ends with the usage
+    of the command that was asked for.
+    """
+    args, rest = _parser(words[0]).parse_known_args(words)
+    if hasattr(args, "set") and hasattr(args, "profile"):
+        args.set += filter(is_setting, rest)
+        rest = [word for word in rest if not is_setting(word)]
+    if rest:
+        known = [word for action in args.parser._actions for word in action.option_strings]
+        close = difflib.get_close_matches(rest[0], known, n=1, cutoff=0.6)
+        near = f"; did you mean '{close[0]}'?" if close else ""
+        args.parser.error(f"does not know {' '.join(rest)}{near}")
+    return args
 
 
 def _failed(error: OSError) -> int:
@@ -80,6 +114,6 @@ def _parser(asked: str) -> argparse.ArgumentParser:
         file = f"{name}_" if keyword.iskeyword(name) else name
         module = importlib.import_module(f"launch.commands.{file}")
         command = choices.add_parser(name, help=module.HELP, description=module.__doc__)
-        command.set_defaults(function=module.run)
+        command.set_defaults(function=module.run, parser=command)
         module.add_arguments(command)
     return parser

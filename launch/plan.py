@@ -55,8 +55,7 @@ class Planned(NamedTuple):
     @property
     def label(self) -> str:
         """A name for people: `table3 · ResNet-18 · + RM (ours) · seed 0`."""
-        profile = f" ({self.spec.profile})" if self.spec.profile else ""
-        return f"{self.spec.name}{profile} · {self.row} · seed {self.trial.seed}"
+        return f"{self.spec.title_name} · {self.row} · seed {self.trial.seed}"
 
 
 @dataclass(frozen=True)
@@ -128,13 +127,14 @@ class Plan:
         """Whether the run directory of one cannot be read."""
         return any(use.state == "damaged" for use in self.uses)
 
-    def to_json(self) -> str:
-        """An object with the list `trials`, one a line."""
+    def to_json(self, values: bool = False) -> str:
+        """An object with the list `trials`, one a line, with all their values where asked for."""
         write = json.JSONEncoder(ensure_ascii=False).encode
-        return '{"trials": [\n' + ",\n".join(write(_row(use)) for use in self.uses) + "\n]}"
+        rows = (write(_row(use, values)) for use in self.uses)
+        return '{"trials": [\n' + ",\n".join(rows) + "\n]}"
 
 
-def _row(use: Planned) -> dict[str, Any]:
+def _row(use: Planned, values: bool) -> dict[str, Any]:
     row = {
         "id": use.trial.id,
         "spec": use.spec.name,
@@ -144,7 +144,8 @@ def _row(use: Planned) -> dict[str, Any]:
     }
     if use.trial.parents:
         row["parents"] = list(use.trial.parents)
-    return row | ({"reason": use.reason} if use.reason else {})
+    row |= {"reason": use.reason} if use.reason else {}
+    return row | ({"values": use.trial.values} if values else {})
 
 
 def make_plan(

@@ -46,10 +46,10 @@ def data(
 
 def official(spec: Spec, metric: str) -> pd.DataFrame:
     """Columns row, cell, log, epoch, value: the released logs of the cells of this spec; none for
-    a smaller profile.
+    a changed copy.
     """
     table = collect(spec, pd.DataFrame(columns=["trial_id"]))
-    logs = {} if spec.profile else by_trial(load_official(), [spec])
+    logs = {} if spec.variant else by_trial(load_official(), [spec])
     rows = [
         (cell.row * table.is_grid, cell.labels[-1], log.name, epoch, value)
         for cell in table.cells

@@ -30,7 +30,7 @@ MEANINGS = {
     INSIDE: "one finished seed, within the margin: one value has no interval",
     OUTSIDE: "one finished seed, outside the margin: one value has no interval",
     "missing": "no finished seed",
-    "not comparable": "a reduced profile, or the paper has no number for the cell",
+    "not comparable": "a reduced or changed copy, or the paper has no number for the cell",
 }
 _FUNCTIONS = (
     text.number,

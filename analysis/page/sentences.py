@@ -29,7 +29,7 @@ def summary(table: Table) -> list[str]:
         if state != "finished"
     ]
     sentences = [f"{_all_of(done, total)} finished" + (f"; {_join(others)}." if others else ".")]
-    if table.has_published and not table.spec.profile:
+    if table.has_published and not table.spec.variant:
         phrases = {
             "reproduced": "{} {is} reproduced",
             "consistent": "{} {is} consistent with the paper",

@@ -43,7 +43,7 @@ class View:
 
     @property
     def reduced(self) -> bool:
-        return self.table.spec.profile is not None
+        return self.table.spec.variant is not None
 
     @property
     def others(self) -> list[str]:

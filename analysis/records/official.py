@@ -192,7 +192,7 @@ def by_trial(runs: Iterable[OfficialRun], specs: Iterable[Spec]) -> dict[str, li
 
     A log whose spec or cell is not there any more speaks for nothing.
     """
-    known = {spec.name: spec for spec in specs if spec.profile is None}
+    known = {spec.name: spec for spec in specs if spec.variant is None}
     logs: dict[str, list[OfficialRun]] = {}
     for run in runs:
         if run.spec not in known:

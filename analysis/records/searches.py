@@ -23,7 +23,7 @@ def with_search_results(spec: Spec, tracking_uri: str | None = None) -> Spec:
     if spec.search is None:
         return spec
     results: dict[int, SampleResult] = {}
-    name = f"{spec.name}.{spec.profile}" if spec.profile else spec.name
+    name = f"{spec.name}.{spec.variant}" if spec.variant else spec.name
     for record in load_samples(name, tracking_uri):
         result = _sample_result(spec.search, record)
         if result is not None:

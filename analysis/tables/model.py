@@ -171,7 +171,7 @@ def _claim(claim: ClaimTest, *, with_power: bool) -> Line:
 def record(cell: CellResult, table: Table) -> dict[str, Any]:
     """A cell in the long form: its labels, every estimate and the verdict, nothing rounded."""
     spec, ours = table.spec, cell.ours
-    row: dict[str, Any] = {"spec": spec.name, "profile": spec.profile or "full"}
+    row: dict[str, Any] = {"spec": spec.name, "profile": spec.variant or "full"}
     row |= dict(zip(spec.axes, cell.labels, strict=True))
     row |= {"metric": spec.metric.name, "select": cell.select, "n": len(cell.finished)}
     row |= {key: getattr(ours, key, None) for key in ("mean", "std", "low", "high")}

@@ -6,6 +6,7 @@ things are said.
 """
 
 import argparse
+import difflib
 import functools
 import sys
 from collections import Counter
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from launch.console import rich_console, say
-from launch.paths import ROOT, tracking_uri, without_password
+from launch.errors import UsageError
+from launch.paths import EXPERIMENTS, ROOT, tracking_uri, without_password
 from launch.plan import Plan
 from launch.search.state import whole
+from launch.spec.grammar.overrides import is_setting
 from launch.spec.load import Spec, SpecError, load_spec
 
 SHOWN_REASONS = 4
@@ -36,7 +39,12 @@ _COLOURS = {
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """The arguments that choose trials: specs, and those of `add_filters`."""
-    parser.add_argument("specs", nargs="+", metavar="SPEC.yaml")
+    parser.add_argument(
+        "specs",
+        nargs="+",
+        metavar="SPEC.yaml",
+        help="specs; what is written as train.epochs=5 among them is a --set",
+    )
     add_filters(parser)
 
 
@@ -44,6 +52,14 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     """The arguments that choose among the trials of specs; and --json."""
     parser.add_argument(
         "--profile", help="a smaller copy of the table that the spec describes, such as smoke"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting of all trials, e.g. train.epochs=5; they are other trials then, "
+        "and not compared with the paper as equals",
     )
     parser.add_argument(
         "--where",
@@ -80,10 +96,14 @@ def load_specs(args: argparse.Namespace, samples: bool = True) -> list[Spec]:
 
     The mistakes of all specs are printed before the first one ends the command.
     """
+    overrides = [*getattr(args, "set", ()), *filter(is_setting, args.specs)]
+    names = [name for name in args.specs if not is_setting(name)]
+    if not names:
+        raise UsageError("name a spec beside what is to be set in it")
     specs, errors = [], []
-    for name in args.specs:
+    for name in names:
         try:
-            spec = load_spec(_find(name), args.profile, args.seeds)
+            spec = load_spec(find_spec(name), args.profile, args.seeds, overrides)
             specs.append(whole(spec) if samples else spec)
         except SpecError as error:
             errors.append(error)
@@ -94,18 +114,35 @@ def load_specs(args: argparse.Namespace, samples: bool = True) -> list[Spec]:
     return specs
 
 
-def _find(name: str) -> Path:
+def find_spec(name: str) -> Path:
     """A path as it is, or from the repository's root, where the command is typed in another
-    folder.
+    folder; UsageError for one that is not there, with what was probably meant.
     """
     path = Path(name)
-    return ROOT / path if not path.exists() and (ROOT / path).exists() else path
+    found = ROOT / path if not path.exists() and (ROOT / path).exists() else path
+    if found.exists():
+        return found
+    raise UsageError(f"{name}: there is no such file{near_spec(name)}")
 
 
-def show(plan: Plan, as_json: bool) -> None:
+def near_spec(name: str) -> str:
+    """The end of a sentence about a spec that is not there: "; did you mean ...?", else where
+    specs are.
+    """
+    files = {path.stem: path for path in sorted(EXPERIMENTS.rglob("*.yaml"), reverse=True)}
+    stem = Path(name).name.removesuffix(".yaml").removesuffix(".yml")
+    close = difflib.get_close_matches(stem, files, n=1, cutoff=0.6)
+    if not close:
+        return f"; specs are in {EXPERIMENTS}"
+    path = files[close[0]]
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"; did you mean {shown}?"
+
+
+def show_plan(plan: Plan, as_json: bool) -> None:
     """Print every trial with its state, and the sum."""
     if as_json:
-        print(plan.to_json())
+        print(plan.to_json(values=True))
         return
     from rich.markup import escape
     from rich.table import Table
@@ -114,9 +151,8 @@ def show(plan: Plan, as_json: bool) -> None:
     table = Table("spec", "row", "seed", "trial", "state", box=None, header_style="bold")
     for use in plan.uses:
         colour = _COLOURS[use.state]
-        spec = f"{use.spec.name} ({use.spec.profile})" if use.spec.profile else use.spec.name
         table.add_row(
-            escape(spec),
+            escape(use.spec.title_name),
             escape(use.row),
             str(use.trial.seed),
             use.trial.id,

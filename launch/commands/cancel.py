@@ -15,6 +15,7 @@ from launch.plan import make_plan
 from launch.runs.contents import why
 from launch.runs.rundir import RunDir
 from launch.runs.status import RunDirSnapshot, StatusReader, ask_schedulers
+from launch.spec.grammar.overrides import is_setting
 
 HELP = "stop trials: checkpoint those that run, take those that wait out of the queue"
 ANSWER_SECONDS = 20.0
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _chosen(args: argparse.Namespace) -> list[Path]:
     """The run directories of all targets, each once."""
-    specs = [target for target in args.targets if is_spec(target)]
+    specs = [target for target in args.targets if is_spec(target) or is_setting(target)]
     chosen = [find_run(target) for target in args.targets if target not in specs]
     if specs:
         args.specs = specs

@@ -15,6 +15,7 @@ from launch.runs import archive, rundir
 from launch.runs.archive import Record, RecordError, committed, make_record, read, read_run
 from launch.runs.rundir import RunDir
 from launch.runs.transfer import WEIGHTS, ArchiveError, Files, read_archive
+from launch.spec.spec import file_stem
 from rm.files import write_atomically
 
 HELP = "check what was trained elsewhere, commit and mirror it"
@@ -101,7 +102,7 @@ def _set_of(record: Record, folder: Path, args: argparse.Namespace) -> str:
     there = committed(folder).get(record["id"])
     if there is None:
         use: dict[str, Any] = (record["uses"] or [{"spec": "other", "profile": None}])[0]
-        return str(args.name or "-".join(filter(None, (use["spec"], use["profile"]))))
+        return str(args.name or file_stem(use["spec"], use["profile"]))
     former = next(other for other in read(there) if other["id"] == record["id"])
     if former["events"][0] != record["events"][0] and not args.replace:
         raise RecordError(

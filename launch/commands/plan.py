@@ -4,7 +4,7 @@ need.
 
 import argparse
 
-from launch.commands import add_selection, load_specs, show
+from launch.commands import add_selection, load_specs, show_plan
 from launch.console import show as tell
 from launch.errors import UsageError
 from launch.paths import runs_dir
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     specs = load_specs(args)
     if args.seeds_for_power is None:
-        show(make_plan(specs, runs_dir(), args.where), args.json)
+        show_plan(make_plan(specs, runs_dir(), args.where), args.json)
         return 0
     if not 0 < args.seeds_for_power < 1 or args.spread <= 0:
         raise UsageError("--seeds-for-power lies between 0 and 1, and --spread above 0")

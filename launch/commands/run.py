@@ -13,7 +13,7 @@ from launch.backends import Backend, Limits
 from launch.backends.base import exit_status
 from launch.backends.deadline import Deadline
 from launch.backends.scheduling import longest_first
-from launch.commands import add_selection, load_specs, mirror_quietly, positive, show
+from launch.commands import add_selection, load_specs, mirror_quietly, positive, show_plan
 from launch.commands._damage import find_damaged, how_to_retry
 from launch.commands._environment import check_environment
 from launch.console import say
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     check(specs, backend)
     plan = make_plan(specs, runs_dir(), args.where)
     if args.dry_run:
-        show(plan, args.json)
+        show_plan(plan, args.json)
         announce(specs)
         return 0
     if args.force:

@@ -76,12 +76,11 @@ class Row(NamedTuple):
 
     def cells(self) -> tuple[str, ...]:
         use, now = self.use, self.status
-        spec = f"{use.spec.name} ({use.spec.profile})" if use.spec.profile else use.spec.name
         left = duration(now.seconds_left) if now.seconds_left is not None else ""
         said = [f"job {now.job}" if now.job else "", now.where, now.note]
         said += [use.reason or ""] if self.state == use.state else []
         return (
-            spec,
+            use.spec.title_name,
             use.row,
             str(use.trial.seed),
             use.trial.id,

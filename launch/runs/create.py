@@ -90,7 +90,7 @@ def _prepare(
 
 def _line(use: Use) -> str:
     """What uses.jsonl holds of one use."""
-    spec = {"spec": use.spec.name, "profile": use.spec.profile}
+    spec = {"spec": use.spec.name, "profile": use.spec.variant}
     return json.dumps({**spec, "row": use.row, "label": use.label, **use.cell.sample})
 
 

@@ -7,14 +7,22 @@ The grammar is described in `experiments/README.md`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from launch.garbage import without_gc
 from launch.spec import figures
 from launch.spec.claims import Claim, read_claims
 from launch.spec.grammar.fields import read_fields
+from launch.spec.grammar.overrides import Overrides
 from launch.spec.grammar.published import read_published
-from launch.spec.grammar.rows import RowOverrides, is_seeds, read_axes, read_overrides, read_rows
+from launch.spec.grammar.rows import (
+    Choice,
+    RowOverrides,
+    is_seeds,
+    read_axes,
+    read_overrides,
+    read_rows,
+)
 from launch.spec.grammar.search import Parts, read_search
 from launch.spec.grammar.settings import SettingsLayer, read_settings
 from launch.spec.grammar.table import Table
@@ -60,16 +68,27 @@ class _File:
 
 
 def load_spec(
-    path: str | Path, profile: str | None = None, seeds: Sequence[int] | None = None
+    path: str | Path,
+    profile: str | None = None,
+    seeds: Sequence[int] | None = None,
+    overrides: Sequence[str] = (),
 ) -> Spec:
     """Read and resolve a spec; `profile` makes the smaller copy of that name, `seeds` replaces the
-    spec's.
+    spec's, and `overrides` are settings on top of it, such as `train.epochs=5`.
 
     Raises SpecError, whose text has one line `file:line:column: message` for every mistake in the
     file.
     """
     with without_gc():
-        return _Loading().load(Path(path), profile, seeds)
+        return _Loading().load(Path(path), Asked(profile, seeds, tuple(overrides)))
+
+
+class Asked(NamedTuple):
+    """What the command line wants of a spec, beside what it says itself."""
+
+    profile: str | None = None
+    seeds: Sequence[int] | None = None
+    overrides: tuple[str, ...] = ()
 
 
 class _Loading:
@@ -79,10 +98,10 @@ class _Loading:
         self.stack: list[tuple[Path, str | None]] = []
         self.loaded: dict[tuple[Path, str | None], Spec] = {}
 
-    def load(self, path: Path, profile: str | None, seeds: Sequence[int] | None) -> Spec:
-        self.stack.append((path.resolve(), profile))
+    def load(self, path: Path, asked: Asked) -> Spec:
+        self.stack.append((path.resolve(), asked.profile))
         try:
-            return _load(path, profile, seeds, self.parent)
+            return _load(path, asked, self.parent)
         finally:
             self.stack.pop()
 
@@ -95,52 +114,49 @@ class _Loading:
             source.error((), f"cycle: {' starts from '.join(circle)}")
             source.raise_errors()
         if key not in self.loaded:
-            self.loaded[key] = self.load(path, profile, None)
+            self.loaded[key] = self.load(path, Asked(profile))
         return self.loaded[key]
 
 
-def _load(path: Path, profile: str | None, seeds: Sequence[int] | None, parent: Any) -> Spec:
+def _load(path: Path, asked: Asked, parent: Any) -> Spec:
     source = read(path)
     file = _top_level(source)
-    chosen = _Profile.read(source, file, profile)
-    everywhere = read_resources(source, (), source.data) or DEFAULT
+    chosen = _Profile.read(source, file, asked.profile)
+    overrides = Overrides(source, asked.overrides)
     base = read_settings(source, ("trial",), file.trial)
-    if file.rows:
-        axes: tuple[str, ...] = ("row",)
-        choices = [read_rows(source, file.rows, WINNER if file.search else None)]
-    else:
-        axes, choices = tuple(file.axes), read_axes(source, file.axes)
+    axes, choices = _axes(source, file)
     labels = [[choice.label for choice in axis] for axis in choices]
     metric = read_metric(source, file.metric, chosen.data)
     names = (metric.name, *metric.also)
-    table = Table(source, choices, base, chosen.layer, profile, parent)
+    table = Table(source, choices, base, (chosen.layer, overrides), asked.profile, parent)
     table.metric = metric.name
     table.published = read_published(source, labels, names, file.rows, file.published)
-    table.seeds = (seeds or chosen.overrides.seeds, _seeds(source, file.seeds))
-    table.resources = (chosen.overrides.resources or (DEFAULT if profile else None), everywhere)
+    table.seeds = (asked.seeds or chosen.overrides.seeds, _seeds(source, file.seeds))
+    above = chosen.overrides.resources or (DEFAULT if asked.profile else None)
+    table.resources = (above, read_resources(source, (), source.data) or DEFAULT)
     cells = table.cells()
+    overrides.check_all_taken()
     firsts = {cell.labels: cell.trials[0] for cell in cells}
     check_metric(source, metric, firsts)
-    if profile is None:
+    if asked == Asked(seeds=asked.seeds):
         check_median(source, metric, firsts)
     check_resources(source, table.used_resources, bool(file.search))
     search = None
     if file.search:
-        search = read_search(source, chosen.searches, base.merge(chosen.layer), table.resolver)
+        search = read_search(source, chosen.searches, table.above(base), table.resolver)
         if labels:
             labels[-1].append(WINNER)  # claims may be about it
     claims = read_claims(source, file.claims, labels)
     drawn = _figures(source, file.figures)
     source.raise_errors()
-    own_seeds = tuple(table.seeds[0] or table.seeds[1])
     return Spec(
         path,
         file.title,
         Paper(**file.paper) if file.paper else None,
         metric,
         file.margin,
-        own_seeds,
-        profile,
+        tuple(table.seeds[0] or table.seeds[1]),
+        asked.profile,
         tuple(file.profiles),
         axes,
         cells,
@@ -148,7 +164,15 @@ def _load(path: Path, profile: str | None, seeds: Sequence[int] | None, parent: 
         drawn,
         search,
         file.margin_why,
+        overrides.texts,
     )
+
+
+def _axes(source: YamlSource, file: _File) -> tuple[tuple[str, ...], list[list[Choice]]]:
+    """Their names, and the choices of each."""
+    if file.rows:
+        return ("row",), [read_rows(source, file.rows, WINNER if file.search else None)]
+    return tuple(file.axes), read_axes(source, file.axes)
 
 
 def _top_level(source: YamlSource) -> _File:

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -17,6 +18,10 @@ WINNER = "winner"
 """The row of what a search found."""
 MOST_NAME = 200
 """Characters of a spec's name in a tag; MLflow takes 250 in all."""
+
+
+MOST_STEM = 80
+"""Characters of a variant in a file's name."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class Spec:
     search       of a spec that searches: its cells are what the winner is compared with, until the
                  winner is known
     margin_why   where the margin comes from
+    overrides    settings from the command line, such as `train.epochs=5`
     """
 
     path: Path
@@ -99,6 +105,19 @@ class Spec:
     figures: tuple[FigureSpec, ...]
     search: Search | None = None
     margin_why: str = ""
+    overrides: tuple[str, ...] = ()
+
+    @cached_property
+    def variant(self) -> str | None:
+        """What makes it another table than the paper's, its profile and its overrides:
+        `smoke, train.epochs=5`; None of the real thing.
+        """
+        return ", ".join(filter(None, (self.profile, *self.overrides))) or None
+
+    @property
+    def title_name(self) -> str:
+        """For people: `table3`, `table3 (smoke, train.epochs=5)`."""
+        return f"{self.name} ({self.variant})" if self.variant else self.name
 
     @property
     def name(self) -> str:
@@ -137,6 +156,17 @@ def with_winner(spec: Spec, best: SampleResult) -> Spec:
     )
     cell = Cell((WINNER,), None, spec.search.trials(point, spec.seeds), dict.fromkeys(point, why))
     return replace(spec, cells=(*spec.cells, cell))
+
+
+def file_stem(spec: str, variant: str | None, *more: str | None) -> str:
+    """The stem of a file that is about a spec: `table3-smoke`. A variant may hold any character,
+    such as a path's, and be longer than a name.
+    """
+    kept = re.sub(r"[^\w.=+-]+", "_", variant or "")
+    if kept != (variant or "") or len(kept) > MOST_STEM:
+        digest = hashlib.sha256((variant or "").encode()).hexdigest()[:6]
+        kept = f"{kept[:MOST_STEM]}-{digest}"
+    return "-".join(filter(None, (spec, kept, *more)))
 
 
 def tag_name(name: str) -> str:

@@ -202,7 +202,7 @@ def test_the_live_table_on_a_terminal(write_spec, results):
         (["cancel", "zzz"], "no trial in .* begins with 'zzz'"),
         (["logs", "ab"], "'ab' is how several trials begin: ab1, ab2"),
         (["logs", "ab1", "-f", "--json"], "it does not go with -f"),
-        (["cancel", "none.yaml"], "none.yaml:1:1: cannot be read"),
+        (["cancel", "none.yaml"], "none.yaml: there is no such file"),
         (["retry", "experiments/quickstart.yaml", "--backend", "slum"], "unknown backend 'slum'"),
     ],
 )

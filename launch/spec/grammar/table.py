@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from launch.spec.grammar.init import InitReader, unique_parents
+from launch.spec.grammar.overrides import Overrides
 from launch.spec.grammar.resolver import Resolver
 from launch.spec.grammar.rows import Choice
 from launch.spec.grammar.settings import SettingsLayer
@@ -19,6 +20,7 @@ from launch.spec.trial import Trial
 class Table:
     """All cells of one spec.
 
+    above_rows         what counts more than a row: the profile's settings, then the command line's
     seeds, resources   (those that stand above every row, if any; those of the spec)
     published          labels -> metric -> the paper's number
     metric             the one that the table shows
@@ -30,11 +32,12 @@ class Table:
         source: YamlSource,
         axes: Sequence[Sequence[Choice]],
         base: SettingsLayer,
-        profile_layer: SettingsLayer,
+        above_rows: tuple[SettingsLayer, Overrides],
         profile: str | None,
         load: Callable[[Path, str | None], Spec],
     ) -> None:
-        self.source, self.base, self.profile_layer = source, base, profile_layer
+        self.source, self.base = source, base
+        self.profile_layer, self.overrides = above_rows
         self.combinations = list(itertools.product(*axes))
         self.seeds: tuple[Sequence[int] | None, Sequence[int]] = (None, [0])
         self.resources: tuple[Located[Resources] | None, Located[Resources]] = (None, DEFAULT)
@@ -63,11 +66,15 @@ class Table:
             self.resolving.pop()
         return self._cells[number]
 
+    def above(self, layer: SettingsLayer) -> SettingsLayer:
+        """A row's settings with what counts more."""
+        return self.overrides.on(layer.merge(self.profile_layer))
+
     def _resolve(self, choices: Sequence[Choice]) -> Cell | None:
         layer = self.base
         for choice in choices:
             layer = layer.merge(choice.layer)
-        layer = layer.merge(self.profile_layer)
+        layer = self.above(layer)
         values = self.resolver.values(layer.settings, ("trial",))
         own = [choice.overrides for choice in reversed(choices)]
         forced, usual = self.seeds
@@ -102,4 +109,5 @@ class Table:
             kept = {k: s for k, s in layer.settings.items() if k[0] not in ("init", "freeze")}
             return SettingsLayer(kept, layer.assumed)
 
-        return plain(self.base).merge(layer).merge(plain(self.profile_layer))
+        own = plain(self.base).merge(layer).merge(plain(self.profile_layer))
+        return plain(self.overrides.on(own))

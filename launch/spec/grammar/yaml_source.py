@@ -17,10 +17,15 @@ YamlPath = tuple[str | int, ...]
 
 
 class Position(NamedTuple):
-    """Line and column, from 1."""
+    """Line and column, from 1; or the argument of the command that was typed instead."""
 
     line: int
     column: int
+    argument: str = ""
+
+    def of(self, path: Path) -> str:
+        """How a message begins: `table3.yaml:14:9`, or `--set train.epochs=x`."""
+        return _one_line(self.argument) if self.argument else f"{path}:{self.line}:{self.column}"
 
 
 class Diagnostic(NamedTuple):
@@ -37,10 +42,7 @@ class SpecError(Exception):
         self.path = path
         self.diagnostics = sorted(set(diagnostics))
         super().__init__(
-            "\n".join(
-                f"{path}:{d.position.line}:{d.position.column}: {_one_line(d.message)}"
-                for d in self.diagnostics
-            )
+            "\n".join(f"{d.position.of(path)}: {_one_line(d.message)}" for d in self.diagnostics)
         )
 
 
@@ -148,6 +150,37 @@ def scalar(text: str) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError):
         pass
     return text
+
+
+def parse(text: str) -> tuple[Any, str | None]:
+    """What a value of YAML means, such as `{name: step, milestones: [30, 60]}`; and what is wrong
+    with it, if anything.
+    """
+    source = YamlSource(Path(), None)
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        found = None if node is None else _Builder(loader, source).build(node, ())
+    except yaml.YAMLError as error:
+        return None, f"not valid YAML: {getattr(error, 'problem', None) or 'a wrong character'}"
+    except RecursionError:
+        return None, "nested too deeply"
+    return found, next((each.message for each in source.diagnostics), None)
+
+
+def dump(values: Any) -> str:
+    """Plain data as YAML: a section a line, keys in their order."""
+    return yaml.dump(
+        values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None,
+        width=76,  # a word may stand out of it
+    )  # fmt: skip
+
+
+class _Dumper(yaml.SafeDumper):
+    """Without anchors: what two sections share is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 MOST_VALUES = 1_000_000
