@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Permit(NamedTuple):
@@ -26,20 +26,32 @@ class Permit(NamedTuple):
 UNGUARDED = Permit()
 
 
-def write_atomically(path: Path, data: str | bytes, permit: Permit = UNGUARDED) -> None:
-    """Replace a file: readers see the old one or the new one, whole, after a power cut too."""
+def write_atomically(
+    path: Path,
+    data: str | bytes,
+    permit: Permit = UNGUARDED,
+    *,
+    survives: Literal["power cut", "sync of folder", "process"] = "power cut",
+) -> None:
+    """Replace a file: readers see the old one or the new one, whole, after a power cut too.
+
+    survives   "sync of folder": its name is on the disk only with the next sync of its folder;
+               "process": nothing waits for the disk, after a power cut it may be gone or empty
+    """
     aside = path.with_name(f"{path.name}.{permit.token or secrets.token_hex(6)}.tmp")
     try:
         with aside.open("wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
+            if survives != "process":
+                file.flush()
+                os.fsync(file.fileno())
         permit.check()
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if survives == "power cut":
+        sync_folder(path.parent)
 
 
 def append_line(path: Path, line: str, *, durable: bool = True) -> None:

@@ -76,8 +76,10 @@ class Method(nn.Module):
         """Groups with learning rates of their own; of the method's parameters too, if it has
         any.
         """
-        own = [p for p in self.parameters() if all(p is not q for q in model.parameters())]
-        return [ParameterGroup([*model.parameters(), *own])]
+        parameters = list(model.parameters())
+        known = set(map(id, parameters))
+        own = [p for p in self.parameters() if id(p) not in known]
+        return [ParameterGroup([*parameters, *own])]
 
     def start_epoch(self) -> None:
         """Called before the first step of each epoch (not when resuming inside one)."""

@@ -38,7 +38,8 @@ def record_attempt(run_dir: Path, device: torch.device, permit: Permit = UNGUARD
     attempts.append(
         {"time": round(time.time(), 3), "pid": os.getpid(), **_here(), "device": _name(device)}
     )
-    write_atomically(path, json.dumps(attempts, indent=1), permit)
+    # Checkpoints and results sync the folder; without one there is nothing to tell of.
+    write_atomically(path, json.dumps(attempts, indent=1), permit, survives="sync of folder")
 
 
 @cache

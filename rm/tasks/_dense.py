@@ -20,7 +20,7 @@ from rm.input.stream import ReadingPool
 from rm.metrics import Metric
 from rm.rundir.weights import InitialWeights
 from rm.schedules import StepContext
-from rm.tasks import StepOutput, Task, named_metrics
+from rm.tasks import StepOutput, Task, named_metrics, seed_generators
 from rm.trial import Trial, TrialError
 
 Batch = list[dict[str, Any]]
@@ -93,7 +93,7 @@ class DenseTask(Task):
     ) -> Any:
         from rm.dense.maps import Maps
 
-        torch.manual_seed(self.trial.seed)
+        seed_generators(self.trial.seed, self.device)
         backbone: Backbone = registry.load("backbone", self.trial.name("backbone"))(
             1, 3, **self.trial.options("backbone")
         )

@@ -21,7 +21,7 @@ from rm.metrics import Metric
 from rm.optimizers import ParameterGroup
 from rm.rundir.weights import InitialWeights
 from rm.schedules import StepContext
-from rm.tasks import StepOutput, SumEvaluator, Task, named_metrics
+from rm.tasks import StepOutput, SumEvaluator, Task, named_metrics, seed_generators
 from rm.trial import Trial, TrialError
 
 METRICS = ("top1_error", "top5_error", "loss")
@@ -70,7 +70,8 @@ class Classification(Task):
                 f"multiples of the number of processes, {count}: batch norm sees 1/{groups} of "
                 "the batch, however many processes there are"
             )
-        torch.manual_seed(self.trial.seed)  # every method starts from the same backbone weights
+        # Every method starts from the same backbone weights.
+        seed_generators(self.trial.seed, self.device)
         backbone: Backbone = registry.load("backbone", self.trial.name("backbone"))(
             self.data.classes, self.data.channels, **self.trial.options("backbone")
         )
@@ -84,7 +85,8 @@ class Classification(Task):
         model = method.wrap_model(backbone)
         group_batch_norm(model, groups // count)
         layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
-        return model.to(self.device).to(memory_format=layout)
+        model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        return model
 
     @property
     def steps_per_epoch(self) -> int:  # type: ignore[override]
