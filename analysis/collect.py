@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from analysis.claims import ClaimResult, holm, order_test, pooled_test, range_test, with_power
-from analysis.compare import ROUNDING, Estimate, estimate, verdict
+from analysis.compare import ROUNDING, Estimate, Verdict, estimate, verdict
 from analysis.records.official import OfficialRun
 from analysis.records.recorded import MEASURED, values_of
 from analysis.results import CellResult, ClaimTest, Official, SeedResult, Table
@@ -26,8 +26,10 @@ def collect(
     ids = {trial.id for trial in spec.trials}
     own = records[records["trial_id"].isin(ids)].reset_index(drop=True)
     rows = {str(row["trial_id"]): row for row in own.to_dict("records")}
+    logs = official or {}
     cells = tuple(
-        _cell(spec, cell, rows, (official or {}).get(cell.trials[0].id, ())) for cell in spec.cells
+        _cell(spec, cell, rows, logs.get(cell.trials[0].id, ()) if cell.trials else ())
+        for cell in spec.cells
     )
     return Table(spec, cells, _claims(spec, cells), own, further)
 
@@ -52,6 +54,8 @@ def _cell(
         comparable=spec.variant is None,
         missing=[seed.seed for seed in seeds if seed.seed not in values],
     )
+    if not cell.trials:
+        judged = Verdict("not comparable", reason=f"nothing is trained, quoted: {cell.quoted}")
     return CellResult(
         labels=tuple(cell.labels),
         published=cell.published,

@@ -50,9 +50,10 @@ def data(
     results = {cell.labels: cell for cell in collect(spec, records).cells}
     place = None if panels is None else spec.axes.index(panels)
     frames = []
-    labels = [cell.labels[place] if place is not None else "" for cell in spec.cells]
+    trained = [cell for cell in spec.cells if cell.trials]
+    labels = [cell.labels[place] if place is not None else "" for cell in trained]
     for panel in dict.fromkeys(labels):
-        cells = [cell for cell in spec.cells if place is None or cell.labels[place] == panel]
+        cells = [cell for cell in trained if place is None or cell.labels[place] == panel]
         rows = _points(cells, results, x, where or {})
         if baseline is not None:
             own = {cell.labels: results[cell.labels] for cell in cells}

@@ -60,7 +60,7 @@ def assumptions(table: Table) -> list[Assumption]:
     """Every assumed value once, with the cells that it is in."""
     places: dict[tuple[str, str, str], list[tuple[str, ...]]] = {}
     for cell in table.spec.cells:
-        flat = cell.trials[0].flat()
+        flat = cell.trials[0].flat() if cell.trials else {}
         for key, why in cell.assumed.items():
             value = flat.get(key, flat.get(f"{key}.name", ""))
             places.setdefault((key, str(value), why), []).append(tuple(cell.labels))

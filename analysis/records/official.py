@@ -203,7 +203,7 @@ def by_trial(runs: Iterable[OfficialRun], specs: Iterable[Spec]) -> dict[str, li
         trials = [
             cell.trials[0].id
             for cell in known[run.spec].cells
-            if " · ".join(cell.labels) == run.cell
+            if cell.trials and cell.row == run.cell
         ]
         for trial in trials:
             logs.setdefault(trial, []).append(run)

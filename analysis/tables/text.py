@@ -117,14 +117,15 @@ def notes(table: Table) -> list[str]:
     """A line for each cell whose word needs one, and one line for all cells without any finished
     seed.
     """
-    empty = [cell for cell in table.cells if not any(s.state == "finished" for s in cell.seeds)]
+    trained = [cell for cell in table.cells if cell.seeds]
+    empty = [cell for cell in trained if not any(s.state == "finished" for s in cell.seeds)]
     lines = [
         f"{' · '.join(cell.labels)}: {note}"
         for cell in table.cells
         for note in ("" if cell in empty else table.note(cell), authors_note(cell))
         if note
     ]
-    if len(empty) == len(table.cells):
+    if empty and len(empty) == len(trained):
         return [*lines, "no seed has finished yet"]
     names = "; ".join(" · ".join(cell.labels) for cell in empty)
     return [*lines, f"no finished seed yet: {names}"] if empty else lines

@@ -68,7 +68,7 @@ def _cost(spec: Spec, seeds: int) -> str:
     """Trials with so many seeds, and the GPU-hours that the spec's first line says, in
     proportion.
     """
-    trials = len(spec.cells) * seeds
+    trials = sum(bool(cell.trials) for cell in spec.cells) * seeds
     first = spec.path.read_text(encoding="utf-8").splitlines()[0]
     stated = re.search(r"About ([\d,]+) GPU-hours", first)
     if stated is None:

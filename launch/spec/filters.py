@@ -59,7 +59,7 @@ def select(
     chosen = []
     for spec in specs:
         for cell in spec.cells:
-            if all(each.holds(spec, cell, cell.trials[0]) for each in of_cells):
+            if cell.trials and all(each.holds(spec, cell, cell.trials[0]) for each in of_cells):
                 trials = cell.trials
                 if of_trials:
                     trials = tuple(
@@ -121,7 +121,7 @@ def _keys(specs: Iterable[Spec]) -> list[str]:
     keys = {
         key
         for spec in specs
-        for cell in spec.cells[:1]
-        for key in (*spec.axes, *cell.trials[0].values, *cell.trials[0].flat())
+        for trial in spec.trials[:1]
+        for key in (*spec.axes, *trial.values, *trial.flat())
     }
     return sorted(keys)

@@ -136,7 +136,7 @@ def _load(path: Path, asked: Asked, parent: Any) -> Spec:
     table.resources = (above, read_resources(source, (), source.data) or DEFAULT)
     cells = table.cells()
     overrides.check_all_taken()
-    firsts = {cell.labels: cell.trials[0] for cell in cells}
+    firsts = {cell.labels: cell.trials[0] for cell in cells if cell.trials}
     check_metric(source, metric, firsts)
     if asked == Asked(seeds=asked.seeds):
         check_median(source, metric, firsts)
@@ -237,6 +237,9 @@ class _Profile:
                 source.error((*at, "search"), message, key=True)
                 smaller = {}
             overrides = read_overrides(source, at, data)
+            if "quoted" in data:
+                message = "'quoted' is of a row, or of a labelled group of settings"
+                source.error((*at, "quoted"), message, key=True)
             other = ("search", *(k for k in data if k.partition(".")[0] == "metric"))
             layer = read_settings(source, at, data, skip=(*RowOverrides._fields, *other))
             if key == name:

@@ -54,6 +54,8 @@ class Cell:
     sample      of a search's sample, its number as `sample` and, where the scheduler stopped it,
                 the epoch as `stopped`; records know it by these
     parents     the trials that its trials start from, each once
+    quoted      where the paper has its number from; without settings of its own the cell has no
+                trial then
     """
 
     labels: tuple[str, ...]
@@ -65,6 +67,7 @@ class Cell:
     resources: Resources = ONE
     sample: Mapping[str, int] = field(default_factory=dict)
     parents: tuple[Parent, ...] = ()
+    quoted: str = ""
 
     @property
     def row(self) -> str:

@@ -224,6 +224,10 @@ class InitReader:
         if circle := [labels[i] for i in numbers if i in table.resolving]:
             raise _Wrong(position, f"cycle: row '{' · '.join(circle[0])}' starts from itself")
         cells = [cell for cell in map(table.cell, numbers) if cell is not None]
+        if quoted := [cell for cell in cells if not cell.trials]:
+            cells = [cell for cell in cells if cell.trials]
+            if not cells:
+                raise _Wrong(position, f"'{quoted[0].row}' is quoted: it has no trial")
         if len(cells) > 1 and part == "backbone":
             same = [c for c in cells if _same_weights(c.trials[0].values, values)]
             cells = same or cells[:1]

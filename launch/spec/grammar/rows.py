@@ -10,10 +10,14 @@ from rm.registry import TRIAL_SECTIONS
 
 
 class RowOverrides(NamedTuple):
-    """What a profile, a row or a labelled group of settings has of its own beside its settings."""
+    """What a profile, a row or a labelled group of settings has of its own beside its settings.
+
+    quoted   where the paper has the numbers from, of a row that is not its own
+    """
 
     seeds: list[int] | None = None
     resources: Located[Resources] | None = None
+    quoted: str | None = None
 
 
 class Choice(NamedTuple):
@@ -25,7 +29,7 @@ class Choice(NamedTuple):
 
 
 def read_overrides(source: YamlSource, at: YamlPath, data: Mapping[str, Any]) -> RowOverrides:
-    """`seeds` and `resources` of the mapping at `at`."""
+    """`seeds`, `resources` and `quoted` of the mapping at `at`."""
     resources = read_resources(source, at, data)
     seeds = data.get("seeds")
     if seeds is not None and not is_seeds(seeds):
@@ -34,7 +38,11 @@ def read_overrides(source: YamlSource, at: YamlPath, data: Mapping[str, Any]) ->
     elif seeds is not None and len(set(seeds)) != len(seeds):
         source.error((*at, "seeds"), f"seeds must not name a seed twice, found {seeds!r}")
         seeds = None
-    return RowOverrides(seeds, resources)
+    quoted = data.get("quoted")
+    if quoted is not None and not (isinstance(quoted, str) and quoted.strip()):
+        source.error((*at, "quoted"), f"quoted says whence, in words; found {quoted!r}")
+        quoted = None
+    return RowOverrides(seeds, resources, quoted)
 
 
 def is_seeds(seeds: Any) -> bool:

@@ -71,6 +71,12 @@ class Table:
         return self.overrides.on(layer.merge(self.profile_layer))
 
     def _resolve(self, choices: Sequence[Choice]) -> Cell | None:
+        labels = tuple(choice.label for choice in choices)
+        numbers = dict(self.published.get(labels, {}))
+        first = numbers.pop(self.metric, None)
+        quoted = next((c.overrides.quoted for c in choices if c.overrides.quoted), "")
+        if any(c.overrides.quoted and not c.layer.settings for c in choices):
+            return Cell(labels, first, (), {}, numbers, quoted=quoted)
         layer = self.base
         for choice in choices:
             layer = layer.merge(choice.layer)
@@ -79,17 +85,13 @@ class Table:
         own = [choice.overrides for choice in reversed(choices)]
         forced, usual = self.seeds
         seeds = forced or next((o.seeds for o in own if o.seeds), usual)
-        labels = tuple(choice.label for choice in choices)
-        row = " · ".join(labels)
-        starts = self.init.starts(layer.settings, values or {}, seeds, row)
+        starts = self.init.starts(layer.settings, values or {}, seeds, " · ".join(labels))
         if values is None or starts is None:
             return None
         trials = Trial.for_seeds(values, seeds, self._texts, [start.values for start in starts])
         above, everywhere = self.resources
         located = above or next((o.resources for o in own if o.resources), everywhere)
         self.used_resources.append((located, trials[0]))
-        numbers = dict(self.published.get(labels, {}))
-        first = numbers.pop(self.metric, None)
         return Cell(
             labels,
             first,
@@ -98,6 +100,7 @@ class Table:
             numbers,
             resources=located.value,
             parents=unique_parents(starts),
+            quoted=quoted,
         )
 
     def _nested(self, layer: SettingsLayer) -> SettingsLayer:
