@@ -70,6 +70,17 @@ class ProcessGroup:
         dist.gather_object(_on_cpu(state), states, group=self.control)
         return states or []
 
+    def concatenated(self, share: Tensor) -> Tensor:
+        """The shares of all processes one after the other, in each of them, without a graph; all
+        are of one shape.
+        """
+        if self.count == 1:
+            return share
+        whole = share.detach().contiguous()
+        shares = [torch.empty_like(whole) for _ in range(self.count)]
+        dist.all_gather(shares, whole)
+        return torch.cat(shares)
+
     def broadcast(self, value: Any) -> Any:
         """The first process's value, in all of them."""
         if self.count == 1:

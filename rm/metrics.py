@@ -52,6 +52,8 @@ METRICS: Mapping[str, Metric] = {
         Metric("top5_error", "top-5 error", "%", "lower"),
         Metric("top1_accuracy", "top-1 accuracy", "%", "higher"),
         Metric("top5_accuracy", "top-5 accuracy", "%", "higher"),
+        Metric("linear_top1", "linear top-1 accuracy", "%", "higher"),
+        Metric("neighbour_accuracy", "nearest-neighbour accuracy", "%", "higher"),
         Metric("loss", "loss", "", "lower"),
         Metric("box_ap", "box AP", "%", "higher"),
         Metric("box_ap50", "box AP50", "%", "higher"),
@@ -66,7 +68,11 @@ METRICS: Mapping[str, Metric] = {
 }
 """The metrics of the tasks. A probe's is declared in its own file (`METRIC`)."""
 
-_COMPLEMENTS = {"top1_accuracy": "top1_error", "top5_accuracy": "top5_error"}
+_COMPLEMENTS = {
+    "top1_accuracy": "top1_error",
+    "top5_accuracy": "top5_error",
+    "linear_top1": "top1_error",  # of a classification whose backbone is frozen
+}
 
 
 def recorded_as(name: str) -> str:

@@ -85,6 +85,10 @@ def check_metric(
             has, goes = (f"probe '{name}'" if name else "no probe" for name in (found, wanted))
             message = f"metric '{metric.name}' goes with {goes}, but '{_row(labels)}' has {has}"
             return source.error(at, message, key=True)
+        if "linear_top1" in (metric.name, *metric.also) and "freeze" not in trial.values:
+            message = f"metric 'linear_top1' goes with a frozen backbone, and '{_row(labels)}' "
+            message += "has none; valid: top1_accuracy, or freeze: backbone"
+            return source.error(at, message, key=True)
         metrics = metrics_of(trial.values)
         for name in () if wanted else (metric.name, *metric.also):
             if recorded_as(name).partition(".")[0] not in metrics:

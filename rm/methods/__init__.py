@@ -1,11 +1,13 @@
 """Training methods: one file each, `rm/methods/<name>.py`, with one public class, a Method; its
 keyword-only parameters are the options that a spec can set.
 
-A method that mixes images defines `mix`; one that acts elsewhere defines `loss`. What it keeps
-between steps (buffers, momentum copies, extra state) is saved with the rest of the training.
+A method that mixes images defines `mix`; one that mixes inside the network `show`; one that acts
+elsewhere `loss`. What it keeps between steps (buffers, momentum copies, extra state) is saved with
+the rest of the training. Contrastive training asks for `contrast`, which needs no more than `mix`
+or `show`; a method that cannot be asked, or knows nothing else, says so: TASKS = ("contrastive",).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rm.backbones import Backbone
+from rm.input.views import TwoViews
+from rm.methods._moco import Contrast, Judge, MoCo
 from rm.ops import soft_cross_entropy
 from rm.optimizers import ParameterGroup
 from rm.schedules import StepContext
@@ -55,6 +59,8 @@ class Method(nn.Module):
     one, so that momentum and weight decay go on, as where zero_grad() leaves zeros; else they stay
     as they are.
     """
+    MIXES = True
+    """Whether it changes what the network is shown."""
 
     def wrap_model(self, backbone: Backbone) -> nn.Module:
         """The network to train: the backbone itself, unless the method needs more parameters. In
@@ -95,12 +101,28 @@ class Method(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not mix images: it has no mix()")
 
+    def show(
+        self,
+        model: Callable[[Tensor], Tensor],
+        images: Tensor,
+        targets: Tensor,
+        step: StepContext,
+        judge: nn.Module | None = None,
+    ) -> tuple[Tensor, Mixed]:
+        """What a network makes of the mixed batch, and that batch. Arguments as of `mix`.
+
+        judge   (images) -> logits (B, K), where those are not what `model` gives
+        """
+        if judge is None and isinstance(model, nn.Module):
+            judge = model
+        mixed = self.mix(images, targets, step, judge)
+        return model(mixed.images), mixed
+
     def loss(
         self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
     ) -> MethodOutput:
         """images (B, C, H, W), targets (B, K) -> loss, logits and what was shown."""
-        mixed = self.mix(images, targets, step, model)
-        logits = model(mixed.images)
+        logits, mixed = self.show(model, images, targets, step)
         return MethodOutput(soft_cross_entropy(logits, mixed.targets), logits, mixed, mixed.logs)
 
     def forward(
@@ -108,6 +130,30 @@ class Method(nn.Module):
     ) -> MethodOutput:
         """`loss`, as a call that forward hooks can watch."""
         return self.loss(model, images, targets, step)
+
+    def attach(self, network: MoCo, pictures: int) -> None:
+        """Add what it needs to a contrastive network, which is to be shown so many pictures."""
+        self.wrap_model(network.online)
+
+    def contrast(self, network: MoCo, views: TwoViews, step: StepContext) -> Contrast:
+        """The loss of a contrastive step: NCE(q, its key) and, of the mixed images m, the sum over
+        the images j in m of their shares times NCE(m, key of j), both with weight 1.
+
+        Mixed are the first views, keys are of the second ones; without `cross_view` those of the
+        mixed images are of the first ones too. Each image is a class of its own, so that any
+        mixture of labels says what an image is made of.
+        """
+        keys = network.keys(views.key, step)
+        clean = network.nce(network.query(views.query), keys)
+        if not self.MIXES:
+            return Contrast(clean, keys, {"clean_loss": clean.detach()})
+        cross = network.settings.cross_view
+        own = keys if cross else network.keys(views.query, step)
+        classes = torch.eye(len(keys), device=keys.device, dtype=views.query.dtype)
+        found, mixed = self.show(network.query, views.query, classes, step, Judge(network, own))
+        loss = network.nce(found, own, mixed.targets)
+        logs = {"clean_loss": clean.detach(), "mix_loss": loss.detach(), **mixed.logs}
+        return Contrast(clean + loss, keys, logs)
 
     def after_step(self, model: nn.Module, step: StepContext) -> None:
         """Called after the optimizer's step."""

@@ -25,6 +25,7 @@ from rm.methods._mask_mixing import (
 )
 from rm.methods._mix_block import MixBlock
 
+TASKS = ("classification",)
 REQUIRES_FEATURES = ("stages",)
 CONSTRAINTS = {
     "ema_start <= ema_end": "the momentum grows",

@@ -19,6 +19,7 @@ from rm.methods.mixup import Mixup
 from rm.ops import soft_cross_entropy
 from rm.schedules import StepContext
 
+TASKS = ("classification",)
 CONSTRAINTS = {"ema_start <= ema_end": "the momentum grows"}
 
 

@@ -9,6 +9,8 @@ from rm.schedules import StepContext
 class Baseline(Method):
     """No mixing."""
 
+    MIXES = False
+
     def mix(
         self, images: Tensor, targets: Tensor, step: StepContext, model: nn.Module | None = None
     ) -> Mixed:

@@ -20,6 +20,7 @@ from rm.methods import Method, MethodOutput, Mixed, draw_partner
 from rm.ops import cut_fill, mix_targets, mixed_area, sample_box, soft_cross_entropy
 from rm.schedules import StepContext
 
+TASKS = ("classification",)
 REQUIRES_FEATURES = ("stages",)
 _STAGES = ("stage1", "stage2", "stage3")
 

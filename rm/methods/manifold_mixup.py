@@ -11,14 +11,15 @@ all our methods, the soft cross-entropy. Row of the RM paper (Table 1): alpha = 
 here; Table 6 states none, CutMix's paper, which it quotes, has 1.0.
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from rm.backbones import Backbone, FeatureHooks
-from rm.methods import Method, MethodOutput, Mixed, draw_partner
-from rm.ops import mix_targets, soft_cross_entropy
+from rm.methods import Method, Mixed, draw_partner
+from rm.ops import mix_targets
 from rm.schedules import StepContext
 
 REQUIRES_FEATURES = ("stages",)
@@ -37,9 +38,14 @@ class ManifoldMixup(Method):
         self.hooks = FeatureHooks({name: stages[name] for name in _LAYERS})
         return backbone
 
-    def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
-    ) -> MethodOutput:
+    def show(
+        self,
+        model: Callable[[Tensor], Tensor],
+        images: Tensor,
+        targets: Tensor,
+        step: StepContext,
+        judge: nn.Module | None = None,
+    ) -> tuple[Tensor, Mixed]:
         generator = step.generator
         area = 1 - float(generator.beta(self.alpha, self.alpha))
         partner = draw_partner(images, generator)
@@ -50,7 +56,6 @@ class ManifoldMixup(Method):
 
         with self.hooks.active(mixed):
             images = mixed("images", images)
-            logits = model(images)
+            found = model(images)
         targets = mix_targets(targets, targets[partner], area)
-        shown = Mixed(images, targets, partner, area)
-        return MethodOutput(soft_cross_entropy(logits, targets), logits, shown, {"area": area})
+        return found, Mixed(images, targets, partner, area, {"area": area})

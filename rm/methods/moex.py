@@ -21,6 +21,7 @@ from rm.methods import Method, MethodOutput, Mixed, draw_partner
 from rm.ops import mix_targets, soft_cross_entropy
 from rm.schedules import StepContext
 
+TASKS = ("classification",)
 REQUIRES_FEATURES = ("stem",)
 _EPSILON = 1e-5
 

@@ -28,6 +28,7 @@ from rm.ops import (
 )
 from rm.schedules import StepContext
 
+TASKS = ("classification",)
 CONSTRAINTS = {
     "history or omega "
     "== 0": "without history there is no earlier prediction to be consistent with",

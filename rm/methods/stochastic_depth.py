@@ -23,6 +23,7 @@ from rm.methods import Method, MethodOutput, Mixed
 from rm.ops import soft_cross_entropy
 from rm.schedules import StepContext
 
+TASKS = ("classification",)
 REQUIRES_FEATURES = ("residual branches",)
 
 

@@ -40,6 +40,7 @@ from rm.methods._style import StyleTransfer, load_style_transfer
 from rm.ops import Box, mixed_area, sample_box
 from rm.schedules import StepContext
 
+TASKS = ("classification",)
 REQUIRES_FILES = {
     "weights": {
         "vgg_normalised.pth": "https://github.com/naoto0804/pytorch-AdaIN/releases/download/"

@@ -15,6 +15,9 @@ and literal defaults. Beside them a file may say, as literals:
     METRICS = ("top1_error", ...)           of a task or a head: what it reports, the primary first
     USES = ("dataset", "backbone", ...)     of a task: the sections of a trial that it reads
     TASK = "detection"                      of a head or a data set: the one task that it is for
+    TASKS = ("classification",)             of a method: the only tasks that it is for
+    TOGETHER = {"task.queue % train.batch_size == 0": "why"}     of a task or a method: conditions
+                                            on the options of several sections
     WEIGHTLESS = ("drop_path_rate",)        of a backbone: options that change no weight
     METRIC = {"label": ..., "unit": ..., "better": ...}   of a probe
 
@@ -22,16 +25,18 @@ Planner and trainer both ask here, so that they accept and refuse the same: `che
 `incompatibility` for a method inside a backbone. `load` imports what was named.
 """
 
-import difflib
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import rm
 from rm.metrics import METRICS, Metric
+from rm.registry.checking import Violation as Violation
+from rm.registry.checking import check_constraints, check_options
+from rm.registry.checking import suggestion as suggestion
 from rm.registry.source import Entry as Entry
 from rm.registry.source import RegistryError as RegistryError
 from rm.registry.source import fields_of as fields_of
@@ -69,8 +74,10 @@ classification, without a probe it is trained.
 
 DEFAULT_TASK = "classification"
 
-FREEZABLE = ("backbone",)
-"""What `freeze` may name."""
+FREEZABLE = ("backbone", "random backbone")
+"""What `freeze` may name; a random backbone is one without `init`, the control of a linear
+evaluation.
+"""
 
 NOT_IDENTITY: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"train": ("keep_best",), "init": ("file",)}
@@ -92,20 +99,6 @@ _WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 _IN_CLASSES = ("task", "method")
 """Sections whose choices are classes, one a file, named as the file is."""
-
-
-class Violation(NamedTuple):
-    """One thing wrong with what is written for a section.
-
-    kind      choice: no such choice, or none named; missing: a required option is; option: there
-              is no such option; value: not one that the option takes; constraint: not together
-    option    which one; None for a choice not named and for a constraint
-    message   a whole sentence
-    """
-
-    kind: Literal["choice", "missing", "option", "value", "constraint"]
-    option: str | None
-    message: str
 
 
 def numerics() -> int:
@@ -144,6 +137,13 @@ def task(values: Mapping[str, Any]) -> Entry:
     return entry("task", values.get("task", {}).get("name", DEFAULT_TASK))
 
 
+def leaves_no_backbone(values: Mapping[str, Any]) -> bool:
+    """Whether what a trial of these values leaves is a head of OpenMMLab's with its backbone,
+    under their names.
+    """
+    return "head" in task(values).uses
+
+
 def metric(name: str) -> Metric:
     """The metric of that name, a task's or a probe's; that of another head of a network is called
     `top1_error.<head>`.
@@ -179,9 +179,9 @@ def check(section: str, written: Mapping[str, Any]) -> tuple[dict[str, Any], lis
             return {}, [Violation("choice", "name", message)]
         chosen = known[name]
     given = {key: value for key, value in written.items() if key != "name" or not chosen.name}
-    options, wrong = _check_options(chosen, given)
+    options, wrong = check_options(chosen, given)
     if not wrong:
-        wrong += _check_constraints(chosen, options)
+        wrong += check_constraints(chosen, options)
     for option in _WRITTEN_IF_SET.get(section, ()):
         if option in options and options[option] == chosen.options[option].default:
             del options[option]
@@ -202,7 +202,8 @@ def check_trial(sections: Mapping[str, Any]) -> tuple[dict[str, Any], list[Viola
             values[section], found = check(section, written)
             wrong += found or _check_init(section, values[section])
     if not wrong:
-        wrong += [Violation("constraint", None, why) for _, why in check_together(values)]
+        found_together = [*check_together(values), *check_values(values)]
+        wrong += [Violation("constraint", None, why) for _, why in found_together]
     return values, wrong
 
 
@@ -235,12 +236,31 @@ def check_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     init, frozen = values.get("init"), values.get("freeze")
     if frozen is not None and frozen not in FREEZABLE:
         yield "freeze", f"freeze must be {' or '.join(FREEZABLE)}, found {frozen!r}"
-    elif frozen is not None and init is None:
-        yield "freeze", "freeze needs init: frozen random weights learn nothing"
+    elif frozen == "backbone" and init is None:
+        message = "freeze needs init: frozen random weights learn nothing"
+        yield "freeze", f"{message}; as a control: 'random backbone'"
+    elif frozen == "random backbone" and init is not None:
+        yield "freeze", "a random backbone has no init; valid with init: backbone"
+
+
+def check_values(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What TOGETHER of the task and the method says against the values of resolved sections that
+    go together: (the section to blame, a sentence).
+    """
+    chosen = [task(values)]
+    if "method" in values:
+        chosen.append(entry("method", values["method"]["name"]))
+    for one in chosen:
+        for condition, why in one.together.items():
+            named = {k: SimpleNamespace(**v) for k, v in values.items() if isinstance(v, Mapping)}
+            if not eval(condition, {"__builtins__": {}}, named):  # our own source
+                yield one.section, f"{one.title} must satisfy {condition}: {why}"
 
 
 def _not_for_task(values: Mapping[str, Any], chosen: Entry) -> Iterator[tuple[str, str]]:
-    """The data set or head of another task; a task that has some of its own takes no others."""
+    """The data set, head or method of another task; a task that has data sets or heads of its own
+    takes no others.
+    """
     for section in {"dataset", "head"} & set(values):
         known = entries(section)
         own = [name for name, each in known.items() if each.task == chosen.name]
@@ -248,6 +268,16 @@ def _not_for_task(values: Mapping[str, Any], chosen: Entry) -> Iterator[tuple[st
         if used.name not in own and (own or used.task):
             valid = own or [name for name, each in known.items() if not each.task]
             yield section, f"{used.title} is not for {chosen.title}; valid: {', '.join(valid)}"
+    if "method" in values:
+        known = entries("method")
+        used = known[values["method"]["name"]]
+        if used.tasks and chosen.name not in used.tasks:
+            valid = [
+                name
+                for name, each in known.items()
+                if chosen.name in (each.tasks or (chosen.name,))
+            ]
+            yield "method", f"{used.title} is not for {chosen.title}; valid: {', '.join(valid)}"
 
 
 def incompatibility(method: str, backbone: str) -> str | None:
@@ -276,44 +306,3 @@ def missing_files(method: Mapping[str, Any], data_dir: Path) -> str | None:
             if not (folder / file).exists()
         ]
     return f"method '{name}' needs {'; and '.join(missing)}" if missing else None
-
-
-def suggestion(word: str, valid: Iterable[str]) -> str:
-    """The end of an error's sentence: "; did you mean 'x'?" where something valid is near, else ";
-    valid: a, b, c".
-    """
-    names = list(valid)
-    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; valid: {', '.join(names) or 'none'}"
-
-
-def _check_options(
-    chosen: Entry, written: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[Violation]]:
-    """The values of all options, and what is wrong with any of them."""
-    values: dict[str, Any] = {}
-    wrong = [
-        Violation(
-            "option", key, f"{chosen.title} has no option '{key}'{suggestion(key, chosen.options)}"
-        )
-        for key in written
-        if key not in chosen.options
-    ]
-    for name, option in chosen.options.items():
-        if name not in written and option.required:
-            wrong.append(Violation("missing", name, f"{chosen.title} needs '{name}'"))
-            continue
-        value = written.get(name, option.default)
-        try:
-            values[name] = option.check(value)
-        except ValueError as error:
-            message = f"{chosen.section}.{name}: {error}, found {value!r}"
-            wrong.append(Violation("value", name, message))
-    return values, wrong
-
-
-def _check_constraints(chosen: Entry, values: Mapping[str, Any]) -> Iterator[Violation]:
-    for condition, why in chosen.constraints.items():
-        if not eval(condition, {"__builtins__": {}}, dict(values)):  # our own source
-            message = f"{chosen.title} must satisfy {condition}: {why}"
-            yield Violation("constraint", None, message)

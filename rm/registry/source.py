@@ -70,6 +70,8 @@ class Entry:
     uses       of a task: the sections of a trial that it reads
     metric     of a probe: what it measures
     task       of a head or a data set: the one task that it is for
+    tasks      of a method: the only ones that it is for; empty: any that reads a method
+    together   of a task or a method: conditions on the options of several sections
     weightless of a backbone: options that change no weight, so that others can be loaded
     """
 
@@ -85,6 +87,8 @@ class Entry:
     uses: tuple[str, ...] = ()
     metric: Metric | None = None
     task: str = ""
+    tasks: tuple[str, ...] = ()
+    together: Mapping[str, str] = field(default_factory=dict)
     weightless: tuple[str, ...] = ()
 
     @property
@@ -176,6 +180,8 @@ def _entry(
         tuple(literal("USES", ())),
         metric if section == "probe" else None,
         literal("TASK", ""),
+        tuple(literal("TASKS", ())),
+        literal("TOGETHER", {}),
         tuple(literal("WEIGHTLESS", ())),
     )
 

@@ -77,7 +77,7 @@ class Classification(Task):
         )
         if init is not None:  # before the method may copy it
             init.load_into(backbone)
-        if self.trial.freeze == "backbone":
+        if self.trial.freeze is not None:
             _check_freezable(method, self.trial)
             backbone.freeze()
         if self.options.compile:

@@ -23,6 +23,13 @@ TINY: dict[str, Any] = {
 """A trial of 15 steps in well under a second."""
 
 
+def contrastive(trial: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """A trial as pre-training without labels: its queue wraps in the second epoch."""
+    task = {"name": "contrastive", "queue": 80, "hidden": 16, "dim": 8, "momentum": 0.9}
+    task |= {"colours": False, "neighbours": 5, **options}
+    return {**trial, "task": task, "method": {"name": "baseline"}}
+
+
 def write_trial(folder: Path, trial: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "trial.json"

@@ -263,6 +263,9 @@ class InitReader:
         if "probe" in other:
             message = f"'{cell.row}' is a measurement (probe '{other['probe']['name']}')"
             message += ", which leaves no weights"
+        elif registry.leaves_no_backbone(other) and not registry.leaves_no_backbone(values):
+            message = f"'{cell.row}' is of {registry.task(other).title}, which leaves no backbone "
+            message += "but OpenMMLab's network; valid: a classification or a contrastive trial"
         elif by["part"] == "backbone" and not _same_weights(other, values):
             theirs, ours = (_describe(v["backbone"]) for v in (other, values))
             message = f"'{cell.row}' has backbone {theirs}, but this trial {ours}"

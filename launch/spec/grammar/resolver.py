@@ -41,7 +41,7 @@ class Resolver:
         if any(values is None for values in resolved.values()):
             return None
         values = {section: found for section, found in resolved.items() if found != "none"}
-        wrong = self._check_together(values, starts)
+        wrong = self._check_together(values, starts) or list(registry.check_values(values))
         for section, message in wrong:
             self.source.error(self._blame(section, {**sections, "init": init}, where), message)
         return None if wrong else values

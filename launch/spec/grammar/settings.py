@@ -100,7 +100,7 @@ _CHOICE = "a name, or a mapping with 'name' and options"
 _EXPECTED = {
     "train": "a mapping of options",
     "init": "'none', or a mapping with 'from' and 'row', 'file' and 'sha256', or 'trial'",
-    "freeze": "'backbone' or 'none'",
+    "freeze": "'backbone', 'random backbone' or 'none'",
 }
 
 

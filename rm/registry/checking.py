@@ -1,0 +1,62 @@
+"""What is wrong with the options that are written for one choice. Standard library only."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+from rm.registry.source import Entry
+
+
+class Violation(NamedTuple):
+    """One thing wrong with what is written for a section.
+
+    kind      choice: no such choice, or none named; missing: a required option is; option: there
+              is no such option; value: not one that the option takes; constraint: not together
+    option    which one; None for a choice not named and for a constraint
+    message   a whole sentence
+    """
+
+    kind: Literal["choice", "missing", "option", "value", "constraint"]
+    option: str | None
+    message: str
+
+
+def suggestion(word: str, valid: Iterable[str]) -> str:
+    """The end of an error's sentence: "; did you mean 'x'?" where something valid is near, else ";
+    valid: a, b, c".
+    """
+    names = list(valid)
+    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; valid: {', '.join(names) or 'none'}"
+
+
+def check_options(
+    chosen: Entry, written: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Violation]]:
+    """The values of all options, and what is wrong with any of them."""
+    values: dict[str, Any] = {}
+    wrong = [
+        Violation(
+            "option", key, f"{chosen.title} has no option '{key}'{suggestion(key, chosen.options)}"
+        )
+        for key in written
+        if key not in chosen.options
+    ]
+    for name, option in chosen.options.items():
+        if name not in written and option.required:
+            wrong.append(Violation("missing", name, f"{chosen.title} needs '{name}'"))
+            continue
+        value = written.get(name, option.default)
+        try:
+            values[name] = option.check(value)
+        except ValueError as error:
+            message = f"{chosen.section}.{name}: {error}, found {value!r}"
+            wrong.append(Violation("value", name, message))
+    return values, wrong
+
+
+def check_constraints(chosen: Entry, values: Mapping[str, Any]) -> Iterator[Violation]:
+    for condition, why in chosen.constraints.items():
+        if not eval(condition, {"__builtins__": {}}, dict(values)):  # our own source
+            message = f"{chosen.title} must satisfy {condition}: {why}"
+            yield Violation("constraint", None, message)
