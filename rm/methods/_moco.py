@@ -17,7 +17,6 @@ from rm.backbones import Backbone, FeatureHooks
 from rm.distributed import ProcessGroup
 from rm.schedules import StepContext
 
-
 Encode = Callable[[Tensor], Tensor | tuple[Tensor, ...]]
 
 

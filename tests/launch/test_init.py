@@ -195,7 +195,7 @@ BACKBONE = "'Large · RM' has backbone 'resnet8' (width 16"
             "trial: {method: mixap}",
             "unknown method 'mixap'; did",
         ),
-        ("freeze: backbone", "freeze: head", "freeze must be backbone, found 'head'"),
+        ("freeze: backbone", "freeze: head", "freeze must be backbone or random backbone, found"),
         ("init: {from: parent, row: RM}, freeze", "freeze", "13:27: freeze needs init"),
         (
             'from: parent, row: "Small · RM"',

@@ -246,8 +246,7 @@ class InitReader:
         starts = self.starts(layer.settings, values, seeds, f"init of {row}")
         if starts is None:
             return None
-        inits = [start.values for start in starts]
-        trials = Trial.for_seeds(values, seeds, {}, inits)
+        trials = Trial.for_seeds(values, seeds, {}, [start.values for start in starts])
         parents = unique_parents(starts)
         return Cell((f"init of {row}",), None, trials, layer.assumed, parents=parents)
 
@@ -264,8 +263,7 @@ class InitReader:
             message = f"'{cell.row}' is a measurement (probe '{other['probe']['name']}')"
             message += ", which leaves no weights"
         elif registry.leaves_no_backbone(other) and not registry.leaves_no_backbone(values):
-            message = f"'{cell.row}' is of {registry.task(other).title}, which leaves no backbone "
-            message += "but OpenMMLab's network; valid: a classification or a contrastive trial"
+            message = f"'{cell.row}' is of {registry.task(other).title}: it leaves no backbone"
         elif by["part"] == "backbone" and not _same_weights(other, values):
             theirs, ours = (_describe(v["backbone"]) for v in (other, values))
             message = f"'{cell.row}' has backbone {theirs}, but this trial {ours}"
