@@ -78,6 +78,13 @@ lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --extra downstream --constraint requirements.lock pyproject.toml --output-file downstream.lock
 
+# This project itself, editable: `import rm` and the command `recursivemix` anywhere. Built with the setuptools of the lock, so nothing is downloaded.
+SELF = if command -v uv >/dev/null; then \
+	  uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .; \
+	else \
+	  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+	fi
+
 # The environment: uv where it is installed (seconds), else venv and pip (minutes). PYTHON=... names another interpreter.
 .venv/ready: requirements.lock
 	@python=""; \
@@ -96,6 +103,7 @@ lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 	    tail -n 3 /tmp/rm-venv-error.txt >&2; rm -rf .venv; exit 1; }; \
 	  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; \
 	fi; \
+	$(SELF)
 	touch $@
 
 # On top of it, whatever installed it: downstream.lock has the same versions of what both have.

@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def results_dir() -> Path:
-    """`$RM_RESULTS_DIR`, else `results/` in the repository."""
-    return Path(os.environ.get("RM_RESULTS_DIR") or ROOT / "results").expanduser().resolve()
+    """`$RM_RESULTS_DIR`, else `results/` in the repository; without one, in the current folder."""
+    place = ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()
+    return Path(os.environ.get("RM_RESULTS_DIR") or place / "results").expanduser().resolve()
 
 
 def tracking_uri(explicit: str | None = None) -> str:

@@ -2,6 +2,7 @@
 writes.
 """
 
+import functools
 import os
 import re
 import tempfile
@@ -12,9 +13,16 @@ ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = ROOT / "experiments"
 
 
+@functools.cache
+def is_clone() -> bool:
+    """Whether this runs from a clone, and not from where pip put the packages alone."""
+    return (ROOT / "pyproject.toml").exists()
+
+
 def results_dir() -> Path:
-    """`$RM_RESULTS_DIR`, else `results/` in the repository."""
-    return Path(os.environ.get("RM_RESULTS_DIR") or ROOT / "results").expanduser().resolve()
+    """`$RM_RESULTS_DIR`, else `results/` in the repository; without one, in the current folder."""
+    place = ROOT if is_clone() else Path.cwd()
+    return Path(os.environ.get("RM_RESULTS_DIR") or place / "results").expanduser().resolve()
 
 
 def runs_dir() -> Path:

@@ -114,7 +114,7 @@ class ForeignModel(Backbone):
         class_token = int(hasattr(self.model, "class_token"))  # torchvision's
         before = int(getattr(self.model, "num_prefix_tokens", class_token))
         grid = _grid(output.shape[1] - before, images.shape[-2] / images.shape[-1])
-        return output[:, before:].transpose(1, 2).unflatten(2, grid)
+        return output[:, before:].transpose(1, 2).reshape(len(output), channels, *grid)
 
     def _find_map(self, images: Tensor) -> str:
         """The name of the module with the last map, by one more pass over the first images."""
@@ -154,10 +154,11 @@ class ForeignModel(Backbone):
 
 def _classifier(model: nn.Module) -> str:
     """The name of the linear layer that a model ends in."""
-    names = {id(module): name for name, module in model.named_modules()}
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    names = {id(module): name for name, module in modules.items()}
     if hasattr(model, "get_classifier"):  # timm's
         return names.get(id(cast(Any, model).get_classifier()), "")
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
     if not linear:
         raise TypeError(f"{type(model).__name__} has no linear layer, so it is no classifier")
     return linear[-1]

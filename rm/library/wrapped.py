@@ -77,7 +77,7 @@ class Wrapped(nn.Module):
             return logits
         targets = self._targets(labels, len(images))
         context = StepContext(self.generator, Progress(epoch=max(self.epoch, 1)))
-        output = self.method(self.network, images, targets, context)
+        output: MethodOutput = self.method(self.network, images, targets, context)
         loss, logits = output.loss, output.logits
         self.last = output._replace(loss=loss.detach(), logits=logits.detach())
         return output.loss
@@ -85,7 +85,8 @@ class Wrapped(nn.Module):
     def _targets(self, labels: Tensor, count: int) -> Tensor:
         classes = self.classes
         if labels.shape == (count,) and not labels.is_floating_point():
-            return F.one_hot(labels.long(), classes).to(self.backbone[0].head.weight.dtype)
+            one_hot: Tensor = F.one_hot(labels.long(), classes)
+            return one_hot.to(self.backbone[0].head.weight.dtype)
         if labels.shape == (count, classes) and labels.is_floating_point():
             return labels
         raise ValueError(
