@@ -42,6 +42,7 @@ plan: .venv/ready  ## print the plan of SPEC (default: every spec in experiments
 samples:  ## put the committed pictures of the detection and segmentation smoke profiles into $RM_DATA_DIR
 	@mkdir -p "$${RM_DATA_DIR:-$$HOME/.cache/recursivemix}"
 	cp -r tests/data/*-sample "$${RM_DATA_DIR:-$$HOME/.cache/recursivemix}"
+	python3 -m tests.support.rm.voc_sample "$${RM_DATA_DIR:-$$HOME/.cache/recursivemix}"
 
 smoke: .venv/ready samples  ## run the smoke profile of every spec: each method and network on a handful of real images
 	$(BIN)/python launch/run.py experiments/*.yaml experiments/amix/*.yaml --profile smoke || [ $$? -eq 3 ]  # 3: refused for want of files

@@ -41,6 +41,8 @@ class CocoPictures:
     folder, stuff   where the pictures and the maps of stuff are
     training        mirrored half of the time, and with annotations
     masks, labels   whether samples have masks of the objects, and maps of stuff and things
+    categories      a class is a position in it
+    sides           in training, shorter sides of which one is drawn; else it is short_side
     """
 
     folder: Path
@@ -52,6 +54,8 @@ class CocoPictures:
     training: bool
     masks: bool = False
     labels: bool = False
+    categories: Sequence[int] = CATEGORIES
+    sides: tuple[int, ...] = ()
 
     def __call__(self, position: int, seed: int) -> Sample:
         picture = self.pictures[position]
@@ -62,8 +66,10 @@ class CocoPictures:
                 f"{self.folder / picture.file} is {before[1]} x {before[0]} pixels, not "
                 f"{picture.width} x {picture.height} as {self.annotations} says"
             )
-        after = fit(*before, self.short_side, self.long_side)
-        flip = self.training and RandomState(seed % 2**32).random_sample() < 0.5
+        draw = RandomState(seed % 2**32)
+        flip = self.training and draw.random_sample() < 0.5
+        side = self.sides[draw.randint(len(self.sides))] if self.sides else self.short_side
+        after = fit(*before, side, self.long_side)
         image = resize(image, *after)
         sample: Sample = {
             "image": _pixels(image[:, ::-1] if flip else image),
@@ -80,7 +86,7 @@ class CocoPictures:
         boxes = np.array([each["bbox"] for each in objects], np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         boxes = resize_boxes(boxes, before, after)
-        classes = [CATEGORIES.index(each["category_id"]) for each in objects]
+        classes = [self.categories.index(each["category_id"]) for each in objects]
         crowds = [bool(each["iscrowd"]) for each in objects]
         sample["boxes"] = torch.from_numpy(flip_boxes(boxes, after[1]) if flip else boxes)
         sample["classes"] = torch.tensor(classes, dtype=torch.int64)
@@ -97,6 +103,12 @@ class CocoPictures:
             labels = read_labels(self.stuff / Path(picture.file).with_suffix(".png"))
             labels = resize_labels(labels, *after)
             sample["labels"] = torch.from_numpy((labels[:, ::-1] if flip else labels).copy())
+
+    def precision(self, found: Mapping[int, Mapping[str, Any]], masks: bool) -> dict[str, float]:
+        """The metrics of what a detector found: picture's id -> instances."""
+        from rm.dense.evaluation import average_precision
+
+        return average_precision(self.annotations, found, masks)
 
     @property
     def wide(self) -> NDArray[np.bool_]:

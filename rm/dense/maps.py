@@ -10,6 +10,8 @@ from rm.backbones import Backbone
 from rm.trial import TrialError
 
 LEVELS = 4
+LAST_STAGE = "the backbone's last stage"
+"""In a head's configuration, the type of a part that `Maps.take_last_stage` gives."""
 
 
 class Maps(nn.Module):
@@ -32,17 +34,35 @@ class Maps(nn.Module):
         if len(self.channels) < LEVELS:
             raise TrialError(f"{backbone.title} has {len(self.channels)} maps, not {LEVELS}")
         self.frozen_norms = frozen_norms
+        self.levels: list[int] | int = LEVELS
+        self._title = backbone.title
         self._frozen = _first_stages(network, frozen_stages, backbone.title)
         for module in self._frozen:
             module.requires_grad_(False)
         self.train()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """images (B, 3, H, W) -> four maps (B, C, H / stride, W / stride)."""
+        """images (B, 3, H, W) -> four maps (B, C, H / stride, W / stride), or the third alone
+        where the last stage was taken.
+        """
         maps: Sequence[Tensor] = self.network.forward_intermediates(
-            images, indices=LEVELS, intermediates_only=True
+            images, indices=self.levels, intermediates_only=True, stop_early=True
         )
         return tuple(maps)
+
+    def take_last_stage(self, extra_norm: bool) -> nn.Module:
+        """The last stage, for regions of the third map instead of the picture: (N, C, h, w) ->
+        (N, C', h / 2, w / 2); extra_norm: a batch norm behind it.
+        """
+        if not isinstance(getattr(self.network, "layer4", None), nn.Sequential):
+            raise TrialError(f"a C4 head is for ResNets of four stages; {self._title} is none")
+        stage = nn.Sequential()
+        stage.add_module("layer4", self.network.layer4)
+        if extra_norm:
+            stage.add_module("norm", nn.BatchNorm2d(self.channels[-1]))
+        self.network.layer4 = nn.Identity()
+        self.levels = [LEVELS - 1]  # 0 is the stem's
+        return stage
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

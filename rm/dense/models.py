@@ -54,10 +54,12 @@ class DenseModel:
         # Else every layer's initialisation is printed.
         mmengine.logging.MMLogger.get_instance("rm", log_level=logging.ERROR)
         with self._scope():
-            empty = {**config, "backbone": {"type": nn.Identity}}
-            model = MODELS.build(mmengine.ConfigDict(empty))
+            model = MODELS.build(mmengine.ConfigDict(_without_backbone(config)))
             if not next(model.parameters()).is_meta:  # else it is only counted
                 model.init_weights()  # before the backbone is there, which has its weights
+        shared = config.get("roi_head", {}).get("shared_head")
+        if shared is not None:
+            model.roi_head.shared_head = maps.take_last_stage(shared["extra_norm"])
         model.backbone = maps
         return model
 
@@ -90,6 +92,14 @@ class DenseModel:
             "inputs": [sample["image"] for sample in batch],
             "data_samples": [make(sample) for sample in batch],
         }
+
+
+def _without_backbone(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with nothing in the places of the backbone and of its last stage."""
+    empty = {**config, "backbone": {"type": nn.Identity}}
+    if "shared_head" in config.get("roi_head", {}):
+        empty["roi_head"] = {**config["roi_head"], "shared_head": {"type": nn.Identity}}
+    return empty
 
 
 def _detection(sample: Sample) -> Any:

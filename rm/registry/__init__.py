@@ -86,6 +86,7 @@ NOT_IDENTITY: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 _WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        "task": ("iterations",),
         "dataset": ("classes", "padding"),
         "method": ("placement", "most_blocks", "ema_start"),
         "probe": ("before",),

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rm import registry
 from rm.backbones import Backbone
+from rm.backbones._ghost_norm import group_batch_norm
 from rm.datasets import AnnotatedSplit, DataError, Dataset, load
 from rm.distributed import ProcessGroup
 from rm.input.stream import ReadingPool
@@ -101,8 +103,7 @@ class DenseTask(Task):
             init.load_into(backbone)
         maps = Maps(backbone, frozen_stages, frozen_norms)
         model = self.dense.build(self._configuration(maps.channels), maps)
-        self._set_batch_norms(model)
-        return model
+        return model if frozen_norms else self._with_batch_norms(model)
 
     def _configuration(self, channels: Sequence[int]) -> dict[str, Any]:
         """Of OpenMMLab's model."""
@@ -110,8 +111,22 @@ class DenseTask(Task):
         config: dict[str, Any] = head(channels, self.classes, **self.trial.options("head"))
         return config
 
-    def _set_batch_norms(self, model: Any) -> None:
-        """What batch norm sees; nothing where all of them are frozen."""
+    def _with_batch_norms(self, model: Any) -> Any:
+        """The model with batch norms that see `batch_norm_groups` shares of the batch of all
+        processes; TrialError where these cannot be had.
+        """
+        groups, count = self.options.batch_norm_groups, self.group.count
+        if groups % count == 0:
+            group_batch_norm(model, groups // count)
+            return model
+        if not any(isinstance(module, _BatchNorm) for module in model.modules()):
+            return model
+        if groups == 1 and self.device.type == "cuda":
+            return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        raise TrialError(
+            f"batch_norm_groups {groups} with {count} processes: it must be a multiple of "
+            "them, or 1 on GPUs, where batch norm then sees the batch of all of them"
+        )
 
     def forward(self, batch: Batch, step: StepContext) -> StepOutput:
         losses = self.dense.losses(self.model, batch)

@@ -35,11 +35,14 @@ class Detection(DenseTask):
         *,
         frozen_stages: Annotated[int, "0 <= frozen_stages <= 4"] = 1,
         frozen_norms: bool = True,
+        iterations: Annotated[int | None, "iterations >= 1"] = None,
     ) -> None:
         """data            in place of the trial's
         frozen_stages   of a ResNet, with the stem
         frozen_norms    whether batch norms keep their statistics
+        iterations      steps of an epoch, where it is not one pass over the pictures
         """
+        self._iterations = iterations
         super().__init__(
             trial,
             device,
@@ -71,23 +74,35 @@ class Detection(DenseTask):
 
     @property
     def steps_per_epoch(self) -> int:  # type: ignore[override]
+        return self._iterations or self._steps_per_pass
+
+    @property
+    def _steps_per_pass(self) -> int:
         return sum(-(-len(kind) // self.options.batch_size) for kind in self._kinds)
 
     def epoch_plan(self, generator: np.random.Generator) -> EpochPlan:
-        """Each picture once, batches of one kind filled up from it (mmdet 2's group sampler)."""
+        """Passes over the pictures, the last one cut off where `iterations` say so."""
+        passes = -(-self.steps_per_epoch // self._steps_per_pass)
+        pictures = np.concatenate([self._one_pass(generator) for _ in range(passes)])
+        pictures = pictures[: self.steps_per_epoch]
+        return EpochPlan(pictures, generator.integers(0, 2**63 - 1, pictures.shape))
+
+    def _one_pass(self, generator: np.random.Generator) -> NDArray[np.int64]:
+        """(steps, B): each picture once, batches of one kind filled up from it (mmdet 2's group
+        sampler).
+        """
         size, batches = self.options.batch_size, []
         for kind in self._kinds:
             order = generator.permutation(kind)
             batches.append(np.resize(order, (-(-len(kind) // size), size)))
-        pictures = generator.permutation(np.concatenate(batches))
-        return EpochPlan(pictures, generator.integers(0, 2**63 - 1, pictures.shape))
+        return generator.permutation(np.concatenate(batches))
 
     def evaluator(self) -> Evaluator:
         return _PrecisionEvaluator(self)
 
 
 class _PrecisionEvaluator(ListEvaluator):
-    """COCO's average precision over all pictures of the split."""
+    """Average precision over all pictures of the split, as its data set has it."""
 
     def __init__(self, task: Detection) -> None:
         super().__init__()
@@ -100,8 +115,7 @@ class _PrecisionEvaluator(ListEvaluator):
         self.add([(each.img_id, instances(each)) for each in found])
 
     def compute(self) -> dict[str, float]:
-        from rm.dense.evaluation import average_precision
-
         reader: Any = self.task.test_split.reader
         found: Mapping[int, Mapping[str, Any]] = dict(self.results)
-        return average_precision(reader.annotations, found, self.task.has_masks)
+        metrics: dict[str, float] = reader.precision(found, self.task.has_masks)
+        return metrics

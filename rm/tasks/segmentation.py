@@ -5,15 +5,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from rm.backbones._ghost_norm import group_batch_norm
 from rm.datasets import Dataset
 from rm.distributed import ProcessGroup
 from rm.rundir.weights import InitialWeights
 from rm.tasks import Evaluator
 from rm.tasks._dense import Batch, DenseTask, EpochPlan
-from rm.trial import Trial, TrialError
+from rm.trial import Trial
 
 METRICS = ("miou", "macc", "aacc")
 USES = ("dataset", "backbone", "head", "train", "optimizer", "schedule", "init")
@@ -49,18 +47,6 @@ class Segmentation(DenseTask):
         reader: Any = self.train_split.reader
         size = (reader.crop, reader.crop)  # smaller pictures are padded to it
         return {**config, "data_preprocessor": {**config["data_preprocessor"], "size": size}}
-
-    def _set_batch_norms(self, model: Any) -> None:
-        groups, count = self.options.batch_norm_groups, self.group.count
-        if groups % count == 0:
-            group_batch_norm(model, groups // count)
-        elif groups == 1 and self.device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        else:
-            raise TrialError(
-                f"batch_norm_groups {groups} with {count} processes: it must be a multiple of "
-                "them, or 1 on GPUs, where batch norm then sees the batch of all of them"
-            )
 
     def epoch_plan(self, generator: np.random.Generator) -> EpochPlan:
         """Permutations of the pictures one after the other, in full batches."""

@@ -15,6 +15,7 @@ from rm.trial import TrialError
 
 STOCK = {
     "atss": ("mmdet", "atss/atss_r50_fpn_1x_coco.py"),
+    "faster_rcnn_c4": ("mmdet", "_base_/models/faster-rcnn_r50-caffe-c4.py"),
     "gfl": ("mmdet", "gfl/gfl_r50_fpn_1x_coco.py"),
     "mask_rcnn": ("mmdet", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"),
     "htc": ("mmdet", "htc/htc-without-semantic_r50_fpn_1x_coco.py"),
@@ -27,7 +28,8 @@ CHANNELS = [256, 512, 1024, 2048]
 
 def head(name):
     name, _, semantic = name.partition(", ")
-    return name, {"semantic": True} if semantic else {}
+    options = {"semantic": True} if semantic else {}
+    return name, {"extra_norm": False} if name == "faster_rcnn_c4" else options
 
 
 def ours(name, channels=CHANNELS):
@@ -67,10 +69,14 @@ def test_a_head_is_the_stock_one(name):
     """But for the backbone, which is put in later, and what is the stock's default anyhow."""
     theirs, own = dict(leaves(stock(name))), dict(leaves(ours(name)))
     differ = {key for key in theirs.keys() | own.keys() if theirs.get(key) != own.get(key)}
-    differ = {key for key in differ if not key.startswith("backbone.")}
+    parts = ("backbone.", "roi_head.shared_head.")  # which is ours, too
+    differ = {key for key in differ if not key.startswith(parts)}
     listed = {
         "atss": {f"bbox_head.norm_cfg.{key}" for key in ("type", "num_groups", "requires_grad")},
         "gfl": {f"bbox_head.norm_cfg.{key}" for key in ("type", "num_groups", "requires_grad")},
+        "faster_rcnn_c4": {  # stock: weights of Caffe, and their pixels
+            f"data_preprocessor.{key}" for key in ("mean", "std", "bgr_to_rgb")
+        },
         # stock: 'open-mmlab://resnet50_v1c'; the size is the data set's crop
         "pspnet": {"pretrained", "data_preprocessor.size"},
         "upernet": {"pretrained", "data_preprocessor.size"},
@@ -94,6 +100,8 @@ def test_a_network_has_the_stock_ones_parameters(name):
     config = mmengine.ConfigDict(stock(name))
     config.backbone.type = "ResNet"
     config.backbone.pop("init_cfg", None)
+    if name == "faster_rcnn_c4":
+        config.roi_head.shared_head.pop("init_cfg")
     config.pop("pretrained", None)
     package = STOCK[name][0]
     models = sys.modules[f"{package}.registry"].MODELS
@@ -103,8 +111,8 @@ def test_a_network_has_the_stock_ones_parameters(name):
         n.replace("backbone.network.", "backbone."): p.shape for n, p in built.named_parameters()
     }
     assert mine == theirs
-    millions = {"atss": 32.3, "gfl": 32.4, "mask_rcnn": 44.4, "htc, semantic": 80.3,
-                "pspnet": 49.1, "upernet": 66.5}  # fmt: skip
+    millions = {"atss": 32.3, "faster_rcnn_c4": 33.8, "gfl": 32.4, "mask_rcnn": 44.4,
+                "htc, semantic": 80.3, "pspnet": 49.1, "upernet": 66.5}  # fmt: skip
     count = sum(shape.numel() for shape in mine.values())
     assert round(count / 1e6, 1) == millions.get(name, round(count / 1e6, 1))
 

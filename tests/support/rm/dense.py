@@ -8,12 +8,13 @@ from tests.support.trials import ROOT
 
 SAMPLES = ROOT / "tests" / "data"
 
-DETECTORS = ("atss", "gfl", "mask_rcnn", "htc")
+DETECTORS = ("atss", "faster_rcnn_c4", "gfl", "mask_rcnn", "htc")
 SEGMENTERS = ("pspnet", "upernet")
 HEADS = (*DETECTORS, *SEGMENTERS)
 
 _NARROW = {
     "atss": {"width": 16, "convolutions": 1},
+    "faster_rcnn_c4": {"width": 16, "roi_samples": 16},
     "gfl": {"width": 16, "convolutions": 1},
     "mask_rcnn": {"width": 16, "hidden": 32, "roi_samples": 16},
     "htc": {"width": 16, "hidden": 32, "roi_samples": 16, "semantic": True},
