@@ -12,13 +12,12 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from rm.datasets import AnnotatedSplit, DataError
+from rm.dense.coco_file import CATEGORIES as CATEGORIES
+from rm.dense.coco_file import read_annotations
+from rm.dense.evaluation import average_precision
 from rm.dense.images import read_image, read_labels
 from rm.dense.models import Sample
 from rm.dense.transforms import fit, flip_boxes, resize, resize_boxes, resize_labels
-
-_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-CATEGORIES = tuple(number for number in range(1, 91) if number not in _GAPS)
-"""COCO's ids of its 80 categories; a class is a position in it."""
 
 SMALLEST = 32
 """Pixels of the shorter side of a picture to be trained on, as mmdet has it."""
@@ -106,8 +105,6 @@ class CocoPictures:
 
     def precision(self, found: Mapping[int, Mapping[str, Any]], masks: bool) -> dict[str, float]:
         """The metrics of what a detector found: picture's id -> instances."""
-        from rm.dense.evaluation import average_precision
-
         return average_precision(self.annotations, found, masks)
 
     @property
@@ -161,22 +158,6 @@ def _mask(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:
     elif isinstance(segmentation["counts"], list):
         segmentation = mask.frPyObjects(segmentation, height, width)
     return np.asarray(mask.decode(segmentation), dtype=np.uint8)
-
-
-def read_annotations(path: Path) -> Mapping[str, Any]:
-    """The content of an `instances_*.json`; DataError names the file and what is wrong."""
-    try:
-        data: Any = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(
-            f"coco: there is no {path}; put COCO 2017 there (annotations/instances_*.json, "
-            "train2017/, val2017/), or set RM_DATA_DIR"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"coco: {path} cannot be read: {error}") from None
-    if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= set(data):
-        raise DataError(f"coco: {path} lacks one of images, annotations and categories")
-    return data
 
 
 def read_pictures(path: Path, training: bool) -> list[Picture]:

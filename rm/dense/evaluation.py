@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rm.dense.coco import CATEGORIES, read_annotations
+from rm.dense.coco_file import CATEGORIES, read_annotations
 
 _AVERAGES = {"ap": 0, "ap50": 1, "ap75": 2}
 """Position in COCO's statistics."""
