@@ -131,8 +131,10 @@ class Method(nn.Module):
         """`loss`, as a call that forward hooks can watch."""
         return self.loss(model, images, targets, step)
 
-    def attach(self, network: MoCo, pictures: int) -> None:
-        """Add what it needs to a contrastive network, which is to be shown so many pictures."""
+    def attach(self, network: MoCo, labels: Tensor) -> None:
+        """Add what it needs to a contrastive network, which is to be shown pictures of these
+        labels, (N,), each -1 where there are none.
+        """
         self.wrap_model(network.online)
 
     def contrast(self, network: MoCo, views: TwoViews, step: StepContext) -> Contrast:

@@ -34,7 +34,7 @@ class MixNetwork(nn.Module):
         for linear in (self.online.head, self.online_other):
             nn.init.normal_(linear.weight, std=0.01)
             nn.init.zeros_(linear.bias)
-        self.block = block(_channels(backbone, self.stage))
+        self.block = block(block_channels(backbone, self.stage))
         self.momentum = backbone.twin().requires_grad_(False)
         self.momentum_other = nn.Linear(width, classes).requires_grad_(False)
         self.momentum_other.load_state_dict(self.online_other.state_dict())
@@ -94,7 +94,7 @@ class MixNetwork(nn.Module):
         return self.momentum.head if kind == self.kind else self.momentum_other
 
 
-def _channels(backbone: Backbone, stage: str) -> int:
+def block_channels(backbone: Backbone, stage: str) -> int:
     """Of a stage's map: tried on a copy without content, which computes nothing."""
     stages = backbone.named_stages()
     if stage not in stages:

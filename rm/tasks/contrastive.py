@@ -111,8 +111,9 @@ class Contrastive(Task):
         if self.options.compile:
             backbone.compile_features()
         network = MoCo(backbone, settings, self.group)
-        self.method.attach(network, len(self.views))
-        group_batch_norm(network, self.options.batch_norm_groups // self.group.count)
+        self.method.attach(network, self.data.train.labels)
+        for module in (network, self.method):
+            group_batch_norm(module, self.options.batch_norm_groups // self.group.count)
         layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
         return network.to(self.device).to(memory_format=layout)
 

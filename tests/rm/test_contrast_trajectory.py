@@ -9,6 +9,7 @@ import torch
 
 from rm.trainer import Trainer
 from rm.trial import parse_trial
+from tests.support.rm.amix_i_reference import ReferenceAMixI
 from tests.support.rm.contrast_reference import Encoders, Facts, ReferenceContrast
 from tests.support.trials import contrastive
 
@@ -40,18 +41,16 @@ def in_double(trainer):
     return given
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_equals_the_reference_in_double_precision(tiny, case):
-    method, cross_view, facts = CASES[case]
-    values = contrastive(tiny, queue=QUEUE, cross_view=cross_view)
-    values |= {"method": method, "train": {"epochs": EPOCHS, "batch_size": BATCH}}
-    values["dataset"]["limit"] = STEPS * BATCH + 3  # which are shown to nobody
-    values["schedule"] = {"name": "cosine"}
+def trained_beside(values, reference_of):
+    """Both trainings of the same views: ours, the reference, and pairs of losses."""
     trainer = Trainer(parse_trial(values), CPU)
     given, network = in_double(trainer), trainer.task.network
+    torch.manual_seed(3)
+    for parameter in trainer.task.method.parameters():  # masks that are far from constant
+        parameter.data += 0.3 * torch.randn_like(parameter)
     ours = copy.deepcopy(network)
     encoders = Encoders(ours.online, ours.projector, list(ours.queue.keys))
-    reference = ReferenceContrast(encoders, facts, values["seed"])
+    reference = reference_of(encoders, trainer.task.method)
     losses = []
     for epoch in range(1, EPOCHS + 1):
         reference.start_epoch(epoch)
@@ -59,6 +58,11 @@ def test_equals_the_reference_in_double_precision(tiny, case):
             loss = float(trainer.train_step().loss.detach())
             losses.append((loss, reference.step(*given.pop())))
         trainer.end_epoch()
+    return trainer, reference, losses
+
+
+def assert_agree(trainer, reference, losses):
+    network, encoders = trainer.task.network, reference.encoders
     assert len(losses) == EPOCHS * STEPS
     for our_loss, their_loss in losses:
         assert our_loss == pytest.approx(their_loss, abs=1e-10)
@@ -74,3 +78,35 @@ def test_equals_the_reference_in_double_precision(tiny, case):
         for key, value in mine.state_dict().items():
             other = theirs.state_dict()[key]
             assert torch.allclose(value, other, rtol=0, atol=1e-10), f"{name} {key}"
+
+
+@pytest.fixture
+def values(tiny):
+    tiny["dataset"]["limit"] = STEPS * BATCH + 3  # which are shown to nobody
+    tiny["schedule"] = {"name": "cosine"}
+    return {**tiny, "train": {"epochs": EPOCHS, "batch_size": BATCH}}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_reference_in_double_precision(values, case):
+    method, cross_view, facts = CASES[case]
+    trial = {**contrastive(values, queue=QUEUE, cross_view=cross_view), "method": method}
+    assert_agree(*trained_beside(trial, lambda encoders, _: ReferenceContrast(encoders, facts, 0)))
+
+
+@pytest.mark.parametrize("partner_view", ["key", "query"])
+@pytest.mark.parametrize("objective", ["infonce + bce", "bce"])
+def test_amix_i_equals_its_reference(values, partner_view, objective):
+    method = {"name": "amix_i", "objective": objective, "partner_view": partner_view}
+    trial = {**contrastive(values, queue=QUEUE), "method": method}
+
+    def reference_of(encoders, method):
+        block = copy.deepcopy(dict(method.block.state_dict(keep_vars=True)))
+        block.pop("value.1.num_batches_tracked")
+        return ReferenceAMixI(encoders, Facts(), 0, block, partner_view == "key", objective)
+
+    trainer, reference, losses = trained_beside(trial, reference_of)
+    assert_agree(trainer, reference, losses)
+    for key, value in trainer.task.method.block.state_dict().items():
+        if key in reference.block:
+            assert torch.allclose(value, reference.block[key], rtol=0, atol=1e-10), key

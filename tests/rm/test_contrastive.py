@@ -165,9 +165,9 @@ def test_any_method_that_mixes_does_so_inside_it(trial, name):
     )
 
 
-@pytest.mark.parametrize("method", [{"name": "baseline"}, {"name": "mixup"}], ids=str)
+@pytest.mark.parametrize("method", ["baseline", "mixup", "amix_i"])
 def test_it_resumes_in_mid_epoch_bit_for_bit(trial, tmp_path, method):
-    trial |= {"method": method}
+    trial |= {"method": {"name": method}}
     for name, stops in (("whole", ()), ("stopped", (7, 3, 1))):
         train(trial, tmp_path / name, stops)
     assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")

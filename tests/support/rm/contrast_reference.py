@@ -71,7 +71,8 @@ class ReferenceContrast:
 
     def __init__(self, encoders: Encoders, facts: Facts, seed: int) -> None:
         self.encoders, self.facts, self.seed = encoders, facts, seed
-        self.velocity = [torch.zeros_like(p) for p in encoders.fast()]
+        self.trained = encoders.fast()
+        self.velocity = [torch.zeros_like(p) for p in self.trained]
         self.oldest = 0
 
     def start_epoch(self, epoch: int) -> None:
@@ -80,24 +81,7 @@ class ReferenceContrast:
 
     def step(self, view_q: Tensor, view_k: Tensor) -> float:
         facts, encoders = self.facts, self.encoders
-        slow = encoders.slow_backbone, encoders.slow_projector
-        fast = encoders.backbone, encoders.projector
-        with torch.no_grad():
-            keys = projections(*slow, view_k)
-        batch, t = len(view_q), facts.temperature
-        queries = projections(*fast, view_q)
-        loss = sum(nce(queries[i], keys[i], encoders.queue, t) for i in range(batch)) / batch
-        if facts.mixing != "none":
-            own_keys = keys
-            if not facts.cross_view:
-                with torch.no_grad():
-                    own_keys = projections(*slow, view_q)
-            images, partner, lam = self.mixed(view_q)
-            m = projections(*fast, images)
-            for i in range(batch):
-                own = nce(m[i], own_keys[i], encoders.queue, t)
-                other = nce(m[i], own_keys[partner[i]], encoders.queue, t)
-                loss = loss + (lam * own + (1 - lam) * other) / batch
+        loss, keys = self.loss_and_keys(view_q, view_k)
         self.descend(loss)
         with torch.no_grad():
             for theta_k, theta_q in zip(encoders.slow(), encoders.fast(), strict=True):
@@ -106,6 +90,31 @@ class ReferenceContrast:
             encoders.queue[self.oldest] = key
             self.oldest = (self.oldest + 1) % len(encoders.queue)
         return float(loss.detach())
+
+    def loss_and_keys(self, view_q: Tensor, view_k: Tensor) -> tuple[Tensor, Tensor]:
+        keys = self.keys(view_k)
+        loss = self.mean_nce(self.queries(view_q), [(1.0, keys)])
+        if self.facts.mixing != "none":
+            own_keys = keys if self.facts.cross_view else self.keys(view_q)
+            images, partner, lam = self.mixed(view_q)
+            pair = [(lam, own_keys), (1 - lam, own_keys[partner])]
+            loss = loss + self.mean_nce(self.queries(images), pair)
+        return loss, keys
+
+    def mean_nce(self, m: Tensor, weighted: list[tuple[float, Tensor]]) -> Tensor:
+        total = torch.zeros((), dtype=m.dtype)
+        for i in range(len(m)):
+            for weight, keys in weighted:
+                own = nce(m[i], keys[i], self.encoders.queue, self.facts.temperature)
+                total = total + weight * own / len(m)
+        return total
+
+    def queries(self, images: Tensor) -> Tensor:
+        return projections(self.encoders.backbone, self.encoders.projector, images)
+
+    def keys(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return projections(self.encoders.slow_backbone, self.encoders.slow_projector, images)
 
     def mixed(self, images: Tensor) -> tuple[Tensor, np.ndarray, float]:
         """Mixed images, partners, and the own share: one lambda and one permutation a batch."""
@@ -131,7 +140,7 @@ class ReferenceContrast:
 
     def descend(self, loss: Tensor) -> None:
         """SGD with momentum 0.9; the cosine is constant within an epoch."""
-        parameters = self.encoders.fast()
+        parameters = self.trained
         gradients = torch.autograd.grad(loss, parameters)
         lr = self.facts.lr * (1 + math.cos(math.pi * (self.epoch - 1) / self.facts.epochs)) / 2
         with torch.no_grad():
