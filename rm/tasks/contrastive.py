@@ -17,7 +17,7 @@ from torch import Tensor
 from rm import registry
 from rm.backbones import Backbone
 from rm.backbones._ghost_norm import group_batch_norm
-from rm.datasets import DataError, Dataset, load
+from rm.datasets import AnnotatedSplit, DataError, Dataset, load
 from rm.distributed import ProcessGroup
 from rm.input.views import Recipe, TwoViews, open_views, plain_images
 from rm.methods import Method
@@ -111,7 +111,7 @@ class Contrastive(Task):
         if self.options.compile:
             backbone.compile_features()
         network = MoCo(backbone, settings, self.group)
-        self.method.attach(network, self.data.train.labels)
+        self.method.attach(network, _labels(self.data))
         for module in (network, self.method):
             group_batch_norm(module, self.options.batch_norm_groups // self.group.count)
         layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
@@ -221,6 +221,13 @@ def _check_batches(trial: Trial, processes: int, pictures: int) -> None:
             f"{trial.name('dataset')} has {pictures} pictures to train on, which make no batch of "
             f"{size}: only whole batches enter the queue"
         )
+
+
+def _labels(data: Dataset) -> Tensor:
+    """Of the pictures that are shown, (N,); each -1 where there are none."""
+    if isinstance(data.train, AnnotatedSplit):
+        raise DataError("pictures with annotations are for detection and segmentation")
+    return data.train.labels
 
 
 def _load_data(trial: Trial) -> Dataset:
