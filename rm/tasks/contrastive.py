@@ -111,7 +111,7 @@ class Contrastive(Task):
         if self.options.compile:
             backbone.compile_features()
         network = MoCo(backbone, settings, self.group)
-        self.method.attach(network, _labels(self.data))
+        self.method.attach(network, _labels_of(self.data))
         for module in (network, self.method):
             group_batch_norm(module, self.options.batch_norm_groups // self.group.count)
         layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
@@ -223,7 +223,7 @@ def _check_batches(trial: Trial, processes: int, pictures: int) -> None:
         )
 
 
-def _labels(data: Dataset) -> Tensor:
+def _labels_of(data: Dataset) -> Tensor:
     """Of the pictures that are shown, (N,); each -1 where there are none."""
     if isinstance(data.train, AnnotatedSplit):
         raise DataError("pictures with annotations are for detection and segmentation")
