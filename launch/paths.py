@@ -59,6 +59,11 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(results_dir() / "mlflow.db")
 
 
+def tracking_is_on() -> bool:
+    """Whether commands that train mirror what they train; else `sync` alone does."""
+    return os.environ.get("RM_TRACKING", "on") != "off"
+
+
 def sqlite_uri(file: Path) -> str:
     """The address of a store in a file, as SQLAlchemy reads addresses: `?` begins its options, and
     `%3F` is a character.

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ CLUSTERS = {"ray_cluster", "ray_folder", "cluster", "postgres"}
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell's background command ignores Ctrl-C, and so would all that the tests start and stop.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Loading MLflow is half of what a small run costs: only tests of what it holds do (`tracked`).
+os.environ.setdefault("RM_TRACKING", "off")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -63,6 +67,12 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RM_RESULTS_DIR", str(folder))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return folder
+
+
+@pytest.fixture
+def tracked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this test's commands train, they mirror into MLflow."""
+    monkeypatch.setenv("RM_TRACKING", "on")
 
 
 @pytest.fixture

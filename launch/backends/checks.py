@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from launch.gpus import visible_gpus
 from launch.interpreter import child_environment
-from launch.paths import results_dir, sqlite_file, tracking_uri, without_password
+from launch.paths import results_dir, sqlite_file, tracking_is_on, tracking_uri, without_password
 from launch.spec.trial import Trial
 from rm import registry
 
@@ -229,6 +229,8 @@ def _own(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def tracking() -> Check:
     """Whether the tracking store answers. Nothing depends on it while trials run."""
+    if not tracking_is_on():
+        return Check("ok", "tracking", "off (RM_TRACKING); `sync` mirrors when it is asked to")
     uri, folder = tracking_uri(), results_dir()
     later = "trials run without it, and `sync` mirrors later"
     if (file := sqlite_file(uri)) is not None:

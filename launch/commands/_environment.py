@@ -17,5 +17,7 @@ def check_environment() -> None:
             raise UsageError(
                 f"RM_CHECKPOINT_SECONDS must be a number of seconds from 0 on, found '{asked}'"
             )
+    if (tracking := os.environ.get("RM_TRACKING", "on")) not in ("on", "off"):
+        raise UsageError(f"RM_TRACKING must be on or off, found '{tracking}'")
     if not (readers := os.environ.get("RM_LOADER_WORKERS", "0")).isdecimal():
         raise UsageError(f"RM_LOADER_WORKERS must be a whole number, found '{readers}'")

@@ -18,7 +18,7 @@ from launch.commands._damage import find_damaged, how_to_retry
 from launch.commands._environment import check_environment
 from launch.console import say
 from launch.errors import UsageError
-from launch.paths import results_dir, runs_dir
+from launch.paths import results_dir, runs_dir, tracking_is_on
 from launch.plan import Plan, Planned, make_plan
 from launch.runs import parallel, rundir
 from launch.runs.create import prepare
@@ -220,7 +220,7 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
     everything = list(dict.fromkeys(runs / use.trial.id for use in plan.to_prepare()))
     if not to_run and not damaged:
         say(f"all {len(everything)} trials were finished already{plan.origin()}")
-        mirror_quietly(everything)
+        _mirror(everything)
         return {}
     from launch.progress import ProgressWatcher  # loading rich is a sixth of what `status` costs
 
@@ -298,6 +298,8 @@ def _mirror(run_dirs: list[Path]) -> int | None:
     """Those that have begun: submitting many trials need not load MLflow to learn that there is
     nothing yet.
     """
+    if not tracking_is_on():
+        return None
     begun = parallel.map_io(lambda run_dir: RunDir(run_dir).has(rundir.JOURNAL), run_dirs)
     return mirror_quietly(
         [run_dir for run_dir, there in zip(run_dirs, begun, strict=True) if there]

@@ -5,6 +5,8 @@ threads; equal records.
 import json
 from itertools import pairwise
 
+import pytest
+
 from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
 from tests.support.commands import mlflow_records
@@ -51,6 +53,7 @@ def comparable(records):
     return kept
 
 
+@pytest.mark.usefixtures("tracked")
 def test_success_equal_records_and_reuse(backend, undisturbed, write_spec):
     path = write_spec()
     code, out, err = backend.run(path, "--json", *WORKERS)

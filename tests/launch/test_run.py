@@ -24,6 +24,7 @@ from tests.support.trials import PATIENCE, deterministic
 pytestmark = pytest.mark.usefixtures("results")
 
 
+@pytest.mark.usefixtures("tracked")
 def test_the_whole_way_and_back_again(write_spec, results, tmp_path):
     """Dry run, run from another folder, reuse, a second spec with the same trial, status, --force,
     deleted store.
@@ -92,6 +93,7 @@ def test_the_whole_way_and_back_again(write_spec, results, tmp_path):
     assert "0 of 4 runs had something new" in err
 
 
+@pytest.mark.usefixtures("tracked")
 @pytest.mark.cluster
 def test_mlflow_holds_what_the_journals_say(write_spec, results):
     path = write_spec(**{"[0, 1]": "[0]"})
@@ -116,9 +118,14 @@ def test_mlflow_holds_what_the_journals_say(write_spec, results):
         assert points["last_top1_error"][0][1] == epochs[-1]["test_top1_error"]
 
 
+@pytest.mark.usefixtures("tracked")
 @pytest.mark.cluster
 def test_an_unreachable_store_stops_nothing_and_sync_mirrors_later(write_spec, results):
     path = write_spec(**{"[0, 1]": "[0]"})
+    untracked = {"RM_TRACKING": "off"}
+    code, _, err = run(path, "--where", "method=Baseline", environment=untracked)
+    assert (code, "nothing is lost" in err) == (0, False)
+    assert not (results / "mlflow.db").exists()
     nowhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     code, _, err = run(path, environment=nowhere)
     assert code == 0, err
@@ -264,6 +271,7 @@ def test_ctrl_c_checkpoints_and_the_same_command_goes_on(
     assert ours == reference(write_spec, tmp_path, monkeypatch, results)
 
 
+@pytest.mark.usefixtures("tracked")
 @pytest.mark.cluster
 def test_two_launchers_run_each_trial_once(write_spec, results):
     path = write_spec(**{"epochs: 2": "epochs: 6"})

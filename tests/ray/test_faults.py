@@ -62,6 +62,7 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, und
     assert backend.numbers() == undisturbed.numbers()
 
 
+@pytest.mark.usefixtures("tracked")
 @pytest.mark.cluster
 def test_a_cluster_that_loses_its_head_is_left_and_another_one_goes_on(
     write_spec, results, undisturbed

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.cluster
 NOWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 
+@pytest.mark.usefixtures("tracked")
 def test_the_quickstart_over_three_nodes_with_the_tracking_store_away(
     launcher: Launcher, tmp_path
 ):

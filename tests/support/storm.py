@@ -43,7 +43,11 @@ class Storm:
                 *("--workers", "2", *self.backend),
                 stdout=subprocess.DEVNULL,
                 stderr=file,
-                environment={"RM_RESULTS_DIR": str(self.results), "RM_CHECKPOINT_SECONDS": "0"},
+                environment={
+                    "RM_RESULTS_DIR": str(self.results),
+                    "RM_CHECKPOINT_SECONDS": "0",
+                    "RM_TRACKING": "on",
+                },
             )
 
     def run(self, kills: int, cuts: int, disk: disks.Ext4 | None) -> None:

@@ -11,8 +11,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.support.trials import ROOT
-
 METRICS = ("lr", "train_loss", "train_top1_error", "test_loss", "test_top1_error", "epoch_seconds")
 FINALS = ("best_top1_error", "last_top1_error", "median_last_10_top1_error", "best_epoch")
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -203,13 +201,6 @@ def grow(runs: list[FakeRun], folder: Path, draw: random.Random, most: int) -> N
 
 
 def environment(results: Path, **further: str) -> dict[str, str]:
-    """Of commands over these results. They share their bytecode, where the machine keeps none:
-    MLflow's is half of its start.
-    """
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("MLFLOW_", "PYTHONDONTWRITE"))
-    }
-    kept["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "bytecode")
+    """Of commands over these results."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     return {**kept, "RM_RESULTS_DIR": str(results), "MLFLOW_DISABLE_TELEMETRY": "true", **further}
