@@ -96,3 +96,19 @@ def ray_cluster() -> Iterator[Any]:
 def undisturbed(tmp_path: Path) -> Backend:
     """The local backend in another results folder: what the numbers should be."""
     return Backend("local", tmp_path / "undisturbed", [])
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Backend]:
+    """The local backend's undisturbed run of a spec by two workers, each spec once."""
+    known: dict[str, Backend] = {}
+
+    def ran(path: Path, environment: dict[str, str] | None = None) -> Backend:
+        if (text := path.read_text(encoding="utf-8")) not in known:
+            backend = Backend("local", tmp_path_factory.mktemp("reference"), [])
+            code, _, err = backend.run(path, "--workers", 2, environment=environment)
+            assert code == 0, err
+            known[text] = backend
+        return known[text]
+
+    return ran

@@ -9,7 +9,7 @@ from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
 from tests.support.trials import PATIENCE
 
-LONG = {"epochs: 2": "epochs: 160", "[0, 1]": "[0]", "    Baseline: baseline\n": ""}
+LONG = {"epochs: 2": "epochs: 60", "[0, 1]": "[0]", "    Baseline: baseline\n": ""}
 LONG |= {'claims: ["RM < Baseline"]': ""}
 SHORT = {"[0, 1]": "[0]"}
 INIT = "  schedule: {name: cosine}\n  init: {from: small, row: RM}\n"

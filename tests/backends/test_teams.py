@@ -17,7 +17,7 @@ from tests.support.trials import ROOT, deterministic
 
 TEAM = {
     "trial:\n": "resources: {gpus: 2}\ntrial:\n",
-    "epochs: 2, batch_size: 16": "epochs: 120, batch_size: 16, batch_norm_groups: 2",
+    "epochs: 2, batch_size: 16": "epochs: 80, batch_size: 16, batch_norm_groups: 2",
     "[0, 1]": "[0]",
     "    Baseline: baseline\n": "",
     'claims: ["RM < Baseline"]': "",
@@ -81,7 +81,7 @@ def test_two_processes_read_pictures(undisturbed, write_spec, tmp_path):
         "{name: digits, size: 16, limit: 70, test_limit: 60}": "{name: imagenet, size: 16}"
     }
     path = write_spec(
-        **TEAM, **pictures, **{"epochs: 120, batch_size: 16": "epochs: 2, batch_size: 4"}
+        **TEAM, **pictures, **{"epochs: 80, batch_size: 16": "epochs: 2, batch_size: 4"}
     )
     data = {"RM_DATA_DIR": str(tmp_path / "data"), "RM_LOADER_WORKERS": "1"}
     code, _, err = undisturbed.run(path, "--workers", 1, environment=data)

@@ -21,7 +21,7 @@ from tests.support.trials import PATIENCE, ROOT
 
 pytestmark = pytest.mark.usefixtures("results")
 
-LONG = {"epochs: 2": "epochs: 400"}
+LONG = {"epochs: 2": "epochs: 240"}
 
 
 def counts(out):
@@ -51,13 +51,13 @@ def test_status_and_cancel_while_trials_run(write_spec, results):
     for trial in trials(out):
         if trial["state"] == "running":
             assert trial["where"] == platform.node()
-            assert 1 <= trial["epoch"] < trial["epochs"] == 400
+            assert 1 <= trial["epoch"] < trial["epochs"] == 240
             assert trial["seconds_left"] > 0
             assert trial["heartbeat_age"] < 3600
         else:
             assert (trial["epoch"], trial["seconds_left"], trial["job"]) == (0, None, None)
     code, out, _ = run("status", path)
-    assert re.search(r"small +Baseline +0 +[0-9a-f]{12} +running +\d+/400 +\d+ (s|min) ", out)
+    assert re.search(r"small +Baseline +0 +[0-9a-f]{12} +running +\d+/240 +\d+ (s|min) ", out)
     assert "4 trials: 2 running, 2 waiting" in out
     assert "\x1b" not in out
 

@@ -206,20 +206,8 @@ def test_a_diverging_trial_is_failed_and_named(write_spec, results):
 LONG = {"epochs: 2": "epochs: 40", "[0, 1]": "[0]"}
 
 
-def reference(write_spec, tmp_path, monkeypatch, results):
-    """The same spec run undisturbed elsewhere."""
-    elsewhere = tmp_path / "elsewhere"
-    code, _, err = run(
-        write_spec(name="undisturbed.yaml", **LONG), environment={"RM_RESULTS_DIR": str(elsewhere)}
-    )
-    assert code == 0, err
-    return {folder.name: deterministic(folder) for folder in (elsewhere / "runs").iterdir()}
-
-
 @pytest.mark.cluster
-def test_killed_workers_and_a_killed_launcher_lose_nothing(
-    write_spec, results, tmp_path, monkeypatch
-):
+def test_killed_workers_and_a_killed_launcher_lose_nothing(write_spec, results, reference):
     path = write_spec(**LONG)
     process = command(path, environment={"RM_CHECKPOINT_SECONDS": "0"})
     wait_for(lambda: len(running_pids(results)) == 2, process)
@@ -244,13 +232,11 @@ def test_killed_workers_and_a_killed_launcher_lose_nothing(
     code, out, err = run(path, "--json")
     assert code == 0, err
     ours = {t["id"]: deterministic(results / "runs" / t["id"]) for t in trials(out)}
-    assert ours == reference(write_spec, tmp_path, monkeypatch, results)
+    assert ours == reference(path).numbers()
 
 
 @pytest.mark.cluster
-def test_ctrl_c_checkpoints_and_the_same_command_goes_on(
-    write_spec, results, tmp_path, monkeypatch
-):
+def test_ctrl_c_checkpoints_and_the_same_command_goes_on(write_spec, results, reference):
     path = write_spec(**LONG)
     process = command(path)
     wait_for(lambda: len(running_pids(results)) == 2, process)
@@ -268,7 +254,7 @@ def test_ctrl_c_checkpoints_and_the_same_command_goes_on(
     assert code == 0, err
     assert all("resumed" in journal(results, t["id"]) for t in trials(out))
     ours = {t["id"]: deterministic(results / "runs" / t["id"]) for t in trials(out)}
-    assert ours == reference(write_spec, tmp_path, monkeypatch, results)
+    assert ours == reference(path).numbers()
 
 
 @pytest.mark.usefixtures("tracked")

@@ -46,7 +46,7 @@ def events(run_dir):
 
 
 def test_cancelling_one_trial_stops_it_alone(worker, tmp_path, tiny):
-    long = {**tiny, "train": {**tiny["train"], "epochs": 400}}
+    long = {**tiny, "train": {**tiny["train"], "epochs": 150}}
     first, queued, last, undisturbed = (
         tmp_path / name for name in ("first", "queued", "last", "undisturbed")
     )

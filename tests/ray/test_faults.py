@@ -18,13 +18,13 @@ from tests.support.commands import lines_said, mlflow_records
 from tests.support.ray_cluster import Cluster, children
 from tests.support.trials import PATIENCE, ROOT
 
-LONG = {"epochs: 2": "epochs: 240", "[0, 1]": "[0]"}
+LONG = {"epochs: 2": "epochs: 80", "[0, 1]": "[0]"}
 OFTEN = {"RM_CHECKPOINT_SECONDS": "0.2"}
 WORKERS = ("--workers", 2)
 
 
 @pytest.mark.cluster
-def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, undisturbed):
+def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, reference):
     """Two nodes of one CPU each. A worker dies, then a whole node; one that joins takes its
     place.
     """
@@ -58,14 +58,13 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(write_spec, results, und
         _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, err
         assert err.count("retrying on another worker") >= 2
-    assert undisturbed.run(path, *WORKERS)[0] == 0
-    assert backend.numbers() == undisturbed.numbers()
+    assert backend.numbers() == reference(path).numbers()
 
 
 @pytest.mark.usefixtures("tracked")
 @pytest.mark.cluster
 def test_a_cluster_that_loses_its_head_is_left_and_another_one_goes_on(
-    write_spec, results, undisturbed
+    write_spec, results, reference
 ):
     """Ray itself would end the command after a minute, with a line about GCS."""
     path = write_spec(**LONG)
@@ -85,8 +84,7 @@ def test_a_cluster_that_loses_its_head_is_left_and_another_one_goes_on(
     again = Backend("ray", results, ["--backend", "ray"])
     code, _, err = again.run(path, *WORKERS)
     assert code == 0, err
-    assert undisturbed.run(path, *WORKERS)[0] == 0
-    assert again.numbers() == undisturbed.numbers()
+    assert again.numbers() == reference(path).numbers()
 
 
 def gone(pids, seconds=PATIENCE):
@@ -133,7 +131,7 @@ def private(path, results):
 
 
 @pytest.mark.cluster
-def test_a_private_cluster_ends_with_its_command(write_spec, results, undisturbed):
+def test_a_private_cluster_ends_with_its_command(write_spec, results, reference):
     """The driver is killed; run again, and stopped by Ctrl-C, which a terminal sends to the whole
     group; run again.
     """
@@ -175,8 +173,7 @@ def test_a_private_cluster_ends_with_its_command(write_spec, results, undisturbe
     assert code == 0, err
     assert "(raylet)" not in err
     assert len(lines_said(err)) <= 3, "Ray's own noise stays away from our lines"
-    assert undisturbed.run(path, *WORKERS)[0] == 0
-    assert backend.numbers() == undisturbed.numbers()
+    assert backend.numbers() == reference(path).numbers()
 
 
 def ray_folders(pid):
@@ -212,7 +209,7 @@ def backend_finished(backend):
 
 @pytest.mark.cluster
 def test_actors_on_a_cluster_that_stays_let_go_when_their_driver_is_killed(
-    write_spec, results, ray_cluster, undisturbed
+    write_spec, results, ray_cluster, reference
 ):
     path = write_spec(**LONG)
     backend = Backend("ray", results, ["--backend", "ray", "--address", ray_cluster.address])
@@ -225,14 +222,13 @@ def test_actors_on_a_cluster_that_stays_let_go_when_their_driver_is_killed(
     code, _, err = backend.run(path, *WORKERS)
     assert code == 0, err
     assert all("resumed" in backend.events(trial.id) for trial in load_spec(path).trials)
-    assert undisturbed.run(path, *WORKERS)[0] == 0
-    assert backend.numbers() == undisturbed.numbers()
+    assert backend.numbers() == reference(path).numbers()
 
 
 @pytest.mark.cluster
 def test_ctrl_c_twice_kills(write_spec, results, ray_cluster):
     """A step that takes long is not waited for the second time; the last checkpoint counts."""
-    path = write_spec(**{**LONG, "epochs: 240": "epochs: 2000"})
+    path = write_spec(**{**LONG, "epochs: 80": "epochs: 2000"})
     backend = Backend("ray", results, ["--backend", "ray", "--address", ray_cluster.address])
     process = backend.start(path, *WORKERS, environment=OFTEN)
     backend.wait_for_epochs(process, trials=2, checkpoint=True)

@@ -18,7 +18,7 @@ def test_one_task_at_a_time_seen_cancelled_lost_and_retried(launcher):
     """Seed 0 runs, 1 and 2 wait; 0 and 1 are cancelled, 2 is lost to a scancel that nobody knows
     of; all end in the end.
     """
-    spec = launcher.spec(seeds=[0, 1, 2], epochs=300)
+    spec = launcher.spec(seeds=[0, 1, 2], epochs=150)
     launcher.submit(spec, "--workers", "1")
     first, second, third = launcher.run_dirs
     launcher.wait_until(lambda: journal(first).count("epoch") >= 1, "the first trains")
@@ -55,7 +55,7 @@ def test_one_task_at_a_time_seen_cancelled_lost_and_retried(launcher):
     assert "0 failed and 1 lost are tried again" in err
     code, out, err = launcher.run("logs", "-f", third.name)
     assert code == 0, err
-    assert "epoch 300/300" in out
+    assert "epoch 150/150" in out
     assert f"{third.name}: finished" in err
     assert journal(second) == []
     launcher.submit(spec)
@@ -65,7 +65,7 @@ def test_one_task_at_a_time_seen_cancelled_lost_and_retried(launcher):
 
 
 def test_a_controller_that_is_away_is_not_taken_for_an_end(launcher):
-    spec = launcher.spec(seeds=[0], epochs=300)
+    spec = launcher.spec(seeds=[0], epochs=150)
     launcher.submit(spec, "--slurm", "sbatch.hold=true")
     with launcher.cluster.without_controller() as environment:
         now = look(launcher, spec, **environment)[0]

@@ -153,7 +153,7 @@ def test_a_setup_line_that_fails_ends_the_job(launcher):
 
 
 def test_run_behind_cancel_while_slurm_is_still_completing(launcher):
-    spec = launcher.spec(seeds=[0], epochs=300)
+    spec = launcher.spec(seeds=[0], epochs=120)
     launcher.cluster.cleaning.touch()
     try:
         launcher.submit(spec)

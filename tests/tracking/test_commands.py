@@ -21,9 +21,8 @@ SEEDS_ONE = {"seeds: [0, 1]": "seeds: [0]"}
 
 @pytest.fixture
 def call(tmp_path):
-    env = environment(tmp_path / "results", CUDA_VISIBLE_DEVICES="")
-
     def run(*words):
+        env = environment(tmp_path / "results", CUDA_VISIBLE_DEVICES="")
         command = [sys.executable, "launch/run.py", *map(str, words)]
         return subprocess.run(
             command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE
@@ -85,7 +84,8 @@ def test_system_metrics_of_a_real_trial_stand_in_mlflow_once(write_spec, call, t
         assert steps == list(range(1, int(run.data.tags["system_samples"]) + 1))
 
 
-def test_nothing_is_sampled_unless_it_is_asked_for(write_spec, call, tmp_path):
+def test_nothing_is_sampled_unless_it_is_asked_for(write_spec, call, tmp_path, monkeypatch):
+    monkeypatch.setenv("RM_TRACKING", "off")  # what is sampled lies beside the journal
     spec = write_spec(**SEEDS_ONE)
     wrong = call(spec, "--system-metrics", "never")
     assert wrong.returncode == 2
