@@ -38,6 +38,13 @@ IMAGES = {
 
 PASSES = {"puzzlemix": 2, "comixup": 7 / 3, "automix": 3, "amix": 3, "averaged": 4 / 3}
 """A training step's arithmetic, a plain step is 1; the mix block, under 2 % of it, is left out."""
+CONTRASTIVE_PASSES = {"baseline": 4 / 3, "amix_i": 10 / 3, "amix_c": 10 / 3, "puzzlemix": 10 / 3}
+"""Of a contrastive step: a third for the keys of a view, and 1 for a view through q. Mixing adds
+the mixed images through q (7/3), a mix block its own through k, with gradients to its masks, and
+the maps of the other view; PuzzleMix its saliency.
+"""
+UNLABELLED = {"stl10": 100_000}
+"""Images of a split without labels."""
 
 
 @cache
@@ -48,7 +55,8 @@ def multiply_adds(backbone: str, side: int, classes: int) -> int:
 
 DENSE = {
     "imagenet_resnet50": {
-        "atss": 1105, "gfl": 1122, "mask_rcnn": 1484, "htc": 3694, "pspnet": 1123, "upernet": 1434
+        "atss": 1105, "gfl": 1122, "mask_rcnn": 1484, "htc": 3694, "pspnet": 1123, "upernet": 1434,
+        "faster_rcnn_c4": 2824,
     },
     "imagenet_pvt_v2_b1": {
         "atss": 1083, "gfl": 1101, "mask_rcnn": 1445, "htc": 3439, "pspnet": 99, "upernet": 1345
@@ -56,9 +64,9 @@ DENSE = {
 }  # fmt: skip
 """10^9 operations of a step for a picture, counted once without content: COCO at 800 x 1216 with
 512 regions and 128 masks, frozen parts without a backward pass; ADE20K's crops of 512 x 512. HTC
-has 40 more with its semantic branch. Evaluation is left out, at most 3 % of it.
+has 40 more with its semantic branch; VOC at 640 x 864. Evaluation is left out, at most 3 % of it.
 """
-TRAINED_ON = {"coco": 117_266}
+TRAINED_ON = {"coco": 117_266, "voc": 16_551}
 """Pictures of an epoch; of segmentation an epoch is so many steps."""
 
 
@@ -66,7 +74,7 @@ def dense_operations(values: Mapping[str, Any]) -> float:
     """Of a whole training of a detector or a segmentation network."""
     train, head = values["train"], values["head"]
     each = DENSE[values["backbone"]["name"]][head["name"]] + 40 * head.get("semantic", False)
-    steps = values["task"].get("steps")
+    steps = values["task"].get("steps") or values["task"].get("iterations")
     pictures = steps * train["batch_size"] if steps else TRAINED_ON[values["dataset"]["name"]]
     return 1e9 * each * pictures * train["epochs"]
 
@@ -76,10 +84,16 @@ def operations(trial: Trial) -> float:
     values = trial.values
     if "head" in values:
         return dense_operations(values)
-    side, classes, train, test = IMAGES[values["dataset"]["name"]]
-    passes = PASSES.get(values["method"]["name"], 1)
-    images = values["train"]["epochs"] * (6 * passes * train + 2 * test)
-    return float(images * multiply_adds(values["backbone"]["name"], side, classes))
+    dataset, method, train = values["dataset"]["name"], values["method"]["name"], values["train"]
+    side, classes, images, test = IMAGES[dataset]
+    passes, evaluations = PASSES.get(method, 1.0), train["epochs"] / train["evaluate_every"]
+    if "freeze" in values:
+        passes = 1 / 3
+    if values.get("task", {}).get("name") == "contrastive":
+        passes, test = CONTRASTIVE_PASSES.get(method, 7 / 3), test + images
+        images = UNLABELLED.get(dataset, images)
+    shown = 6 * passes * images * train["epochs"] + 2 * test * evaluations
+    return float(shown * multiply_adds(values["backbone"]["name"], side, classes))
 
 
 def is_full_scale(spec: Spec) -> bool:

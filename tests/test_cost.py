@@ -16,7 +16,7 @@ SPECS = [path for path in sorted(EXPERIMENTS.rglob("*.yaml")) if is_full_scale(l
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_the_first_line_says_what_a_table_costs(path):
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    stated = re.search(r"About ([\d,]+) GPU-hours\.", first)
+    stated = re.search(r"About ([\d,.]+) GPU-hours\.", first)
     assert stated, first
     hours = sum(operations(trial) for trial in load_spec(path).trials) / 30e12 / 3600
     assert float(stated[1].replace(",", "")) == pytest.approx(hours, rel=0.05)

@@ -70,7 +70,7 @@ def _cost(spec: Spec, seeds: int) -> str:
     """
     trials = sum(bool(cell.trials) for cell in spec.cells) * seeds
     first = spec.path.read_text(encoding="utf-8").splitlines()[0]
-    stated = re.search(r"About ([\d,]+) GPU-hours", first)
+    stated = re.search(r"About ([\d,.]+) GPU-hours", first)
     if stated is None:
         return f"{trials} trials"
     hours = float(stated[1].replace(",", "")) * trials / len({one.id for one in spec.trials})

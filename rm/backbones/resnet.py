@@ -124,12 +124,15 @@ def resnet34(num_classes: int, in_channels: int) -> Backbone:
     return ResNet(_basic_block, (3, 4, 6, 3), (64, 128, 256, 512), num_classes, in_channels)
 
 
-def resnet50(num_classes: int, in_channels: int) -> Backbone:
+def resnet50(
+    num_classes: int, in_channels: int, *, start: Literal["torch", "openmixup"] = "torch"
+) -> Backbone:
     """CIFAR ResNet-50: last map (B, 2048, 4, 4) at 32 px.
 
     Source: He et al., CVPR 2016; stem and shortcuts as in the released code (module docstring).
     """
-    return ResNet(_bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), num_classes, in_channels)
+    widths = (64, 128, 256, 512)
+    return started(ResNet(_bottleneck, (3, 4, 6, 3), widths, num_classes, in_channels), start)
 
 
 def resnext50_32x4d(

@@ -68,6 +68,21 @@ def test_a_report_shows_it_beside_the_others(spec):
     assert "no finished seed yet" not in page
 
 
+def test_rows_that_a_profile_makes_the_same_are_one_start(tmp_path):
+    """A child's profile names its row by a label that several of them have."""
+    parent = write(tmp_path, ("published:", "profiles: {same: {train.epochs: 1}}\npublished:"))
+    text = parent.read_text().replace("axes:", "rows:\n  - {row: child, init: {from: quoted, row: "
+        "Ours, profile: same}, method: baseline}\naxes:").split("axes:")[0]  # fmt: skip
+    child = tmp_path / "child.yaml"
+    child.write_text(text)
+    (cell,) = load_spec(child).cells
+    (start,) = cell.parents
+    assert start.trial.id == load_spec(parent, "same").cells[0].trials[0].id
+    child.write_text(text.replace(", profile: same", ""))
+    with pytest.raises(SpecError, match="'Ours' matches several rows of quoted: short · Ours;"):
+        load_spec(child)
+
+
 def test_mistakes_are_named_at_their_places(tmp_path):
     for old, new, place, message in (
         ('{quoted: "their own code"}', "{quoted: 3}", "13:22", "quoted says whence, in words"),

@@ -224,15 +224,15 @@ class InitReader:
         if circle := [labels[i] for i in numbers if i in table.resolving]:
             raise _Wrong(position, f"cycle: row '{' · '.join(circle[0])}' starts from itself")
         cells = [cell for cell in map(table.cell, numbers) if cell is not None]
-        if quoted := [cell for cell in cells if not cell.trials]:
-            cells = [cell for cell in cells if cell.trials]
-            if not cells:
-                raise _Wrong(position, f"'{quoted[0].row}' is quoted: it has no trial")
+        if cells and not any(cell.trials for cell in cells):
+            raise _Wrong(position, f"'{cells[0].row}' is quoted: it has no trial")
+        cells = [cell for cell in cells if cell.trials]
         if len(cells) > 1 and part == "backbone":
             same = [c for c in cells if _same_weights(c.trials[0].values, values)]
             cells = same or cells[:1]
-        if len(cells) > 1:
-            several = "; ".join(cell.row for cell in cells[:5])
+        rows = {cell.trials[0].id: cell.row for cell in cells}  # in a profile some may be the same
+        if len(rows) > 1:
+            several = "; ".join([*rows.values()][:5])
             message = f"'{row}' matches several rows of {given['from'].value}: {several}"
             raise _Wrong(position, message)
         return cells[0] if cells else None  # what is wrong with it was noted there
