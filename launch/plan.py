@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from launch.garbage import without_gc
-from launch.paths import data_dir
 from launch.runs import archive, folder, journal, parallel, rundir
 from launch.runs.rundir import RunDir
 from launch.spec.filters import select
-from launch.spec.grammar.locate import weights_path
 from launch.spec.load import Cell, Spec
+from launch.spec.needs import Needs
 from launch.spec.trial import Trial
-from rm import registry
-from rm.registry.heads import missing_packages
 
 State = journal.State | Literal["refused", "stopped", "blocked"]
 """refused: not finished, and a file that it needs is not on this machine. stopped: by its search,
@@ -153,23 +150,27 @@ def make_plan(
     runs: Path,
     where: Sequence[str] = (),
     look: Callable[[Path], journal.State] = folder.state_of,
+    *,
+    data: bool = True,
 ) -> Plan:
     """Look up the state of every trial of the specs, of those alone that match every `key=value`
     of `where`, and of the trials that these start from.
 
     `look` tells the state of a run directory that is not finished; one that remembers what it saw
     saves a second look. A trial whose record is committed in `reproduced` beside `runs` is
-    finished, on a fresh clone too.
+    finished, on a fresh clone too. `data`: whether one is refused whose data set is not here.
     """
     with without_gc():
-        return _make_plan(select(specs, where), runs, look)
+        return _make_plan(select(specs, where), runs, look, Needs(data))
 
 
-def _make_plan(groups: list["_Group"], runs: Path, look: Callable[[Path], journal.State]) -> Plan:
+def _make_plan(
+    groups: list["_Group"], runs: Path, look: Callable[[Path], journal.State], needs: Needs
+) -> Plan:
     groups += _parents(groups)
     committed = archive.committed(runs.parent / "reproduced")
     wanted = dict.fromkeys(trial.id for _, _, trials in groups for trial in trials)
-    judge = _Judge(runs, groups, _states(runs, committed, wanted, look), committed)
+    judge = _Judge(runs, groups, _states(runs, committed, wanted, look), committed, needs)
     kept = {
         trial.id: trial  # of two uses of a trial, the one that asks for weights to be kept counts
         for _, cell, trials in groups
@@ -214,8 +215,9 @@ class _Judge:
         groups: Sequence[_Group],
         states: Mapping[str, journal.State],
         committed: Collection[str],
+        needs: Needs,
     ) -> None:
-        self.runs, self.states, self.committed = runs, states, committed
+        self.runs, self.states, self.committed, self.needs = runs, states, committed, needs
         self._starting = {
             parent.trial.id: (parent.spec or spec, parent.cell, parent.trial)
             for spec, cell, _ in groups
@@ -223,7 +225,6 @@ class _Judge:
         }
         """What others start from, by id."""
         self._known: dict[str, _Judged] = {}
-        self._missing: dict[int, str | None] = {}
 
     def __call__(self, cell: Cell, trial: Trial) -> "_Judged":
         """(state, reason, whether it can run) of a trial."""
@@ -240,26 +241,13 @@ class _Judge:
             return state, RunDir(self.runs / trial.id).damage() or "was mended meanwhile", False
         if cell.stopped and state == "interrupted":
             return "stopped", None, False
-        if (missing := self._missing_files(trial)) is not None:
+        if (missing := self.needs.missing(trial)) is not None:
             return "refused", missing, False
         if state in IDLE and cell.parents:
             for parent in trial.parents:
                 if (found := self._waits_for(trial, parent)) is not None:
                     return found
         return _READY[state]
-
-    def _missing_files(self, trial: Trial) -> str | None:
-        """The files and packages that it needs and this machine lacks, as a sentence."""
-        file = trial.values["init"].get("file") if "init" in trial.values else None
-        if file is not None and not weights_path(file).exists():
-            return f"init needs the weights {weights_path(file)}"
-        if (packages := missing_packages(trial.values)) is not None:
-            return packages
-        method = trial.values.get("method")
-        if id(method) not in self._missing:  # cells share it, where they have the same
-            found = registry.missing_files(method, data_dir()) if method is not None else None
-            self._missing[id(method)] = found
-        return self._missing[id(method)]
 
     def _waits_for(self, trial: Trial, parent: str) -> "_Judged | None":
         """What the state of its parent makes of a trial; None where it can start."""

@@ -2,6 +2,7 @@
 rm.train ...`), or the only one.
 """
 
+import argparse
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -152,3 +153,21 @@ def _on_cpu(state: Any) -> Any:
     if isinstance(state, list):
         return [_on_cpu(value) for value in state]
     return state
+
+
+def named_device(text: str) -> torch.device:
+    """An argument's type: `cpu`, `cuda`, `cuda:1`; one that torch cannot use here is refused."""
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"no device '{text}'; cpu, cuda, cuda:1 are") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            why = "no driver, or a torch that is built for CPUs"
+            raise argparse.ArgumentTypeError(
+                f"there is no GPU here that torch can use ({why}); --device cpu, or leave it out"
+            )
+        if (device.index or 0) >= count:
+            raise argparse.ArgumentTypeError(f"there are {count} GPUs here, from cuda:0 on")
+    return device

@@ -15,6 +15,7 @@ import torch
 
 from rm import registry
 from rm.datasets import DataError, Dataset, data_dir
+from rm.distributed import named_device
 from rm.rundir.weights import read_file
 from rm.tasks._dense import with_pictures
 from rm.train import default_device
@@ -125,7 +126,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     found.add_argument("--weights", type=Path, required=True, metavar="FILE")
     found.add_argument("--data", type=Path, metavar="FOLDER", help="default: in $RM_DATA_DIR")
     found.add_argument("--pictures", type=int, help="only so many (default: all)")
-    found.add_argument("--device", type=torch.device, help="default: a GPU if there is one")
+    found.add_argument("--device", type=named_device, help="default: a GPU if there is one")
     found.add_argument(
         "--set", action="append", default=[], metavar="SECTION.OPTION=VALUE",
         help="an option of backbone or head, such as backbone.output_stride=8 (PSPNet)",

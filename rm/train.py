@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from rm.datasets import DataError
-from rm.distributed import ProcessGroup, is_lost_peer, join
+from rm.distributed import ProcessGroup, is_lost_peer, join, named_device
 from rm.files import UNGUARDED, Permit, write_atomically
 from rm.rundir import checkpoint, weights
 from rm.rundir.divergence import Diverged, check_finite, check_metrics
@@ -299,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument(
         "--device",
-        type=torch.device,
+        type=named_device,
         default=None,
         help="cuda, cuda:1, cpu; default: a GPU if there is one",
     )

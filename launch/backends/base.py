@@ -58,6 +58,11 @@ class Backend(ABC):
     keeps_deadlines: bool = False
     """It stays until all has ended, and so can stop it in time."""
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether trials see this machine's files, those in $RM_DATA_DIR for example."""
+        return not self.has_scheduler
+
     @classmethod
     def add_arguments(cls, group: argparse._ArgumentGroup) -> None:
         """Its own options of the command line; most have none."""
@@ -67,6 +72,10 @@ class Backend(ABC):
     def from_args(cls, args: argparse.Namespace) -> Self:
         """With the settings that its options say, checked; UsageError for what is wrong."""
         return cls()
+
+    def check(self, limits: Limits) -> None:
+        """UsageError where this machine cannot run anything so; asked before anything is made."""
+        return
 
     @abstractmethod
     def run(

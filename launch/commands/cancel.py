@@ -71,7 +71,11 @@ def _chosen(args: argparse.Namespace) -> list[Path]:
     if specs:
         args.specs = specs
         plan = make_plan(
-            load_specs(args), runs_dir(), args.where, StatusReader(runs_dir(), backends.get).state
+            load_specs(args),
+            runs_dir(),
+            args.where,
+            StatusReader(runs_dir(), backends.get).state,
+            data=False,
         )
         chosen += [runs_dir() / name for name in plan.unique]
     return list(dict.fromkeys(chosen))

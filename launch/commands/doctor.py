@@ -10,7 +10,7 @@ from typing import Any
 from launch.backends import Backend, checks
 from launch.backends.checks import Check
 from launch.commands import load_specs
-from launch.commands.run import add_backend_choice, chosen_backend
+from launch.commands._backend import add_backend_choice, chosen_backend
 from launch.console import has_colours
 from launch.errors import UsageError
 

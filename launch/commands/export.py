@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    plan = make_plan(load_specs(args, samples=False), runs_dir(), args.where)
+    plan = make_plan(load_specs(args, samples=False), runs_dir(), args.where, data=False)
     trained = [use for use in plan.to_run() if "probe" not in use.trial.values]
     if not trained:
         say("nothing to export: no trial is left that can be trained")

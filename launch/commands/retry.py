@@ -7,10 +7,10 @@ from pathlib import Path
 from launch import backends, console
 from launch.backends.base import exit_status
 from launch.commands import add_selection, load_specs
+from launch.commands._backend import chosen_backend
 from launch.commands._damage import REMEDY
 from launch.commands.run import (
     add_backend_arguments,
-    chosen_backend,
     limits_of,
     prepare_as_asked,
     run_plan,
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     backend = chosen_backend(args)
     system_metrics.ask(args.system_metrics)
-    rows = _look(args)
+    rows = _look(args, backend.runs_here)
     ended: dict[Path, Outcome] = {}
     wrong = [
         row.use for row in rows if row.state in ("failed", "lost") and row.use.state != "refused"
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
                 row.use.trial.id: row.state for row in rows if row.use.trial.id not in samples
             }.values()
         )
+        backend.check(limits_of(args))
         say(f"{counts['failed']} failed and {counts['lost']} lost are tried again")
         prepare_as_asked(chosen, args)
         ended = run_plan(Plan(tuple(chosen)), backend, limits_of(args))
@@ -67,10 +68,12 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.json:
         again = {use.trial.id for use in chosen}
-        console.show(to_json([row for row in _look(args) if row.use.trial.id in again]))
+        rows = _look(args, backend.runs_here)
+        console.show(to_json([row for row in rows if row.use.trial.id in again]))
     return exit_status(ended, limits_of(args)) or int(bool(damaged))
 
 
-def _look(args: argparse.Namespace) -> list[Row]:
+def _look(args: argparse.Namespace, here: bool) -> list[Row]:
     reader = StatusReader(runs_dir(), backends.get)
-    return rows_of(make_plan(load_specs(args), runs_dir(), args.where, reader.state), reader)
+    plan = make_plan(load_specs(args), runs_dir(), args.where, reader.state, data=here)
+    return rows_of(plan, reader)

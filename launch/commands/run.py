@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch import backends, console
+from launch import console
 from launch.backends import Backend, Limits
 from launch.backends.base import exit_status
 from launch.backends.deadline import Deadline
 from launch.backends.scheduling import longest_first
 from launch.commands import add_selection, load_specs, mirror_quietly, positive, show_plan
+from launch.commands._backend import add_backend_choice, chosen_backend
 from launch.commands._damage import find_damaged, how_to_retry
-from launch.commands._environment import check_environment
 from launch.console import say
 from launch.errors import UsageError
 from launch.paths import results_dir, runs_dir, tracking_is_on
@@ -29,7 +29,6 @@ from launch.search.run import Searched, announce, carry_out, check
 from launch.search.state import set_aside
 from launch.spec.resources import incompatibility, parse
 from launch.worker import system_metrics
-from rm.registry import suggestion
 
 if TYPE_CHECKING:
     from launch.progress import ProgressWatcher
@@ -86,31 +85,6 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
     add_backend_choice(parser)
 
 
-def add_backend_choice(parser: argparse.ArgumentParser) -> None:
-    """--backend, and each backend's own arguments."""
-    parser.add_argument(
-        "--backend", default="local", help=f"one of {', '.join(backends.NAMES)} (default: local)"
-    )
-    for name in backends.NAMES:
-        backends.get(name).add_arguments(parser.add_argument_group(f"--backend {name}"))
-
-
-def chosen_backend(args: argparse.Namespace) -> Backend:
-    """The backend that --backend names, with its settings."""
-    check_environment()
-    if args.backend not in backends.NAMES:
-        raise UsageError(
-            f"unknown backend '{args.backend}'{suggestion(args.backend, backends.NAMES)}"
-        )
-    backend = backends.get(args.backend).from_args(args)
-    if getattr(args, "deadline", None) and not backend.keeps_deadlines:
-        raise UsageError(
-            "--deadline is for backends that stay until all has ended; a job's limit is "
-            "--slurm time=HH:MM:SS, and it is resumed after each"
-        )
-    return backend
-
-
 def limits_of(args: argparse.Namespace) -> Limits:
     """How many trials are to run at a time."""
     return Limits(args.workers, args.trials_per_gpu, args.deadline)
@@ -121,11 +95,14 @@ def run(args: argparse.Namespace) -> int:
     system_metrics.ask(args.system_metrics)
     specs = load_specs(args)
     check(specs, backend)
-    plan = make_plan(specs, runs_dir(), args.where)
+    here = backend.runs_here
+    plan = make_plan(specs, runs_dir(), args.where, data=here)
     if args.dry_run:
         show_plan(plan, args.json)
         announce(specs)
         return 0
+    if plan.to_run() or any(spec.search for spec in specs):
+        backend.check(limits_of(args))
     if args.force:
         _set_aside(plan)
     searched = Searched(specs, 0)
@@ -134,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         if searched.status == 130:
             return 130
     if args.force or searched.specs is not specs:
-        plan = make_plan(searched.specs, runs_dir(), args.where)
+        plan = make_plan(searched.specs, runs_dir(), args.where, data=here)
     for refusal in plan.refusals():
         say(refusal)
     prepare_as_asked(plan.to_prepare(), args)

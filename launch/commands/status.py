@@ -115,7 +115,7 @@ class Row(NamedTuple):
 def run(args: argparse.Namespace) -> int:
     specs = load_specs(args)
     reader = StatusReader(runs_dir(), backends.get)
-    plan = make_plan(specs, runs_dir(), args.where, reader.state)
+    plan = make_plan(specs, runs_dir(), args.where, reader.state, data=False)
     rows = rows_of(plan, reader)
     if args.watch and not args.json:
         _watch(plan, rows)

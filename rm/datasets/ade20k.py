@@ -6,6 +6,7 @@ from typing import Annotated
 from rm.datasets import Dataset
 
 TASK = "segmentation"
+LOOKS_FOR = ("{root}/images", "{root}/annotations")
 
 
 def ade20k(

@@ -8,6 +8,7 @@ from typing import Annotated
 from rm.datasets import Dataset
 
 TASK = "detection"
+LOOKS_FOR = ("{root}/annotations", "{root}/train2017", "{root}/val2017")
 
 
 def coco(

@@ -9,6 +9,7 @@ from rm.datasets import Dataset
 from rm.datasets._pictures import check_count, check_files, listed, of_pictures, read_pairs
 
 _FOLDER = "CUB_200_2011"
+LOOKS_FOR = ("CUB_200_2011",)
 _HINT = (
     "Unpack CUB_200_2011.tgz (1.1 GiB, https://data.caltech.edu/records/65de6-vp158) in "
     "$RM_DATA_DIR"

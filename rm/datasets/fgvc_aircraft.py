@@ -8,6 +8,7 @@ import numpy as np
 from rm.datasets import DataError, Dataset
 from rm.datasets._pictures import check_count, check_files, listed, of_pictures
 
+LOOKS_FOR = ("fgvc-aircraft-2013b",)
 _HINT = (
     "Unpack fgvc-aircraft-2013b.tar.gz (2.6 GiB, "
     "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/) in $RM_DATA_DIR"

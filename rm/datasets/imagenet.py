@@ -15,6 +15,8 @@ from rm.datasets import DataError, Dataset, DiskSplit
 from rm.datasets._pictures import of_pictures
 from rm.input.shards import Shards, Table, Tree, read_tables, shard_files
 
+LOOKS_FOR = ("{root}/train", "{root}/val")
+
 
 def imagenet(
     folder: Path,

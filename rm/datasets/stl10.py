@@ -9,6 +9,7 @@ import torch
 from rm.datasets import DataError, Dataset
 from rm.datasets._pictures import in_memory, of_pictures
 
+LOOKS_FOR = ("stl10_binary",)
 _HINT = (
     "Unpack stl10_binary.tar.gz (2.5 GiB, http://ai.stanford.edu/~acoates/stl10/) in $RM_DATA_DIR"
 )

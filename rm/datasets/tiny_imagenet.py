@@ -9,6 +9,7 @@ from rm.datasets import DataError, Dataset
 from rm.datasets._pictures import check_count, listed, of_pictures, read_pairs
 
 _FOLDER = "tiny-imagenet-200"
+LOOKS_FOR = ("tiny-imagenet-200/train",)
 _HINT = (
     "Unpack tiny-imagenet-200.zip (237 MiB, http://cs231n.stanford.edu/tiny-imagenet-200.zip) in "
     "$RM_DATA_DIR"

@@ -8,6 +8,7 @@ from typing import Annotated
 from rm.datasets import Dataset
 
 TASK = "detection"
+LOOKS_FOR = ("{root}/VOC2007", "{root}/VOC2012")
 CONSTRAINTS = {"smallest_side <= short_side": "training goes from smallest_side to short_side"}
 
 

@@ -12,6 +12,8 @@ and literal defaults. Beside them a file may say, as literals:
     FEATURES = ("stem", "stages")           of a backbone: what is there, for the file or by name
     REQUIRES_FILES = {"folder": {...}}      of a method: option -> files in the folder it names
                                             (null: $RM_DATA_DIR/<method>) -> where to get them
+    LOOKS_FOR = ("{root}/train", ...)       of a data set: what it finds in $RM_DATA_DIR; options
+                                            in braces
     METRICS = ("top1_error", ...)           of a task or a head: what it reports, the primary first
     USES = ("dataset", "backbone", ...)     of a task: the sections of a trial that it reads
     TASK = "detection"                      of a head or a data set: the one task that it is for

@@ -73,6 +73,7 @@ class Entry:
     tasks      of a method: the only ones that it is for; empty: any that reads a method
     together   of a task or a method: conditions on the options of several sections
     weightless of a backbone: options that change no weight, so that others can be loaded
+    looks_for  of a data set: what it finds in $RM_DATA_DIR
     """
 
     section: str
@@ -90,6 +91,7 @@ class Entry:
     tasks: tuple[str, ...] = ()
     together: Mapping[str, str] = field(default_factory=dict)
     weightless: tuple[str, ...] = ()
+    looks_for: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -183,6 +185,7 @@ def _entry(
         tuple(literal("TASKS", ())),
         literal("TOGETHER", {}),
         tuple(literal("WEIGHTLESS", ())),
+        tuple(literal("LOOKS_FOR", ())),
     )
 
 

@@ -143,7 +143,7 @@ def test_where_slurm_does_not_answer_nothing_is_submitted_and_nothing_called_dea
         assert [job.state for job in SlurmBackend.jobs(launcher.run_dirs).values()] == ["unknown"]
         code, _, err = launcher.run(spec, "--backend", "slurm", *HELD, **environment)
         assert code == 2
-        assert "nothing more was submitted: " in err
+        assert "SLURM does not answer on this machine, and nothing is submitted (" in err
     assert [job.state for job in SlurmBackend.jobs(launcher.run_dirs).values()] == ["pending"]
     lines = [
         json.loads(line) for line in (launcher.run_dirs[0] / "jobs.jsonl").read_text().splitlines()

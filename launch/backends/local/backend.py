@@ -22,6 +22,13 @@ class LocalBackend(Backend):
     can_search = True
     keeps_deadlines = True
 
+    def check(self, limits: Limits) -> None:
+        if limits.trials_per_gpu > 1 and not visible_gpus():
+            raise UsageError(
+                f"--trials-per-gpu {limits.trials_per_gpu}: there is no GPU on this machine that "
+                "may be used; --workers N says how many trials train at a time"
+            )
+
     def run(
         self, run_dirs: Sequence[Path], watcher: Watcher, limits: Limits
     ) -> dict[Path, Outcome]:

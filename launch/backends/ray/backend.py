@@ -32,6 +32,7 @@ from launch.backends.ray.cluster import (
 )
 from launch.backends.ray.gpu_memory import check_memory
 from launch.backends.ray.pool import Pool
+from launch.backends.slurm.cli import check_login_node
 from launch.backends.slurm.site import Site, load_site
 from launch.errors import UsageError
 from launch.runs.job import Outcome
@@ -51,6 +52,10 @@ class RayBackend(Backend):
     ) -> None:
         self.address, self.site, self.on_nodes = address, site, on_nodes
         self.can_search = self.keeps_deadlines = site is None
+
+    @property
+    def runs_here(self) -> bool:
+        return self.address is None and self.site is None
 
     @classmethod
     def add_arguments(cls, group: argparse._ArgumentGroup) -> None:
@@ -81,6 +86,10 @@ class RayBackend(Backend):
         if key != "nodes" or not count.isdigit() or int(count) < 1:
             raise UsageError(f"--on-slurm takes nodes=N, such as nodes=4; found '{args.on_slurm}'")
         return cls(site=load_site(args.site, args.slurm), on_nodes=int(count))
+
+    def check(self, limits: Limits) -> None:
+        if self.site is not None:
+            check_login_node("--on-slurm")
 
     def run(
         self, run_dirs: Sequence[Path], watcher: Watcher, limits: Limits

@@ -6,7 +6,6 @@ directories and nothing else.
 """
 
 import argparse
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from launch.backends import snapshot
 from launch.backends.base import Backend, Limits, Watcher
 from launch.backends.slurm import arrays, jobs, submissions
-from launch.backends.slurm.cli import SlurmError
+from launch.backends.slurm.cli import SlurmError, check_login_node
 from launch.backends.slurm.jobs import JobRef
 from launch.backends.slurm.script import BatchScript, JobResources
 from launch.backends.slurm.site import Site, load_site
@@ -61,15 +60,13 @@ class SlurmBackend(Backend):
     def from_args(cls, args: argparse.Namespace) -> Self:
         return cls(load_site(args.site, args.slurm), args.wait)
 
+    def check(self, limits: Limits) -> None:
+        check_login_node("--backend slurm")
+
     def run(
         self, run_dirs: Sequence[Path], watcher: Watcher, limits: Limits
     ) -> dict[Path, Outcome]:
         """Submit what has no job yet."""
-        if shutil.which("sbatch") is None:
-            raise UsageError(
-                "sbatch is not on the PATH of this machine; --backend slurm is for a cluster's "
-                "login node"
-            )
         before = {run_dir: submissions.journal_size(run_dir) for run_dir in run_dirs}
         try:
             with submissions.lock():

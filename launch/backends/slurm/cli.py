@@ -3,8 +3,11 @@
 import functools
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
+
+from launch.errors import UsageError
 
 SECONDS = 30.0
 """How long a command may take; SLURM's own retries stay below that where the controller is
@@ -53,6 +56,21 @@ def ask(*words: str, seconds: float = SECONDS, inherit: Sequence[int] = ()) -> s
             f"{(done.stderr or done.stdout).strip() or f'exit status {done.returncode}'}"
         )
     return done.stdout
+
+
+def check_login_node(what: str) -> None:
+    """UsageError where SLURM is not there, or does not answer."""
+    if shutil.which("sbatch") is None:
+        raise UsageError(
+            f"sbatch is not on the PATH of this machine; {what} is for a cluster's login node"
+        )
+    try:
+        configuration()
+    except SlurmError as error:
+        reason = str(error).splitlines()[-1]
+        raise UsageError(
+            f"{what}: SLURM does not answer on this machine, and nothing is submitted ({reason})"
+        ) from error
 
 
 @functools.cache
