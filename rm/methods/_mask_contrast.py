@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rm.backbones import FeatureHooks
 from rm.input.views import TwoViews
@@ -61,6 +61,15 @@ class Mixture(NamedTuple):
     other: Tensor
 
 
+class Clean(NamedTuple):
+    """place       (B,)     which pictures a step shows
+    projected   (B, D)   k's projections of their second views, not normalised, without a graph
+    """
+
+    place: Tensor
+    projected: Tensor
+
+
 class MaskContrast(Method):
     """Step: (1) keys and maps of k for both views; (2) two lambdas and two partners, for block and
     backbone; (3) masks M(z, z'[partner], lambda), the backbone's without gradient and adjusted;
@@ -84,8 +93,9 @@ class MaskContrast(Method):
         self.hooks = FeatureHooks({stage: network.momentum.named_stages()[stage]})
 
     def contrast(self, network: MoCo, views: TwoViews, step: StepContext) -> Contrast:
-        keys, key_map = network.keys_and_map(views.key, step, self.hooks)
-        query_keys, query_map = network.keys_and_map(views.query, step, self.hooks)
+        projected, key_map = network.projection_and_map(views.key, step, self.hooks)
+        query_projected, query_map = network.projection_and_map(views.query, step, self.hooks)
+        keys, query_keys = (F.normalize(each, dim=1) for each in (projected, query_projected))
         crossed = self.settings.partner_view == "key"
         theirs = (views.key, key_map, query_keys) if crossed else (views.query, query_map, keys)
         mine = views.query, query_map, keys
@@ -98,7 +108,7 @@ class MaskContrast(Method):
             shown = self.mixture(mine, theirs, partner, lam, adjust=self.settings.adjust)
         clean = network.nce(network.query(views.query), keys)
         mixed = mixture_nce(network, network.query(shown.images), shown)
-        block_loss = self.block_loss(network, taught, views, step)
+        block_loss = self.block_loss(network, taught, Clean(views.place, projected), step)
         fit = self.settings.mask_loss.of(taught.mask, block_lam, step.groups)
         loss = clean + mixed + block_loss + self.settings.mask_loss.weight_at(step.position) * fit
         logs: dict[str, Tensor | float] = {
@@ -131,16 +141,31 @@ class MaskContrast(Method):
         return Mixture(mixed, mask, lam, partner, own, other)
 
     def block_loss(
-        self, network: MoCo, taught: Mixture, views: TwoViews, step: StepContext
+        self, network: MoCo, taught: Mixture, clean: Clean, step: StepContext
     ) -> Tensor:
         """What the block's images are judged by."""
-        found = F.normalize(network.project(taught.images), dim=1)
+        projected = network.project(taught.images)
+        found = F.normalize(projected, dim=1)
         loss = found.new_zeros(())
         if "infonce" in self.settings.objective:
-            loss = loss + mixture_nce(network, found, taught)
+            loss = loss + mixture_nce(
+                network, found, taught, self.left_out(network, taught, clean)
+            )
+        if {"ce", "pbce"} & set(self.settings.objective):
+            loss = loss + self.label_loss(projected, taught, clean)
         if "bce" in self.settings.objective:
             loss = loss + self.bce_weight(step) * pair_nce(network, found, taught)
         return loss
+
+    def label_loss(self, projected: Tensor, taught: Mixture, clean: Clean) -> Tensor:
+        """That of the block's images by labels; projected (B, D) with their graph."""
+        raise NotImplementedError(f"{type(self).__name__} has no labels")
+
+    def left_out(self, network: MoCo, taught: Mixture, clean: Clean) -> Tensor | None:
+        """Which of the queue's keys are no negatives of the block's images, (B, K); None: all
+        are.
+        """
+        return None
 
     def bce_weight(self, step: StepContext) -> float:
         """It falls to 0 by a cosine where something else teaches the block beside it."""
@@ -149,14 +174,16 @@ class MaskContrast(Method):
             return 1.0
         return weight * (1 + math.cos(math.pi * step.progress)) / 2
 
-    def after_step(self, model: object, step: StepContext) -> None:
+    def after_step(self, model: nn.Module, step: StepContext) -> None:
         self.block.clamp_gamma()
 
 
-def mixture_nce(network: MoCo, found: Tensor, mixture: Mixture) -> Tensor:
+def mixture_nce(
+    network: MoCo, found: Tensor, mixture: Mixture, left_out: Tensor | None = None
+) -> Tensor:
     """lambda NCE(m, own key) + (1 - lambda) NCE(m, partner's key), the batch's mean; (B, D)."""
     lam = mixture.lam
-    own, other = network.nce(found, mixture.own), network.nce(found, mixture.other)
+    own, other = (network.nce(found, k, None, left_out) for k in (mixture.own, mixture.other))
     return lam * own + (1 - lam) * other
 
 

@@ -6,7 +6,7 @@ encoder k that follows it, and a queue of k's older keys.
 Source: the settings of Westlake-AI/openmixup at 37e1372; numbers as in the MoCo v2 paper.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -57,20 +57,24 @@ class Queue(nn.Module):
     """
 
     keys: Tensor
+    places: Tensor
+    """Which picture each key is of; -1: none."""
     position: Tensor
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("places", torch.full((size,), -1))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def add(self, keys: Tensor) -> None:
-        """keys (B, dim) of the whole batch."""
+    def add(self, keys: Tensor, pictures: Tensor) -> None:
+        """keys (B, dim) of the whole batch, and which pictures (B,) they are of."""
         size = len(self.keys)
         # An index and no slice: the position stays on the device, and nothing waits for it.
         places = (self.position + torch.arange(len(keys), device=keys.device)) % size
         self.keys[places] = keys.to(self.keys.dtype)
+        self.places[places] = pictures
         self.position += len(keys)
         self.position %= size
 
@@ -79,10 +83,13 @@ class MoCo(nn.Module):
     """Encoders q and k, each a backbone with a projector, and the queue. k starts as a copy of q
     and never gets a gradient.
 
-    group   the processes that train together: k sees a shuffled share of the whole batch wherever
-            batch norm sees a part of it, so that a query and its key are normalised among
-            different images
+    pictures   called: all pictures as they are, (B, C, H, W) at a time, in order; the task sets it
+    group      the processes that train together: k sees a shuffled share of the whole batch
+               wherever batch norm sees a part of it, so that a query and its key are normalised
+               among different images
     """
+
+    pictures: Callable[[], Iterator[Tensor]]
 
     def __init__(
         self, backbone: Backbone, settings: MoCoSettings, group: ProcessGroup | None = None
@@ -117,10 +124,12 @@ class MoCo(nn.Module):
         return F.normalize(self.shuffled(self.project, images, step)[0], dim=1)
 
     @torch.no_grad()
-    def keys_and_map(
+    def projection_and_map(
         self, images: Tensor, step: StepContext, hooks: FeatureHooks
     ) -> tuple[Tensor, Tensor]:
-        """As `keys`, and the map (B, c, h, w) of the one module of k that the hooks are on."""
+        """What k makes of images (B, C, H, W), not normalised (B, D), and the map (B, c, h, w) of
+        the one module of k that the hooks are on; without a graph.
+        """
         maps: list[Tensor] = []
 
         def keep(_: str, features: Tensor) -> Tensor:
@@ -133,7 +142,7 @@ class MoCo(nn.Module):
 
         with hooks.active(keep):
             projected, found = self.shuffled(encode, images, step)
-        return F.normalize(projected, dim=1), found
+        return projected, found
 
     def shuffled(self, encode: Encode, images: Tensor, step: StepContext) -> tuple[Tensor, ...]:
         """What `encode` makes of a share of the shuffled whole batch, brought back in order."""
@@ -152,10 +161,16 @@ class MoCo(nn.Module):
         slow = [*self.momentum.parameters(), *self.momentum_projector.parameters()]
         return slow, [*self.online.parameters(), *self.projector.parameters()]
 
-    def nce(self, found: Tensor, keys: Tensor, shares: Tensor | None = None) -> Tensor:
+    def nce(
+        self,
+        found: Tensor,
+        keys: Tensor,
+        shares: Tensor | None = None,
+        left_out: Tensor | None = None,
+    ) -> Tensor:
         """The mean of `info_nce` with this queue and temperature; scalar."""
-        settings = self.settings
-        return info_nce(found, keys, self.queue.keys, settings.temperature, shares).mean()
+        negatives, temperature = self.queue.keys, self.settings.temperature
+        return info_nce(found, keys, negatives, temperature, shares, left_out).mean()
 
 
 class Judge(nn.Module):
@@ -178,6 +193,7 @@ def info_nce(
     negatives: Tensor,
     temperature: float,
     shares: Tensor | None = None,
+    left_out: Tensor | None = None,
 ) -> Tensor:
     """Of each row m_i the sum over j of shares_ij NCE(m_i, key_j), in fp32 or wider: (B,).
 
@@ -185,11 +201,15 @@ def info_nce(
     keys        (N, D)   each is the positive of its own term and no other's negative
     negatives   (K, D)
     shares      (B, N)   rows sum to 1; None: of each row its own key, N = B
+    left_out    (B, K)   bool, what is no negative of a row
     """
     wide = torch.promote_types(found.dtype, torch.float32)
     found, keys, negatives = found.to(wide), keys.to(wide), negatives.to(wide)
     with torch.autocast(found.device.type, enabled=False):
-        others = (found @ negatives.T / temperature).logsumexp(1)
+        scores = found @ negatives.T / temperature
+        if left_out is not None:  # finite, as a row without negatives has a gradient too
+            scores = scores.masked_fill(left_out, torch.finfo(wide).min / 2)
+        others = scores.logsumexp(1)
         if shares is None:
             own = (found * keys).sum(1) / temperature
             return torch.logaddexp(own, others) - own

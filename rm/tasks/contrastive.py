@@ -92,8 +92,8 @@ class Contrastive(Task):
         settings = MoCoSettings(queue, temperature, hidden, dim, cross_view)
         self.network = self._build_network(settings, init)
         self.method.to(device)
-        self.pending: Tensor | None = None
-        """Keys of this process's share of the step, until they enter the queue."""
+        self.pending: tuple[Tensor, Tensor] | None = None
+        """Keys of this process's share of the step, and their pictures, for the queue."""
 
     def _open_pictures(self, recipe: Recipe) -> None:
         data, device, count = self.data, self.device, self.group.count
@@ -111,11 +111,20 @@ class Contrastive(Task):
         if self.options.compile:
             backbone.compile_features()
         network = MoCo(backbone, settings, self.group)
+        network.pictures = lambda: self._pictures()  # no bound method: a copy would copy the task
         self.method.attach(network, _labels_of(self.data))
         for module in (network, self.method):
             group_batch_norm(module, self.options.batch_norm_groups // self.group.count)
         layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
         return network.to(self.device).to(memory_format=layout)
+
+    def _pictures(self) -> Iterator[Tensor]:
+        images = plain_images(self.data.train, self.data, self.device, self.group.count)
+        try:
+            for shown, _ in images.eval_batches(slice(0, len(images)), EVALUATION_BATCH):
+                yield shown
+        finally:
+            images.close()
 
     @property
     def steps_per_epoch(self) -> int:  # type: ignore[override]
@@ -140,14 +149,13 @@ class Contrastive(Task):
         if not self.options.channels_last:
             batch = batch._replace(query=batch.query.contiguous(), key=batch.key.contiguous())
         found = self.method.contrast(self.network, batch, step)
-        self.pending = found.keys.detach()
-        size = len(self.pending)
+        self.pending, size = (found.keys.detach(), batch.place), len(batch.place)
         return StepOutput(found.loss, {n: v * size for n, v in found.logs.items()}, size)
 
     @torch.no_grad()
     def after_step(self, step: StepContext) -> None:
         if self.pending is not None:
-            self.network.queue.add(self.group.concatenated(self.pending))
+            self.network.queue.add(*(self.group.concatenated(each) for each in self.pending))
             self.pending = None
         # Before the next keys, as in the paper's loop, where it is done first: the same sequence.
         follow(*self.network.followed(), self.follows)

@@ -22,6 +22,7 @@ from tests.support.trials import contrastive
 
 CPU = torch.device("cpu")
 PARENT = "0123456789ab"
+OPTIONS = {name: {"clusters": 4} for name in ("amix_c", "inter_intra")}
 METHODS = [
     name
     for name, entry in registry.entries("method").items()
@@ -46,13 +47,15 @@ def test_the_queue_wraps_and_the_oldest_keys_leave_first():
     queue, batches = Queue(12, 3), [unit(4, 3, seed=n) for n in range(1, 6)]
     start = queue.keys.clone()
     for number, batch in enumerate(batches):
-        queue.add(batch)
+        queue.add(batch, torch.arange(4) + number)
         assert int(queue.position) == 4 * (number + 1) % 12
         newest = [*reversed(batches[: number + 1]), *[None] * 3][:3]
         for age, kept in enumerate(newest):
             place = 4 * ((number - age) % 3)
             expected = start[place : place + 4] if kept is None else kept
             assert torch.equal(queue.keys[place : place + 4], expected)
+            pictures = torch.full((4,), -1) if kept is None else torch.arange(4) + number - age
+            assert torch.equal(queue.places[place : place + 4], pictures)
 
 
 def test_each_image_is_told_from_the_queue_alone():
@@ -120,7 +123,7 @@ def test_only_the_online_encoder_has_gradients(trial):
     output.loss.backward()
     assert views.key.grad is None
     assert views.query.grad.abs().sum() > 0
-    assert not task.pending.requires_grad
+    assert not task.pending[0].requires_grad
     assert torch.equal(queue, network.queue.keys), "a batch's keys are not its own negatives"
     for name, parameter in network.named_parameters():
         fast = name.startswith(("online.", "projector.")) and not name.startswith("online.head.")
@@ -154,7 +157,8 @@ def test_any_method_that_mixes_does_so_inside_it(trial, name):
     """By its `mix` or `show` alone: a mixed loss beside the clean one, and another network."""
     if registry.missing_files(registry.check("method", {"name": name})[0], data_dir()):
         pytest.skip(f"{name} needs files")
-    trainer, plain = trainer_of(trial, method={"name": name}), trainer_of(trial)
+    method = {"name": name, **OPTIONS.get(name, {})}
+    trainer, plain = trainer_of(trial, method=method), trainer_of(trial)
     outputs = [trainer.train_step() for _ in range(2)]
     plain.train_step()
     for output in outputs:
@@ -165,9 +169,9 @@ def test_any_method_that_mixes_does_so_inside_it(trial, name):
     )
 
 
-@pytest.mark.parametrize("method", ["baseline", "mixup", "amix_i"])
+@pytest.mark.parametrize("method", ["baseline", "mixup", "amix_i", "amix_c"])
 def test_it_resumes_in_mid_epoch_bit_for_bit(trial, tmp_path, method):
-    trial |= {"method": {"name": method}}
+    trial |= {"method": {"name": method, **OPTIONS.get(method, {})}}
     for name, stops in (("whole", ()), ("stopped", (7, 3, 1))):
         train(trial, tmp_path / name, stops)
     assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
