@@ -11,7 +11,7 @@ from analysis.claims import ClaimResult, holm, order_test, pooled_test, range_te
 from analysis.compare import ROUNDING, Estimate, Verdict, estimate, verdict
 from analysis.records.official import OfficialRun
 from analysis.records.recorded import MEASURED, values_of
-from analysis.results import CellResult, ClaimTest, Official, SeedResult, Table
+from analysis.table import CellResult, ClaimTest, Official, SeedResult, Table
 from launch.spec.load import Cell, Spec
 from launch.spec.trial import Trial
 from rm.metrics import SELECTIONS

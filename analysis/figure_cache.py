@@ -17,7 +17,7 @@ from launch.spec import figures as signatures
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.results import Table
+    from analysis.table import Table
 
 CURVES = "learning_curves"
 FOLDER = Path(__file__).parent

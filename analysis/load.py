@@ -15,7 +15,7 @@ from analysis.records.former import former_ids
 from analysis.records.load import RecordsError, load_artifact, load_curves, load_records
 from analysis.records.official import LogError, by_trial, load_official
 from analysis.records.searches import sample_runs, with_search_results
-from analysis.results import Official, Table
+from analysis.table import Official, Table
 from launch.spec.load import Spec, load_spec
 
 MOST_CURVES = 600

@@ -12,7 +12,7 @@ from rm.files import write_atomically
 
 if TYPE_CHECKING:
     from analysis.figure_cache import RenderedFigure
-    from analysis.results import Table
+    from analysis.table import Table
 
 FORMATS = {"html": ".html", "md": ".md", "latex": ".tex", "csv": ".csv"}
 NOTES = ROOT / "experiments" / "NOTES.md"
@@ -86,6 +86,9 @@ def write(
         for table in report.tables:
             written.append(folder / f"{table.slug}{FORMATS[kind]}")
             write_atomically(written[-1], texts[kind](table))
+            if kind == "csv":
+                written.append(folder / f"{table.slug}-seeds.csv")
+                write_atomically(written[-1], tables.to_seeds_csv(table))
     return written + figures
 
 

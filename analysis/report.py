@@ -38,7 +38,7 @@ from analysis.render import FORMATS, Report, make, write  # noqa: E402
 from launch.spec.load import Spec, SpecError, load_spec  # noqa: E402
 
 if TYPE_CHECKING:
-    from analysis.results import Table
+    from analysis.table import Table
 
 
 def main(argv: Sequence[str] | None = None) -> int:

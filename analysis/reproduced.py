@@ -21,7 +21,7 @@ from analysis.records import committed
 from analysis.records.committed import Record
 from analysis.records.former import as_of_today, former_ids
 from analysis.records.load import to_frame
-from analysis.results import Table
+from analysis.table import Table
 from analysis.tables import to_markdown
 from launch.spec.load import Spec, SpecError, load_spec
 

@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds and activations of every backbone, beside what the paper and DESIGN.md
+"""Parameters, multiply-adds and activations of every backbone, beside what the paper and its code
 state.
 
     python -m benchmarks.networks
@@ -17,7 +17,7 @@ from rm import registry
 from rm.backbones import Backbone
 from rm.methods._consistency import ConsistencyNetwork
 
-# (classes, parameters, with the second head), millions of multiply-adds: DESIGN.md and the paper's
+# (classes, parameters, with the second head), millions of multiply-adds: of code and paper's
 # Table 11
 STATED = {
     "pyramidnet200_240": (10, 26_752_702, 26_762_952, None),

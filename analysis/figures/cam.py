@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.collect import collect
 from analysis.figures import MUTED, Artifacts, Curves
-from analysis.results import CellResult
+from analysis.table import CellResult
 from launch.spec.load import Spec
 
 Panels = list[NDArray[np.float32]]

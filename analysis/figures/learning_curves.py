@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from analysis.collect import collect
 from analysis.figures import LINES, MUTED, PALETTE, Curves, FigureError
 from analysis.records.official import by_trial, load_official
-from analysis.results import Table
+from analysis.table import Table
 from launch.spec.load import Spec
 from rm import registry
 from rm.metrics import Metric

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.collect import collect
 from analysis.figures import INK, MUTED, PALETTE, PAPER, FigureError
-from analysis.results import CellResult
+from analysis.table import CellResult
 from launch.spec.load import Spec
 
 Published = Mapping[str, Sequence[float]]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from analysis.collect import collect
 from analysis.figures import INK, MUTED, PALETTE, Artifacts, Curves, FigureError
-from analysis.results import CellResult
+from analysis.table import CellResult
 from launch.spec.load import Spec
 
 Picture = NDArray[np.float32]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from analysis.collect import collect
 from analysis.figures import GRID, INK, MUTED, PALETTE, PAPER, FigureError, axis_title
-from analysis.results import CellResult
+from analysis.table import CellResult
 from launch.spec.load import Cell, Spec
 from launch.spec.trial import Trial
 

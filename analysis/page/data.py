@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from analysis.results import SELECTION_NAMES, CellResult, SeedResult
+from analysis.table import SELECTION_NAMES, CellResult, SeedResult
 
 if TYPE_CHECKING:
     from analysis.page.view import View

@@ -18,7 +18,7 @@ from analysis.page.notes import render_notes
 from analysis.page.provenance import provenance
 from analysis.page.sentences import assumptions, ordered_states, summary
 from analysis.page.view import View
-from analysis.results import SELECTION_NAMES, VERDICTS
+from analysis.table import SELECTION_NAMES, VERDICTS
 from analysis.tables import text
 
 HERE = Path(__file__).parent

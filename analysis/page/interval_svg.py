@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from markupsafe import Markup
 
-from analysis.results import CellResult, Table
+from analysis.table import CellResult, Table
 from analysis.tables.text import number, signed
 
 HEIGHT, EDGE = 22, 6

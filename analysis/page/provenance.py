@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.page.sentences import hours_of
-from analysis.results import Table
+from analysis.table import Table
 
 KEYS = ("git_commit", "host", "device", "versions", "origin")
 

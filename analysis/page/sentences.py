@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.compare import INSIDE, OUTSIDE
-from analysis.results import Table
+from analysis.table import Table
 
 
 @dataclass(frozen=True)

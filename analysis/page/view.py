@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from analysis.page.sentences import ordered_states
-from analysis.results import VERDICTS, CellResult, Table
+from analysis.table import VERDICTS, CellResult, Table
 from analysis.tables.text import CLAIM_MARKS
 from rm.metrics import SELECTIONS
 

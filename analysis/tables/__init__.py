@@ -4,7 +4,7 @@ one walk over that, `writers.write`. All of them say so when the profile is a re
 
 from typing import TYPE_CHECKING
 
-from analysis.results import Table
+from analysis.table import Table
 from analysis.tables.model import document
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ def to_csv(table: Table) -> str:
     from analysis.tables.writers import write
 
     return write(document(table), Csv(table.spec.axes)).text
+
+
+def to_seeds_csv(table: Table) -> str:
+    """A line for each seed, as `analysis.results` has it."""
+    from analysis.tables.per_seed import to_seeds_csv
+
+    return to_seeds_csv(table)
 
 
 def to_terminal(table: Table) -> "Group":

@@ -6,7 +6,7 @@ from itertools import chain
 
 import pandas as pd
 
-from analysis.results import Table
+from analysis.table import Table
 from analysis.tables.model import Grid, document
 from analysis.tables.writers import write
 

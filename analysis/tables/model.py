@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.results import SELECTION_NAMES, CellResult, ClaimTest, Table, companion_selection
+from analysis.table import SELECTION_NAMES, CellResult, ClaimTest, Table, companion_selection
 from analysis.tables.text import (
     CLAIM_MARKS,
     MARKS,

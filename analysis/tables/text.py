@@ -1,7 +1,7 @@
 """Numbers and sentences as every rendering of a table prints them, the page too."""
 
 from analysis.compare import INSIDE, OUTSIDE, Estimate
-from analysis.results import (
+from analysis.table import (
     SELECTION_NAMES,
     CellResult,
     ClaimTest,

@@ -196,7 +196,8 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
     parallel.map_io(lambda run_dir: RunDir(run_dir).clear_cancel(), list(to_run))
     everything = list(dict.fromkeys(runs / use.trial.id for use in plan.to_prepare()))
     if not to_run and not damaged:
-        say(f"all {len(everything)} trials were finished already{plan.origin()}")
+        count = f"all {len(everything)} trials were" if len(everything) > 1 else "the trial was"
+        say(f"{count} finished already{plan.origin()}")
         _mirror(everything)
         return {}
     from launch.progress import ProgressWatcher  # loading rich is a sixth of what `status` costs

@@ -4,7 +4,8 @@ NeurIPS 2022).
 Area ~ U(0, alpha) and one box a batch, sample i with sample i of the previous step; labels mixed
 by the clipped area (Eq. 1-2). The region's prediction, RoIAlign of the last map and a second
 linear head, is pulled towards softmax of what the network said about the previous batch one step
-earlier, with weight omega * area (Eq. 3-4). Details: DESIGN.md, "What the paper leaves out".
+earlier, with weight omega * area (Eq. 3-4). Where the paper
+is silent, as on the clipped box, the authors' released code is followed.
 """
 
 from typing import Annotated, Literal, NamedTuple

@@ -81,6 +81,7 @@ def test_without_a_store_all_is_missing_and_nothing_is_made_but_the_report(
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report"]
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        "table3-smoke-seeds.csv",
         "table3-smoke.csv",
         "table3-smoke.html",
     ]

@@ -55,7 +55,7 @@ def test_sample_box_by_hand(size, area, centre, box):
 
 
 def test_mean_clipped_area_is_the_one_seen_in_the_released_code():
-    """DESIGN: at 32 px and alpha 0.5 the mean lambda is 0.166, not 0.25, and 0.8 % of the boxes
+    """At 32 px and alpha 0.5 the mean lambda is 0.166, not 0.25, and 0.8 % of the boxes
     are empty.
     """
     generator = np.random.default_rng(1)

@@ -1,4 +1,5 @@
-"""RecursiveMix training, written a second time: slow, plain, and from DESIGN's table alone.
+"""RecursiveMix training, written a second time: slow, plain, and from the paper and its
+released code alone.
 
 It shares nothing with `rm` but the network that it is handed. Where a loop over the samples says
 what happens, it loops.
