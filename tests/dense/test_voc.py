@@ -12,6 +12,8 @@ from rm.datasets import DataError, load
 from rm.dense.maps import Maps
 from rm.dense.models import DenseModel
 from rm.dense.voc import CLASSES, OVERLAPS, voc_precision
+from rm.distributed import ProcessGroup
+from rm.tasks.detection import Detection
 from rm.trainer import Trainer
 from rm.trial import TrialError, parse_trial
 from tests.support.rm.dense import values
@@ -115,6 +117,19 @@ def test_it_is_trained_for_a_number_of_iterations(folder):
     metrics = trainer.evaluate()
     assert set(metrics) == {"test_box_ap", "test_box_ap50", "test_box_ap75"}
     trainer.close()
+
+
+def test_batch_norms_of_two_processes_are_shared_out_or_refused(folder):
+    """On GPUs they are synchronised; the CPU has no such batch norm."""
+    group = ProcessGroup()
+    group.count = 2  # all that is asked of it before training begins
+    values = trial()
+    options = {k: v for k, v in values["task"].items() if k != "name"}
+    with pytest.raises(TrialError, match=r"batch_norm_groups 1 with 2 processes.* or 1 on GPUs"):
+        Detection(parse_trial(values), CPU, group, **options)
+    values["train"]["batch_norm_groups"] = 4
+    model = Detection(parse_trial(values), CPU, group, **options).model
+    assert model.roi_head.shared_head.norm.groups == 2, "two processes with two groups each"
 
 
 def test_the_last_stage_has_the_backbones_weights():
