@@ -39,9 +39,15 @@ _TOKEN = "RM_LEASE"
 """The environment variable with the token of the lease under which several processes train."""
 
 
-def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
+Train = Callable[[Path, Callable[[], bool], Permit], dict[str, Any]]
+"""(run directory, whether to stop, leave to write) -> answer of `run_one`."""
+
+
+def run_one(run_dir: Path, stop: Callable[[], bool], train: Train | None = None) -> dict[str, Any]:
     """Run one run directory under its lease; returns {"outcome": finished|interrupted|failed|busy,
     "error": text or null}.
+
+    train   what to do with it; default: train it
 
     Where it was asked to cancel this one (`RunDir.request_cancel`) the outcome is interrupted and
     the error "cancelled".
@@ -57,7 +63,8 @@ def run_one(run_dir: Path, stop: Callable[[], bool]) -> dict[str, Any]:
                     "error": rundir.CANCELLED,
                 }  # while it was queued: not even started
             with sampled(run_dir, held.permit):
-                answer = _train(run_dir, lambda: stop() or held.cancelled(), held.permit)
+                cancelled = held.cancelled
+                answer = (train or _train)(run_dir, lambda: stop() or cancelled(), held.permit)
             return (
                 {**answer, "error": rundir.CANCELLED}
                 if answer["outcome"] == "interrupted" and held.cancelled()
@@ -176,8 +183,8 @@ def _read_requests(
     requests.put(None)
 
 
-def main() -> int:
-    """The command."""
+def main(train: Train | None = None) -> int:
+    """The command; `train` as of `run_one`."""
     answers: TextIO = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # only answers go to the real standard output
     stopped = threading.Event()
@@ -198,16 +205,19 @@ def main() -> int:
     threading.Thread(
         target=_read_requests, args=(_own_stdin(), requests, stopped), daemon=True
     ).start()
-    return _serve(requests, answers, stopped.is_set)
+    return _serve(requests, answers, stopped.is_set, train)
 
 
 def _serve(
-    requests: "queue.Queue[str | None]", answers: TextIO, stopped: Callable[[], bool]
+    requests: "queue.Queue[str | None]",
+    answers: TextIO,
+    stopped: Callable[[], bool],
+    train: Train | None,
 ) -> int:
     """Run what is asked for on standard input until it ends or a signal comes."""
     while not stopped() and (request := requests.get()) is not None:
         try:
-            answer = {"run_dir": request, **run_one(Path(request), stopped)}
+            answer = {"run_dir": request, **run_one(Path(request), stopped, train)}
         except (
             process_group.WorkerLost
         ) as error:  # as when this process had died itself: another one goes on

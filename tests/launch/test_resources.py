@@ -121,15 +121,14 @@ def test_a_run_that_has_begun_keeps_its_number_of_processes(tmp_path):
 
 def test_gpus_of_this_machine_are_given_out_whole(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
-    found = local.group_slots(2, None, 10)
+    found = local.group_slots(2, None)
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in found] == ["0,1", "2,3"]
-    assert len(local.group_slots(2, None, 1)) == len(local.group_slots(2, 1, 10)) == 1
     with pytest.raises(UsageError, match="take 8 GPUs each, and this machine has 5; --gpus N"):
-        local.group_slots(8, None, 1)
+        local.group_slots(8, None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
-    assert [slot["RM_THREADS"] for slot in local.group_slots(4, None, 10)] == ["1", "1"]
-    assert [slot["RM_THREADS"] for slot in local.group_slots(4, 1, 10)] == ["2"]
+    assert [slot["RM_THREADS"] for slot in local.group_slots(4, None)] == ["1", "1"]
+    assert [slot["RM_THREADS"] for slot in local.group_slots(4, 1)] == ["2"]
 
 
 def test_on_ray_a_trial_stays_on_one_node():
@@ -147,7 +146,7 @@ def test_on_ray_a_trial_stays_on_one_node():
 
 def test_threads_of_a_worker_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert {slot["OMP_WAIT_POLICY"] for slot in local.slots(Limits(workers=2), 4)} == {"PASSIVE"}
-    assert local.group_slots(2, None, 4)[0]["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert {slot["OMP_WAIT_POLICY"] for slot in local.slots(Limits(workers=2))} == {"PASSIVE"}
+    assert local.group_slots(2, None)[0]["OMP_WAIT_POLICY"] == "PASSIVE"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert local.slots(Limits(workers=1), 4)[0]["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert local.slots(Limits(workers=1))[0]["OMP_WAIT_POLICY"] == "ACTIVE"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launch.backends import gpu_memory
 from launch.backends.base import Backend, Limits, Watcher
-from launch.backends.local.pool import Pool
+from launch.backends.local.pool import Pool, Slot, WorkerProcess
 from launch.backends.queue import Trials, by_processes, on_signals
 from launch.backends.threads import thread_environment
 from launch.errors import UsageError
@@ -22,6 +22,9 @@ class LocalBackend(Backend):
     can_search = True
     keeps_deadlines = True
 
+    def __init__(self, process: type[WorkerProcess] = WorkerProcess) -> None:
+        self.process = process
+
     def check(self, limits: Limits) -> None:
         if limits.trials_per_gpu > 1 and not visible_gpus():
             raise UsageError(
@@ -35,20 +38,10 @@ class LocalBackend(Backend):
         """Trials that take several GPUs come first, and have them to themselves."""
         self._check_memory(run_dirs, limits)
         trials = Trials(run_dirs, watcher, limits.deadline)
-        environments = {count: _environments(count, trials, limits) for count in trials.ready}
-        pools: list[Pool] = []
-
-        def stop() -> None:
-            stops.append(None)
-            if pools:
-                pools[-1].stop()
-
-        stops: list[None] = []
-        with on_signals(stop):
-            while trials.left and not stops and not trials.stops():
-                group = next(count for count in environments if trials.is_open(count))
-                pools.append(Pool(trials, group, environments[group]))
-                pools[-1].run()
+        places = [slot for count in trials.ready for slot in _slots(count, limits)]
+        pool = Pool(trials, places, limits.workers, self.process)
+        with on_signals(pool.stop):
+            pool.run()
         return trials.close()
 
     def _check_memory(self, run_dirs: Sequence[Path], limits: Limits) -> None:
@@ -59,14 +52,18 @@ class LocalBackend(Backend):
             gpu_memory.check(single, min(per_gpu, len(single)), gpu_memory.min_free_here)
 
 
-def _environments(count: int, trials: Trials, limits: Limits) -> list[dict[str, str]]:
-    members = sum(1 for processes in trials.group.values() if processes == count)
-    if count == 1:
-        return slots(limits, members)
-    return group_slots(count, limits.workers, members)
+def _slots(count: int, limits: Limits) -> list[Slot]:
+    """Of the trials that so many processes train. Where there is no GPU, trials of one such group
+    at a time share the cores.
+    """
+    found = slots(limits) if count == 1 else group_slots(count, limits.workers)
+    return [
+        Slot(count, each, frozenset((each["CUDA_VISIBLE_DEVICES"] or "cores").split(",")))
+        for each in found
+    ]
 
 
-def slots(limits: Limits, trials: int) -> list[dict[str, str]]:
+def slots(limits: Limits) -> list[dict[str, str]]:
     """The environment of each worker: its GPU, or its share of the CPU's threads.
 
     The share does not depend on how many trials are left: sums on a CPU depend on the number of
@@ -74,14 +71,15 @@ def slots(limits: Limits, trials: int) -> list[dict[str, str]]:
     """
     gpus = visible_gpus()
     wanted = limits.workers or (len(gpus) * limits.trials_per_gpu or cores())
-    count = max(1, min(wanted, trials))
     shared = thread_environment(max(1, cores() // wanted))
     if not gpus:
-        return [{**shared, "CUDA_VISIBLE_DEVICES": ""} for _ in range(count)]
+        return [{**shared, "CUDA_VISIBLE_DEVICES": ""} for _ in range(wanted)]
+    # On every GPU, however few may work: larger trials may have the first ones.
+    count = -(-wanted // len(gpus)) * len(gpus)
     return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(count)]
 
 
-def group_slots(processes: int, workers: int | None, trials: int) -> list[dict[str, str]]:
+def group_slots(processes: int, workers: int | None) -> list[dict[str, str]]:
     """The same of trials that so many processes train together: each has so many GPUs, or its
     share of the threads.
 
@@ -98,5 +96,5 @@ def group_slots(processes: int, workers: int | None, trials: int) -> list[dict[s
     shared = thread_environment(max(1, cores() // (wanted * processes)))
     return [
         {**shared, "CUDA_VISIBLE_DEVICES": ",".join(gpus[i * processes : (i + 1) * processes])}
-        for i in range(max(1, min(wanted, trials)))
+        for i in range(fit if gpus else wanted)
     ]

@@ -2,6 +2,7 @@
 are replaced.
 """
 
+import itertools
 import json
 import os
 import selectors
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +26,23 @@ STOP_SECONDS = 300.0
 resumes from the checkpoint before.
 """
 
+REST_SECONDS = 0.2
+"""A slot whose worker died stays empty for so long: one that cannot even start must not spin."""
+
 
 class WorkerProcess:
     """One worker process in a session of its own (the terminal's Ctrl-C reaches the launcher
     only).
     """
 
+    module = "launch.worker"
+
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
         # Closed by close().
         self.errors = tempfile.TemporaryFile("w+", prefix="rm-worker-")  # noqa: SIM115
         self.process = subprocess.Popen(
-            module_command("launch.worker"),
+            module_command(self.module),
             bufsize=0,  # what is held back for a dead worker would be written when it is closed
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -95,14 +102,61 @@ class WorkerProcess:
             return None
 
 
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """Where one trial at a time may run.
+
+    group         how many processes train each trial of it
+    environment   of its worker
+    takes         its GPUs; slots of different groups that share one never work together
+    """
+
+    group: int
+    environment: Mapping[str, str]
+    takes: frozenset[str] = frozenset()
+
+
+def choose(slots: Sequence[Slot], busy: Sequence[Slot], ready: Mapping[int, int]) -> list[Slot]:
+    """The slots in which to start something: those of most processes first. GPUs that they still
+    lack come free for them, and are not given to smaller trials meanwhile.
+
+    slots   in that order
+    ready   group -> how many of its trials may start
+    """
+    chosen: list[Slot] = []
+    kept: set[str] = set()
+    """GPUs that larger trials wait for."""
+    for group, members in itertools.groupby(slots, key=lambda slot: slot.group):
+        if not (count := ready.get(group, 0)):
+            continue
+        others = {gpu for slot in (*busy, *chosen) if slot.group != group for gpu in slot.takes}
+        free = [slot for slot in members if slot not in busy and not slot.takes & kept]
+        now = [slot for slot in free if not slot.takes & others][:count]
+        later = [slot for slot in free if slot not in now]
+        later.sort(key=lambda slot: len(slot.takes & others))
+        chosen += now
+        kept |= {gpu for slot in later[: count - len(now)] for gpu in slot.takes}
+    return chosen
+
+
 class Pool:
-    """A worker for each of the environments, over the trials of one group (see `Trials`)."""
+    """Workers for slots, over the trials of their groups (see `Trials`). A worker starts when
+    there is a first trial for its slot, and ends when a slot of another group needs its GPUs.
+    """
 
     def __init__(
-        self, trials: Trials, group: int, environments: Sequence[Mapping[str, str]]
+        self,
+        trials: Trials,
+        slots: Sequence[Slot],
+        most: int | None = None,
+        process: type[WorkerProcess] = WorkerProcess,
     ) -> None:
-        self.trials, self.group, self.environments = trials, group, environments
-        self.workers: list[WorkerProcess] = []
+        """most   so many trials at a time, however many slots there are"""
+        self.trials, self.most, self.process = trials, most or len(slots), process
+        self.slots = sorted(slots, key=lambda slot: -slot.group)
+        self.workers: dict[Slot, WorkerProcess] = {}
+        self.resting: dict[Slot, float] = {}
+        """Slots whose worker died, and until when they stay empty."""
         self.selector = selectors.DefaultSelector()
         self.stops = 0
         self.asked = float("inf")
@@ -114,79 +168,86 @@ class Pool:
         """
         self.stops += 1
         self.asked = min(self.asked, time.monotonic())
-        for worker in list(self.workers):
+        for worker in list(self.workers.values()):
             if self.stops > 1:
                 worker.kill()
             elif worker.process.poll() is None:
                 worker.process.terminate()
 
     def run(self) -> None:
-        """Until nothing of the group is left, or may start before another group has trained."""
+        """Until nothing is left that may start here."""
         try:
-            for environment in self.environments:
-                if not self.stops:
-                    self._spawn(environment)
+            self._fill()
             while self._is_open():
-                for key, _ in self.selector.select(timeout=1.0):
+                for key, _ in self.selector.select(REST_SECONDS if self.resting else 1.0):
                     self._receive(key.data)
                 self._look_around()
         finally:
-            for worker in list(self.workers):
+            for slot, worker in list(self.workers.items()):
                 if self._is_open() and not self.stops:
                     worker.process.terminate()  # an error of ours: leave nothing running
-                self._dismiss(worker)
+                self._dismiss(slot)
             self.selector.close()
 
     def _is_open(self) -> bool:
-        working = any(worker.run_dir for worker in self.workers)
-        return working or (not self.stops and self.trials.is_open(self.group))
+        return bool(self._busy()) or (not self.stops and self.trials.left)
 
-    def _spawn(self, environment: Mapping[str, str]) -> None:
-        worker = WorkerProcess(environment)
-        self.workers.append(worker)
-        self.selector.register(worker, selectors.EVENT_READ, worker)
-        self._assign(worker)
+    def _busy(self) -> list[Slot]:
+        return [slot for slot, worker in self.workers.items() if worker.run_dir]
 
-    def _dismiss(self, worker: WorkerProcess) -> str:
+    def _fill(self) -> None:
+        """Give out what may start."""
+        now = time.monotonic()
+        self.resting = {slot: until for slot, until in self.resting.items() if until > now}
+        busy = self._busy()
+        ready = {group: len(heap) for group, heap in self.trials.ready.items()}
+        free = [slot for slot in self.slots if slot not in self.resting]
+        for slot in choose(free, busy, ready)[: max(0, self.most - len(busy))]:
+            self._start(slot)
+
+    def _start(self, slot: Slot) -> None:
+        """Send the group's next trial to the slot's worker, unless nothing may start any more."""
+        run_dir = None if self.stops else self.trials.take(slot.group)
+        if run_dir is None:
+            return
+        for other in [s for s in self.workers if s.group != slot.group and s.takes & slot.takes]:
+            self._dismiss(other)  # an idle one would keep its GPU's memory
+        if slot not in self.workers:
+            worker = self.workers[slot] = self.process(slot.environment)
+            self.selector.register(worker, selectors.EVENT_READ, slot)
+        self.workers[slot].send(run_dir)
+        self.trials.watcher.on_start(run_dir)
+        if self.stops:  # a signal came meanwhile
+            self.workers[slot].process.terminate()
+
+    def _dismiss(self, slot: Slot) -> str:
+        worker = self.workers[slot]
         self.selector.unregister(worker)
         how = worker.close()
-        self.workers.remove(worker)  # only now: until it has ended, `stop` must reach it
+        del self.workers[slot]  # only now: until it has ended, `stop` must reach it
         return how
 
-    def _assign(self, worker: WorkerProcess) -> None:
-        run_dir = None if self.stops else self.trials.take(self.group)
-        if run_dir:
-            worker.send(run_dir)
-            self.trials.watcher.on_start(run_dir)
-
-    def _receive(self, worker: WorkerProcess) -> None:
+    def _receive(self, slot: Slot) -> None:
+        worker = self.workers.get(slot)
+        if worker is None:  # dismissed in this same round
+            return
         for answer in worker.answers():
             run_dir, worker.run_dir = worker.run_dir, None
             if answer is None:
-                self._on_death(worker, run_dir)
+                self._on_death(slot, run_dir)
             elif run_dir:
                 self.trials.answered(run_dir, answer)
-                self._assign_all()
+                self._fill()
 
-    def _assign_all(self) -> None:
-        """What has ended may have been what others waited for."""
-        for worker in self.workers:
-            if worker.run_dir is None:
-                self._assign(worker)
-
-    def _on_death(self, worker: WorkerProcess, run_dir: Path | None) -> None:
-        how = self._dismiss(worker)
-        if run_dir is None and (self.stops or not self.trials.is_open(self.group)):
-            return  # an idle one, and nothing is left that could still need it
+    def _on_death(self, slot: Slot, run_dir: Path | None) -> None:
+        self.resting[slot] = time.monotonic() + REST_SECONDS
+        how = self._dismiss(slot)
         if run_dir is not None:
             self.trials.died(run_dir, how, stopping=bool(self.stops))
-        if not self.stops:
-            time.sleep(0.2)  # a worker that cannot even start must not spin
-            self._spawn(worker.environment)
 
     def _look_around(self) -> None:
         if self.trials.stops() > self.stops or time.monotonic() - self.asked > STOP_SECONDS:
             self.stop()
         self.trials.poll_elsewhere()
-        self._assign_all()
+        self._fill()
         self.trials.watcher.tick()

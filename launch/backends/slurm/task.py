@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.backends import gpu_memory
-from launch.backends.local.pool import Pool
+from launch.backends.local.pool import Pool, Slot
 from launch.backends.queue import Trials
 from launch.backends.slurm import cli, jobs, submissions
 from launch.backends.slurm.cli import SlurmError
@@ -103,7 +103,8 @@ class Task:
         gpu_memory.check(todo, per_gpu, gpu_memory.min_free_here)
         trials = Trials(todo, self)
         (group,) = trials.ready  # a task's trials are alike in that
-        self.pool = Pool(trials, group, self._environments(len(todo)))
+        places = [Slot(group, each) for each in self._environments(len(todo))]
+        self.pool = Pool(trials, places)
         if self.stopped:
             self.pool.stop()
         self.pool.run()

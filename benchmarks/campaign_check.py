@@ -1,0 +1,41 @@
+"""Whether a simulated campaign lost anything."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from launch.runs.journal import Event
+from launch.runs.rundir import RunDir
+
+
+def check_whole(run_dirs: Sequence[Path]) -> None:
+    """SystemExit where a tick is missing or was journalled twice, a trial did not finish once or
+    began before what it starts from had finished, or two had the same GPU at a time.
+    """
+    journals = {run_dir: RunDir(run_dir).events()[0] for run_dir in run_dirs}
+    for run_dir, events in journals.items():
+        steps = [event["step"] for event in events if event["event"] == "checkpoint"]
+        names = [event["event"] for event in events]
+        once = names.count("finished") == names.count("started") == 1
+        if steps != list(range(1, len(steps) + 1)) or not once:
+            raise SystemExit(f"{run_dir}: something of it is lost, or was done twice")
+        for parent in RunDir(run_dir).parents:
+            if events[0]["time"] < journals[parent][-1]["time"]:
+                raise SystemExit(f"{run_dir}: began before {parent.name} had finished")
+    for gpu, held in sorted(_held(journals.values()).items()):
+        for (_, end), (start, _) in itertools.pairwise(sorted(held)):
+            if start < end:
+                raise SystemExit(f"GPU {gpu}: two trials at a time")
+
+
+def _held(journals: Iterable[Sequence[Event]]) -> dict[str, list[tuple[float, float]]]:
+    """GPU -> from when until when a trial had it, as far as its journal says."""
+    held: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for events in journals:
+        starts = [n for n, e in enumerate(events) if e["event"] in ("started", "resumed")]
+        for first, after in itertools.pairwise([*starts, len(events)]):
+            span = events[first]["time"], events[after - 1]["time"]
+            for gpu in events[first]["device"].split(","):
+                held[gpu].append(span)
+    return held
