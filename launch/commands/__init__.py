@@ -147,6 +147,8 @@ def show_plan(plan: Plan, as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from launch.backends import cpu_pace
+
     console = rich_console(width=None if sys.stdout.isatty() else 240)  # a pipe: whole lines
     table = Table("spec", "row", "seed", "trial", "state", box=None, header_style="bold")
     for use in plan.uses:
@@ -167,6 +169,8 @@ def show_plan(plan: Plan, as_json: bool) -> None:
         console.print(f"waiting: {reason}", soft_wrap=True, markup=False)
     if len(reasons) > SHOWN_REASONS:
         console.print(f"and {len(reasons) - SHOWN_REASONS} more that start from another trial")
+    if (slow := cpu_pace.remark(use.trial for use in plan.to_run())) is not None:
+        console.print(slow, soft_wrap=True, markup=False)
 
 
 def _summary(plan: Plan) -> str:

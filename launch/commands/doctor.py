@@ -7,12 +7,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from launch.backends import Backend, checks
+from launch.backends import Backend, checks, cpu_pace
 from launch.backends.checks import Check
 from launch.commands import load_specs
 from launch.commands._backend import add_backend_choice, chosen_backend
 from launch.console import has_colours
 from launch.errors import UsageError
+from launch.gpus import visible_gpus
 
 HELP = "check this machine, and a cluster, for what the launcher needs"
 _WORDS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _all(backend: Backend, data: dict[str, Any], submit: bool) -> Iterator[Check]:
     yield from checks.here(data or checks.all_data_sets(), wanted=bool(data))
+    if not visible_gpus():
+        yield cpu_pace.check()
     yield from backend.diagnose(submit=submit)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch import console
-from launch.backends import Backend, Limits
+from launch.backends import Backend, Limits, cpu_pace
 from launch.backends.base import exit_status
 from launch.backends.deadline import Deadline
 from launch.backends.scheduling import longest_first
@@ -200,6 +200,8 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
         say(f"{count} finished already{plan.origin()}")
         _mirror(everything)
         return {}
+    if backend.name == "local" and (slow := cpu_pace.remark(u.trial for u in to_run.values())):
+        say(slow)
     from launch.progress import ProgressWatcher  # loading rich is a sixth of what `status` costs
 
     watcher = ProgressWatcher(
