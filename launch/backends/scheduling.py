@@ -26,14 +26,14 @@ def longest_first(run_dirs: Sequence[Path]) -> list[Path]:
     """
     if not run_dirs:
         return []
-    known = _seconds_of_an_epoch(run_dirs[0].parent)
-    paces = [median(seconds) / images for (_, images), seconds in known.items()]
+    known = seconds_of_an_epoch(run_dirs[0].parent)
+    paces = [seconds / images for (_, images), seconds in known.items()]
     pace = median(paces) if paces else 1.0
     costs = {}
     for run_dir in run_dirs:
         values = _values(run_dir)
-        kind = _kind(values)
-        epoch = median(known[kind]) if kind in known else kind[1] * pace
+        kind = kind_of(values)
+        epoch = known[kind] if kind in known else kind[1] * pace
         costs[run_dir] = epoch * values.get("train", {}).get("epochs", 1)
     chains = _with_children(costs)
     return sorted(run_dirs, key=lambda run_dir: -chains[run_dir])
@@ -69,18 +69,25 @@ def balance(run_dirs: Sequence[Item], tasks: int) -> list[list[Item]]:
     return shares
 
 
-def _seconds_of_an_epoch(runs: Path) -> dict[tuple[str, int], list[float]]:
+def seconds_of_an_epoch(runs: Path, device: str = "") -> dict[tuple[str, int], float]:
+    """`kind_of` a trial -> what an epoch took in its runs here, the median of their medians.
+
+    device   how the device that trained is called: cpu, cuda; empty: any
+    """
     known: dict[tuple[str, int], list[float]] = defaultdict(list)
     for trial in runs.glob(f"*/{rundir.TRIAL}"):
         events, _ = RunDir(trial.parent).readable_events()
+        devices = {str(event.get("device", "")) for event in events}
+        if device and not any(each.startswith(device) for each in devices):
+            continue
         seconds = [
             event["epoch_seconds"]
             for event in events
             if event["event"] == "epoch" and "epoch_seconds" in event
         ]
         if seconds:
-            known[_kind(_values(trial.parent))].append(median(seconds))
-    return known
+            known[kind_of(_values(trial.parent))].append(median(seconds))
+    return {kind: median(seconds) for kind, seconds in known.items()}
 
 
 def _values(run_dir: Path) -> dict[str, Any]:
@@ -91,7 +98,7 @@ def _values(run_dir: Path) -> dict[str, Any]:
         return {}
 
 
-def _kind(values: dict[str, Any]) -> tuple[str, int]:
+def kind_of(values: Mapping[str, Any]) -> tuple[str, int]:
     """What the time of an epoch depends on, and its number of images."""
     kept = {
         section: values.get(section, {}) for section in ("dataset", "backbone", "method", "train")

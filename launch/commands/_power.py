@@ -1,10 +1,10 @@
 """How many seeds a spec's claims need: their power, were the paper's numbers exactly right."""
 
-import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
+from launch.commands._forecast import stated_gpu_hours
 from launch.errors import UsageError
 from launch.spec.load import Spec
 
@@ -69,9 +69,7 @@ def _cost(spec: Spec, seeds: int) -> str:
     proportion.
     """
     trials = sum(bool(cell.trials) for cell in spec.cells) * seeds
-    first = spec.path.read_text(encoding="utf-8").splitlines()[0]
-    stated = re.search(r"About ([\d,.]+) GPU-hours", first)
-    if stated is None:
+    if (stated := stated_gpu_hours(spec)) is None:
         return f"{trials} trials"
-    hours = float(stated[1].replace(",", "")) * trials / len({one.id for one in spec.trials})
+    hours = stated * trials / len({one.id for one in spec.trials})
     return f"{trials} trials, about {hours:,.0f} GPU-hours"

@@ -5,27 +5,9 @@ launcher is stopped and started again.
 
 from benchmarks.campaign import plan_of_everything, simulate
 from launch.backends.local.pool import Slot, choose
+from tests.support.sizes import write
 
-SPEC = """\
-title: "{name}"
-seeds: {seeds}
-resources: {{gpus: {gpus}}}
-trial:
-  dataset: {{name: digits, size: 8}}
-  backbone: {{name: resnet8, width: 8}}
-  method: baseline
-  train: {{epochs: 1, batch_size: 16, batch_norm_groups: {gpus}}}
-  optimizer: {{name: sgd, lr: 0.1}}
-  schedule: constant{init}
-rows:
-  - {{row: "{name}"}}
-"""
 FROM = "\n  init: {from: wide, row: wide, seed: 0}"
-
-
-def write(folder, name, seeds, gpus, init=""):
-    text = SPEC.format(name=name, seeds=list(range(seeds)), gpus=gpus, init=init)
-    (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
 def test_every_size_is_served_and_nothing_is_lost(tmp_path):
