@@ -27,7 +27,7 @@ def crop_resize(pictures: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Ten
     rows = _resize_matrix(boxes[:, 0], boxes[:, 2], height, size)
     columns = _resize_matrix(boxes[:, 1], boxes[:, 3], width, size)
     columns = torch.where(flip[:, None, None], columns.flip(1), columns)
-    pixels = pictures.to(torch.float32).reshape(count, height, width * channels) / 255
+    pixels = pictures.to(rows.dtype).reshape(count, height, width * channels) / 255
     squeezed = (rows @ pixels).view(count, size, width, channels).permute(0, 3, 1, 2)
     resized = squeezed.reshape(count, channels * size, width) @ columns.transpose(1, 2)
     return resized.view(count, channels, size, size)

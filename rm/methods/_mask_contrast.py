@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rm.backbones import FeatureHooks
 from rm.input.views import TwoViews
 from rm.methods import Method, draw_partner
-from rm.methods._mask_mixing import MaskLoss
+from rm.methods._mask_mixing import MaskLoss, grouped_variance
 from rm.methods._mix_block import MixBlock, adjusted
 from rm.methods._mix_network import block_channels
 from rm.methods._moco import Contrast, MoCo
@@ -116,7 +116,7 @@ class MaskContrast(Method):
             "mix_loss": mixed.detach(),
             "block_loss": block_loss.detach(),
             "mask_loss": fit.detach(),
-            "mask_variance": taught.mask.detach().var(correction=0),
+            "mask_variance": grouped_variance(taught.mask.detach(), step.groups),
             "area": 1 - lam,
         }
         return Contrast(loss, keys, logs)

@@ -154,7 +154,7 @@ class MaskMixing(Method):
         logs: dict[str, Tensor | float] = {
             **{name: value.detach() for name, value in losses.items()},
             "mask_loss": fit.detach(),
-            "mask_variance": _variance(block_mask.detach(), step.groups),
+            "mask_variance": grouped_variance(block_mask.detach(), step.groups),
             "area": 1 - draw.lam,
         }
         return MethodOutput(loss, clean, mixed, logs)
@@ -225,7 +225,8 @@ def _parts(mask: Tensor, groups: int) -> list[Tensor]:
     return [part for part in mask.tensor_split(groups) if len(part)]
 
 
-def _variance(mask: Tensor, groups: int) -> Tensor:
+def grouped_variance(mask: Tensor, groups: int) -> Tensor:
+    """The mean over the parts of the batch of each one's variance."""
     return torch.stack([part.var(correction=0) for part in _parts(mask, groups)]).mean()
 
 

@@ -14,6 +14,7 @@ trained, so that the block's gradient counts twice; here through its copy alone.
 import functools
 from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -116,7 +117,10 @@ class AMixC(MaskContrast):
         """With that of the head, which only pictures as they are reach."""
         labels = self.pseudo.labels[clean.place]
         logits = self.head(clean.projected)
-        loss = F.cross_entropy(logits.float(), labels, self.pseudo.weights(), reduction="none")
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        weights = self.pseudo.weights()
+        weights = None if weights is None else weights.to(logits.dtype)
+        loss = F.cross_entropy(logits, labels, weights, reduction="none")
         return super().block_loss(network, taught, clean, step) + loss.mean()
 
     def label_loss(self, projected: Tensor, taught: Mixture, clean: Clean) -> Tensor:

@@ -30,7 +30,7 @@ def neighbour_accuracy(
         chunk, answers = queries[first : first + CHUNK], targets[first : first + CHUNK]
         cosines, nearest = (F.normalize(chunk.float()) @ memory.T).topk(count)
         weights = (cosines / temperature).exp()
-        votes = torch.zeros(len(chunk), classes, device=weights.device)
+        votes = weights.new_zeros(len(chunk), classes)
         votes = votes.scatter_add(1, labels[nearest], weights)
         right += (votes.argmax(1) == answers).sum()
     return 100 * right.item() / len(targets)
