@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from rm import registry
+from rm.registry import plugins
 
 
 class TrialError(ValueError):
@@ -90,7 +91,8 @@ class Trial:
 
     def options(self, section: str) -> dict[str, Any]:
         """The keyword arguments of a section's choice; none of a section that the trial lacks."""
-        return {k: v for k, v in self.choices.get(section, {}).items() if k != "name"}
+        values = self.choices.get(section, {})
+        return {k: v for k, v in values.items() if k not in ("name", "plugin")}
 
 
 def load_trial(path: Path) -> Trial:
@@ -110,8 +112,10 @@ def load_trial(path: Path) -> Trial:
             f"{registry.numerics()}; plan it again"
         )
     try:
+        for plugin in sorted((path.parent / plugins.FOLDER).glob("*.py")):
+            registry.use_plugin(plugin, again=True)
         return parse_trial(data)
-    except TrialError as error:
+    except (TrialError, registry.RegistryError) as error:
         raise TrialError(f"{path}: {error}") from None
 
 

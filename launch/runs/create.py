@@ -18,6 +18,7 @@ from launch.spec.load import Cell, Spec
 from launch.spec.resources import ONE, Resources
 from launch.spec.trial import Trial
 from rm.files import append_line, sync_folder, write_atomically
+from rm.registry import plugins
 
 
 class Use(Protocol):
@@ -78,6 +79,11 @@ def _prepare(
         append_line(Path(run_dir, rundir.USES), "\n".join(new))
     if uses[0].state == "finished":
         return
+    for name, content in plugins.copies(trial.values).items():
+        folder_of_plugins = Path(run_dir, plugins.FOLDER)
+        if not (folder_of_plugins / name).exists():
+            folder_of_plugins.mkdir(exist_ok=True)
+            write_atomically(folder_of_plugins / name, content)
     text = trial.to_json()
     if is_new or _read(f"{run_dir}/{rundir.TRIAL}") != text:
         # Two launchers may both write it; either's is the same. It comes last, as writing it puts

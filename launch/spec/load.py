@@ -30,7 +30,7 @@ from launch.spec.grammar.yaml_source import SpecError, YamlPath, YamlSource, rea
 from launch.spec.metric import TableMetric, check_median, check_metric, read_metric
 from launch.spec.resources import DEFAULT, check_resources, read_resources
 from launch.spec.spec import WINNER, Cell, FigureSpec, Paper, Spec, with_winner
-from rm.registry import suggestion
+from rm.registry import RegistryError, suggestion, use_plugin
 
 __all__ = [
     "WINNER",
@@ -64,6 +64,7 @@ class _File:
     published: dict[str, Any] | list[Any] | None = None
     claims: list[Any] = field(default_factory=list)
     profiles: dict[str, Any] = field(default_factory=dict)
+    plugins: list[Any] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
 
@@ -121,6 +122,7 @@ class _Loading:
 def _load(path: Path, asked: Asked, parent: Any) -> Spec:
     source = read(path)
     file = _top_level(source)
+    _use_plugins(source, file.plugins)
     chosen = _Profile.read(source, file, asked.profile)
     overrides = Overrides(source, asked.overrides)
     base = read_settings(source, ("trial",), file.trial)
@@ -166,6 +168,20 @@ def _load(path: Path, asked: Asked, parent: Any) -> Spec:
         file.margin_why,
         overrides.texts,
     )
+
+
+def _use_plugins(source: YamlSource, paths: Sequence[Any]) -> None:
+    """Offer what these files define, beside the spec or wherever they say, to this and all specs
+    of the command.
+    """
+    for i, path in enumerate(paths):
+        if not isinstance(path, str) or not path.endswith(".py"):
+            source.error(("plugins", i), f"a plugin is a file of Python, found {path!r}")
+            continue
+        try:
+            use_plugin((source.path.parent / Path(path).expanduser()).resolve())
+        except RegistryError as error:
+            source.error(("plugins", i), str(error))
 
 
 def _axes(source: YamlSource, file: _File) -> tuple[tuple[str, ...], list[list[Choice]]]:

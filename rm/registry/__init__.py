@@ -36,6 +36,7 @@ from typing import Any
 
 import rm
 from rm.metrics import METRICS, Metric
+from rm.registry import plugins
 from rm.registry.checking import Violation as Violation
 from rm.registry.checking import check_constraints, check_options
 from rm.registry.checking import suggestion as suggestion
@@ -110,8 +111,14 @@ def numerics() -> int:
 
 
 def entries(section: str) -> Mapping[str, Entry]:
-    """Every choice of a section by name, in alphabetical order."""
-    return _entries(SOURCE, section)
+    """Every choice of a section by name, in alphabetical order; then those of plugins."""
+    own, others = _entries(SOURCE, section), plugins.entries(section)
+    return {**own, **others} if others else own
+
+
+def use_plugin(path: Path, *, again: bool = False) -> list[str]:
+    """Offer what a file outside `rm` defines (`rm.registry.plugins`); returns the names."""
+    return plugins.use(path, {s: _entries(SOURCE, s) for s in SECTIONS}, _IN_CLASSES, again=again)
 
 
 @cache
@@ -131,6 +138,8 @@ def entry(section: str, name: str) -> Entry:
 def load(section: str, name: str) -> Any:
     """The class or function that a choice names, imported; its module alone is."""
     chosen = entry(section, name)
+    if isinstance(chosen, plugins.PluginEntry):
+        return plugins.load(chosen)
     place = chosen.file.relative_to(SOURCE.parent).with_suffix("")
     return getattr(importlib.import_module(".".join(place.parts)), chosen.symbol)
 

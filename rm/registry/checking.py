@@ -33,8 +33,18 @@ def suggestion(word: str, valid: Iterable[str]) -> str:
 def check_options(
     chosen: Entry, written: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[Violation]]:
-    """The values of all options, and what is wrong with any of them."""
+    """The values of all options, and what is wrong with any of them; of a plugin's choice its
+    digest too.
+    """
     values: dict[str, Any] = {}
+    digest = getattr(chosen, "digest", None)
+    if digest is not None:
+        values["plugin"] = digest
+        planned = written.get("plugin", digest)
+        written = {key: value for key, value in written.items() if key != "plugin"}
+        if planned != digest:
+            message = f"{chosen.title} was planned with another content of {chosen.file}"
+            return values, [Violation("value", None, message)]
     wrong = [
         Violation(
             "option", key, f"{chosen.title} has no option '{key}'{suggestion(key, chosen.options)}"
