@@ -21,6 +21,11 @@ QUIET = {"PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 # for this process and its children.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
 STORE = str(80 * 2**20)
+LEAN = [
+    *("--include-dashboard", "false", "--include-log-monitor", "false", "--no-monitor"),
+    *("--system-config", '{"enable_worker_prestart":false,"prestart_worker_first_driver":false}'),
+]
+"""Without what costs a process of Python each, and is nothing to us."""
 
 
 class Node:
@@ -79,7 +84,7 @@ class Cluster:
 
     def __enter__(self) -> "Cluster":
         try:
-            head = ["--head", "--port", "0", "--include-dashboard", "false"]
+            head = ["--head", "--port", "0", *LEAN]
             head += ["--temp-dir", str(self.folder / "ray")]
             node = self._node(
                 [*head, "--num-cpus", str(self.cpus), "--num-gpus", str(self.gpus)], self.gpus
