@@ -11,6 +11,7 @@ spec, a figure's options or the tracking store cannot be read; missing records a
 
 import argparse
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -170,9 +171,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if bool(args.specs) == args.all:
         parser.error("name one spec or more, or --all")
     if args.all:
-        args.specs = sorted(map(str, (ROOT / "experiments").rglob("*.yaml")))
+        args.specs = sorted(map(str, (ROOT / "experiments").rglob("*.yaml")), key=_natural)
     args.output = (args.output or results_dir() / "report").expanduser().resolve()
     return args
+
+
+def _natural(path: str) -> tuple[int, list[tuple[int, str]]]:
+    """Folders after files, and table2 before table10."""
+    parts = re.findall(r"\d+|\D+", Path(path).stem)
+    return len(Path(path).parts), [(int(p), "") if p.isdigit() else (-1, p) for p in parts]
 
 
 def _seconds(text: str) -> float:

@@ -84,8 +84,10 @@ def draw(
         axes.set_title(panel)
         _authors(axes, logs[logs["row"] == panel])
         _panel(axes, frame[frame["row"] == panel], _columns(table), drawn)
-    for axes in grid[-1]:
-        axes.set_xlabel("epoch")
+    for column in grid.T:
+        lowest = [axes for axes in column if axes.get_visible()][-1]
+        lowest.set_xlabel("epoch")
+        lowest.tick_params(labelbottom=True)
     for axes in grid[:, 0]:
         axes.set_ylabel(drawn.title)
     handles: dict[str, Any] = {}
@@ -137,10 +139,24 @@ def _panel(axes: Axes, frame: pd.DataFrame, columns: list[str], metric: Metric) 
         for seed in lines:
             axes.plot(lines.index, lines[seed], color=colour, linewidth=0.5, alpha=0.4)
         mean = lines.dropna().mean(axis=1)
-        axes.plot(mean.index, mean, color=colour, linestyle=dash, label=column)
+        marker = "o" if len(mean) == 1 else None  # a line of one point would not be seen
+        axes.plot(mean.index, mean, color=colour, linestyle=dash, marker=marker, label=column)
     reached = [metric.best(line) for _, line in frame.groupby(["cell", "seed"])["value"]]
     if reached:
         _limit(axes, frame["value"], reached, metric)
+        if frame["value"].min() >= 0 > axes.get_ylim()[0]:
+            axes.set_ylim(bottom=0)
+    else:
+        axes.text(
+            0.5,
+            0.5,
+            "no data yet",
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            color=MUTED,
+        )
+        axes.set_yticks([])
 
 
 def _limit(axes: Axes, values: pd.Series, reached: list[float], metric: Metric) -> None:

@@ -3,6 +3,7 @@ standard deviations.
 """
 
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -125,7 +126,7 @@ def draw(
     missing = []
     handles: dict[str, Any] = {}
     for (title, part), axes in zip(parts, grid, strict=True):
-        axes.set_title(title)
+        axes.set_title(_heading(panels, title))
         absent = _panel(axes, part, name, label)
         missing += [f"{title}: {absent}" if title else absent] if absent else []
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -142,6 +143,13 @@ def draw(
             ncols=1 if len(parts) == 1 else 2,
         )
     return figure
+
+
+def _heading(panels: str | None, label: str) -> str:
+    """A panel's label; with the axis's name before a number, which says nothing alone."""
+    if panels is None or not re.fullmatch(r"-?[\d.]+(e-?\d+)?", label):
+        return label
+    return f"{NAMES.get(panels.rpartition('.')[2], panels)} = {label}"
 
 
 def _panel(axes: Axes, frame: pd.DataFrame, name: str, label: str) -> str:

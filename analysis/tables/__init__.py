@@ -22,11 +22,11 @@ def to_markdown(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """A booktabs table, one line per cell, groups of rows divided by rules. Needs only
-    \\usepackage{booktabs}.
+    \\usepackage{booktabs}. The best number of a group is bold.
     """
     from analysis.tables.writers import Latex, write
 
-    return write(document(table), Latex()).text
+    return write(document(table), Latex(table.slug)).text
 
 
 def to_csv(table: Table) -> str:

@@ -24,11 +24,14 @@ from rm.metrics import SELECTIONS
 
 @dataclass(frozen=True)
 class Entry:
-    """One place of a grid. word: the verdict that the text is, if it is one, and its mark."""
+    """One place of a grid. word: the verdict that the text is, if it is one, and its mark; best:
+    whether no other number of its group is better.
+    """
 
     text: str
     word: str = ""
     mark: str = ""
+    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,10 @@ def _cells(table: Table) -> Grid:
         columns.append(Column(companion_title(table)))
     columns.append(Column("Seeds"))
     groups = tuple(
-        tuple(_line(cell, table, first=i == 0) for i, cell in enumerate(table.in_row(row)))
+        tuple(
+            _line(cell, table, first=i == 0, best=_best(table, cell))
+            for i, cell in enumerate(table.in_row(row))
+        )
         for row in table.rows
     )
     if not table.is_grid:
@@ -106,10 +112,17 @@ def _cells(table: Table) -> Grid:
     return Grid(tuple(columns), groups)
 
 
-def _line(cell: CellResult, table: Table, *, first: bool) -> Line:
+def _best(table: Table, cell: CellResult) -> bool:
+    """Whether no finished cell that it stands beside is better; alone nothing is best."""
+    beside = table.in_row(cell.row) if table.is_grid else table.cells
+    means = [other.ours.mean for other in beside if other.ours is not None]
+    return cell.ours is not None and len(means) > 1 and cell.ours.mean == table.metric.best(means)
+
+
+def _line(cell: CellResult, table: Table, *, first: bool, best: bool) -> Line:
     """first: the row's label stands once, at the first line of its group."""
     labels = (cell.row if first else "", cell.column) if table.is_grid else (cell.row,)
-    entries = [*map(Entry, labels), Entry(mean_std(cell.ours))]
+    entries = [*map(Entry, labels), Entry(mean_std(cell.ours), best=best)]
     if table.has_published:
         word = cell.verdict.word
         entries += [Entry(number(cell.published)), Entry(signed(cell.verdict.difference))]

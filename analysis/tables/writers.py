@@ -79,8 +79,8 @@ class Markdown:
 class Latex:
     """A booktabs table with everything in its caption but the notes and the claims."""
 
-    def __init__(self) -> None:
-        self.title = ""
+    def __init__(self, slug: str = "") -> None:
+        self.slug, self.title = slug, ""
         self.grid: Grid | None = None
         self.caption = ""
 
@@ -96,6 +96,7 @@ class Latex:
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{latex_text(f'{self.title}: {self.caption}')}}}",
+            *([rf"\label{{tab:{self.slug}}}"] if self.slug else []),
             rf"\begin{{tabular}}{{{''.join('l' if one.is_text else 'r' for one in columns)}}}",
             r"\toprule",
             _latex_line([Entry(column.head) for column in columns]),
@@ -122,7 +123,8 @@ class Latex:
 
 
 def _latex_line(entries: Sequence[Entry]) -> str:
-    return " & ".join(latex_text(entry.text) for entry in entries) + r" \\"
+    texts = ((latex_text(entry.text), entry.best) for entry in entries)
+    return " & ".join(rf"\textbf{{{text}}}" if best else text for text, best in texts) + r" \\"
 
 
 def _markdown_text(text: str) -> str:

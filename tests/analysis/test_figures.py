@@ -133,6 +133,45 @@ def test_learning_curves_draw_what_is_there():
     assert "epoch" in texts(figure)
 
 
+def test_learning_curves_begin_at_zero_and_show_a_single_point():
+    """Three panels in two rows: the last one of each column has the epochs."""
+    spec = grid_spec(seeds=(0,))
+    names = ("A", "B", "C", "D")
+    cells = [
+        replace(cell, labels=(name, cell.labels[1]))
+        for name in names
+        for cell in spec.cells[:4]
+        if name != "D" or cell.labels[1] == "Baseline"
+    ]
+    spec = replace(spec, cells=tuple(cells))
+    records = fake_records(replace(spec, cells=spec.cells[:4]))
+    one_point = fake_curves(records, epochs=1).assign(value=0.5)
+    figure, _ = figures.render("learning_curves", spec, records, lambda metric: one_point, {})
+    visible = [axes for axes in figure.axes if axes.get_visible()]
+    assert {axes.get_ylim()[0] >= 0 for axes in visible} == {True}
+    means = [line for line in visible[0].lines if not line.get_label().startswith("_")]
+    assert [line.get_marker() for line in means] == ["o"] * 4
+    assert [axes.get_xlabel() for axes in visible] == ["", "epoch", "epoch", "epoch"]
+
+
+def test_a_panel_without_data_says_so():
+    spec = rows_spec()
+    figure, _ = curves(spec, fake_records(spec)[:0])
+    assert "no data yet" in texts(figure)
+
+
+def test_a_number_over_a_panel_comes_with_its_axis():
+    cells = [
+        replace(cell, labels=(str(omega), cell.labels[0]))
+        for omega in (0.1, 0.5)
+        for cell in rows_spec().cells[2:]
+    ]
+    spec = replace(rows_spec(), axes=("method.omega", "row"), cells=tuple(cells))
+    changes = {"panels": "method.omega", "baseline": None}
+    figure, _ = sweep(spec, fake_records(spec), **changes)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["ω = 0.1", "ω = 0.5"]
+
+
 def test_nothing_finished_is_still_a_figure():
     spec = rows_spec()
     figure, _ = sweep(spec, fake_records(spec)[:0])

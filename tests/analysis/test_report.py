@@ -148,3 +148,10 @@ def test_an_unknown_format_is_bad_input(capsys):
         report.main(["experiments/table3.yaml", "--format", "docx"])
     assert caught.value.code == 2
     assert "valid: html, md, latex, csv" in capsys.readouterr().err
+
+
+def test_tables_stand_in_their_natural_order():
+    args = report._arguments(["--all"])
+    names = [Path(one).stem for one in args.specs]
+    assert names.index("table2") < names.index("table10a") < names.index("table11")
+    assert names.index("table11") < names.index("table1_supervised"), "AMix's come after RM's"

@@ -206,3 +206,12 @@ def test_latex_compiles(name, request, tmp_path):
 def test_p_values_and_numbers_read_like_a_journals():
     assert [p_value(p) for p in (None, 0.0004, 0.0237)] == ["–", "< 0.001", "0.024"]
     assert [signed(x) for x in (None, -0.044, 0.044)] == ["–", "−0.04", "+0.04"]
+
+
+def test_latex_has_its_label_and_the_best_number_of_each_group_bold(grid, rows):
+    text = tables.to_latex(grid)
+    assert f"\\label{{tab:{grid.slug}}}" in text
+    bold = re.findall(r"\\textbf\{([\d.]+) ", text)
+    best = [min(cell.ours.mean for cell in grid.in_row(row) if cell.ours) for row in grid.rows]
+    assert bold == [f"{value:.2f}" for value in best]
+    assert tables.to_latex(rows).count("\\textbf") == 1
