@@ -80,6 +80,8 @@ class Calls:
 
     def on_end(self, run_dir: Path, outcome: Outcome) -> None:
         self.counts[f"trials {outcome.status}"] += 1
+        if outcome.status in ("failed", "blocked"):
+            raise SystemExit(f"{run_dir}: {outcome.status}: {outcome.error}")
 
     def tick(self) -> None:
         self.counts["rounds of the loop"] += 1

@@ -2,6 +2,10 @@
 near to the peak it is.
 
 python -m benchmarks.profile_step [--backbone resnet18] [--batch 128] [--steps 10]
+                                  [--precision fp32]
+
+With one thread on a CPU (OMP_NUM_THREADS=1) all times are the processor's, so that what else runs
+on the machine counts little.
 """
 
 import argparse
@@ -44,19 +48,21 @@ def milliseconds(call: Callable[[], object], device: torch.device, times: int = 
     """Median of a few calls, after one to warm up; each until the device is done."""
     call()
     seconds = []
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     for _ in range(times):
         wait(device)
-        began = time.perf_counter()
+        began = clock()
         call()
         wait(device)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(clock() - began)
     return 1000 * statistics.median(seconds)
 
 
-def matmul_peak(device: torch.device) -> float:
-    """FLOP/s of a large bf16 matrix product of random numbers."""
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product of random numbers."""
     side = 8192 if device.type == "cuda" else 2048
-    left, right = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return 2 * side**3 / (milliseconds(lambda: left @ right, device, 10) / 1000)
 
 
@@ -77,6 +83,15 @@ def by_kind(run: Trainer, steps: int) -> dict[str, float]:
             spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
             totals[kind_of(event.key)] += spent / 1000 / steps
     return totals
+
+
+def operators(run: Trainer, word: str = "") -> int:
+    """How many operators of that word one step calls, each with those it is made of."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        run.train_step()
+    return sum(
+        e.count for e in seen.key_averages() if e.key.startswith("aten::") and word in e.key
+    )
 
 
 def parts(run: Trainer, batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
@@ -111,9 +126,10 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=10, help="that are profiled, and timed without the profiler"
     )
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = our_run(args.backbone, args.batch, RM, device)
+    run = our_run(args.backbone, args.batch, RM, device, precision=args.precision)
     for _ in range(5):
         run.train_step()
     with FlopCounterMode(display=False) as flops:
@@ -127,26 +143,27 @@ def main() -> None:
     totals = by_kind(run, args.steps)
     whole = sum(totals.values())
     print(
-        f"{args.backbone}, batch {args.batch}, bf16, channels last, {device}, torch "
-        f"{torch.__version__}"
+        f"{args.backbone}, batch {args.batch}, {args.precision}, channels last, {device}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     )
     busy = (
         f"kernels run {100 * whole / step:.0f} % of it"
         if device.type == "cuda"
         else f"{whole:.0f} ms in operators"
     )
-    print(
-        f"a step takes {step:.2f} ms by the clock, {1000 * args.batch / step:,.0f} images/s; "
-        f"{busy}"
-    )
+    print(f"a step takes {step:.2f} ms, {1000 * args.batch / step:,.0f} images/s; {busy}")
     for kind, spent in sorted(totals.items(), key=lambda item: -item[1]):
         print(f"  {kind:22}{spent:9.2f} ms {100 * spent / whole:6.1f} %")
-    reached, peak = flops.get_total_flops() / (step / 1000), matmul_peak(device)
+    dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
+    reached, peak = flops.get_total_flops() / (step / 1000), matmul_peak(device, dtype)
+    dense = sum(totals[kind] for kind in ("convolution", "linear and softmax"))
+    share = 100 * reached / peak
     print(
-        f"{reached / 1e12:.2f} TFLOP/s in convolutions and products: {100 * reached / peak:.0f} % "
-        "of what a large bf16 matrix "
-        f"product reaches here, {peak / 1e12:.1f} TFLOP/s"
+        f"{reached / 1e12:.3f} TFLOP/s in convolutions and products: {share:.0f} % of what a "
+        f"large {args.precision} matrix product reaches here, {peak / 1e12:.3f} TFLOP/s; "
+        f"{share * whole / dense:.0f} % while they run"
     )
+    print(f"operators a step: {operators(run)}, of which {operators(run, 'sgd')} the optimizer's")
     for part, call in parts(run, args.batch, device).items():
         print(f"  {part:42}{milliseconds(call, device):9.3f} ms")
 
