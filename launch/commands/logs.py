@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from launch import backends
-from launch.commands._targets import find_run
+from launch.commands import add_filters, load_specs
+from launch.commands._targets import MOST_NAMED, find_run, is_spec
 from launch.console import say, show
 from launch.errors import UsageError
-from launch.paths import results_dir
+from launch.paths import results_dir, runs_dir
 from launch.runs import journal, rundir
 from launch.runs.contents import Damaged, why
 from launch.runs.rundir import RunDir
 from launch.runs.status import StatusReader, TrialStatus, read_snapshot
+from launch.spec.filters import select
 
 HELP = "print a trial's log and journal, with the tracebacks of its failures"
 POLL_SECONDS = 0.5
@@ -29,13 +31,17 @@ _HIDDEN = ("event", "time", "epoch", "point", "lr", "images_per_second", "peak_m
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trial", metavar="TRIAL", help="a trial's id, or how it begins")
+    parser.add_argument(
+        "trial",
+        metavar="TRIAL|SPEC.yaml",
+        help="a trial's id, or how it begins; or a spec, of which --where and --seeds leave one",
+    )
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the trial ends")
-    parser.add_argument("--json", action="store_true", help="print log and journal as JSON")
+    add_filters(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    run_dir = find_run(args.trial)
+    run_dir = _of_spec(args) if is_spec(args.trial) else find_run(args.trial)
     if args.json and args.follow:
         raise UsageError("--json prints what is there now; it does not go with -f")
     if args.json:
@@ -49,6 +55,28 @@ def run(args: argparse.Namespace) -> int:
     if args.follow:
         say(_in_words(run_dir))
     return 0
+
+
+def _of_spec(args: argparse.Namespace) -> Path:
+    """The run directory of the one trial of a spec that is meant."""
+    args.specs = [args.trial]
+    labels = {
+        trial.id: f"{cell.row} · seed {trial.seed}"
+        for _, cell, trials in select(load_specs(args), args.where)
+        for trial in trials
+    }
+    if len(labels) > 1:
+        some = "; ".join(list(labels.values())[:MOST_NAMED])
+        more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
+        raise UsageError(
+            f"{len(labels)} trials of {args.trial} are meant: {some}{more}; --where and --seeds "
+            "choose one"
+        )
+    (identity,) = labels
+    run_dir = runs_dir() / identity
+    if not run_dir.exists():
+        raise UsageError(f"{labels[identity]} ({identity}) has not begun: it has no log yet")
+    return run_dir
 
 
 class _Printer:

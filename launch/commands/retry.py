@@ -6,7 +6,7 @@ from pathlib import Path
 
 from launch import backends, console
 from launch.backends.base import exit_status
-from launch.commands import add_selection, load_specs
+from launch.commands import add_selection, load_specs, show_plan
 from launch.commands._backend import chosen_backend
 from launch.commands._damage import REMEDY
 from launch.commands.run import (
@@ -29,6 +29,9 @@ HELP = "run failed and lost trials again"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be tried again and do nothing"
+    )
     add_backend_arguments(parser)
 
 
@@ -54,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
                 row.use.trial.id: row.state for row in rows if row.use.trial.id not in samples
             }.values()
         )
+        if args.dry_run:
+            show_plan(Plan(tuple(chosen)), args.json)
+            return 0
         backend.check(limits_of(args))
         say(f"{counts['failed']} failed and {counts['lost']} lost are tried again")
         prepare_as_asked(chosen, args)
