@@ -30,6 +30,11 @@ def show(text: str) -> None:
         drop_output()
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `4 trials`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def prepare() -> None:
     """Make the standard streams bear anything: what was closed swallows it, and a terminal of
     another encoding gets `\\u00b7`, which is right in JSON too.

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from launch.console import rich_console, say
+from launch.console import counted, rich_console, say
 from launch.errors import UsageError
 from launch.paths import EXPERIMENTS, ROOT, tracking_uri, without_password
 from launch.plan import Plan
@@ -183,8 +183,8 @@ def _summary(plan: Plan) -> str:
     )
     epochs = sum(use.trial.epochs for use in plan.to_run())
     reuse = f" ({len(plan.uses)} cells × seeds, {shared} of them shared)" if shared else ""
-    left = f"{epochs} epochs to train{plan.outdated()}"
-    return f"{len(unique)} trials{reuse}: {counts or 'none'}; {left}"
+    left = f"{counted(epochs, 'epoch')} to train{plan.outdated()}"
+    return f"{counted(len(unique), 'trial')}{reuse}: {counts or 'none'}; {left}"
 
 
 def mirror_quietly(run_dirs: list[Path], **options: Any) -> int | None:

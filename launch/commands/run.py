@@ -208,10 +208,8 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
         {path: use.label for path, use in to_run.items()},
         {path: use.trial.epochs for path, use in to_run.items()},
     )
-    say(
-        f"running {len(to_run)} of {len(everything)} trials; {len(everything) - len(to_run)} "
-        f"finished already{plan.origin()}"
-    )
+    of, others = console.counted(len(everything), "trial"), len(everything) - len(to_run)
+    say(f"running {len(to_run)} of {of}; {others} finished already{plan.origin()}")
     ended: dict[Path, Outcome]
     with _Mirroring(watcher, everything), watcher:
         ended = {**backend.run(longest_first(list(to_run)), watcher, limits), **damaged}

@@ -182,14 +182,29 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
     width = shutil.get_terminal_size().columns if terminal else None
     table = [_HEADER, *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    widths = widths if width is None else fitted(widths, width)
     for i, cells in enumerate(table):
         text = "  ".join(
-            cell.ljust(size) for cell, size in zip(cells, widths, strict=True)
+            cell.ljust(size) if len(cell) <= size else cell[: size - 1] + "…"
+            for cell, size in zip(cells, widths, strict=True)
         ).rstrip()
         text = text if width is None or len(text) <= width else text[: width - 1] + "…"
         code = _STYLES.get(rows[i - 1].state, _DIM)[1] if colours and i else None
         yield text if code is None else f"\x1b[{code}m{text}\x1b[0m"
     yield summary(rows)
+
+
+def fitted(widths: Sequence[int], width: int) -> list[int]:
+    """The columns' widths on a narrow terminal: the row's name and the spec's are shortened before
+    an id or a state is cut; what is left beyond them is.
+    """
+    found = list(widths)
+    needed = sum(found[:7]) + 2 * 6  # all but `where`, which may be cut
+    for column, least in ((1, 14), (0, 8)):
+        less = min(max(needed - width, 0), max(found[column] - least, 0))
+        found[column] -= less
+        needed -= less
+    return found
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -200,7 +215,7 @@ def summary(rows: Sequence[Row]) -> str:
     origin = (
         f" ({committed} of the finished ones committed in results/reproduced)" if committed else ""
     )
-    return f"{len(unique)} trials{reuse}: {describe(_counts(rows))}{origin}"
+    return f"{console.counted(len(unique), 'trial')}{reuse}: {describe(_counts(rows))}{origin}"
 
 
 def duration(seconds: float) -> str:

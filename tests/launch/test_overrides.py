@@ -72,7 +72,7 @@ def test_the_plan_and_the_run_directory_say_so(write_spec, results, capsys):
     assert cli.main(words) == 0
     out = capsys.readouterr().out
     assert "small (train.epochs=5)" in out
-    assert "1 trials: 1 waiting; 5 epochs to train" in out
+    assert "1 trial: 1 waiting; 5 epochs to train" in out
     spec = load_spec(path, seeds=[0], overrides=["train.epochs=5"])
     prepare(make_plan([spec], results / "runs").uses, results / "runs")
     use = RunDir(results / "runs" / spec.trials[0].id).uses[0]
