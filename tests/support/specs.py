@@ -21,6 +21,25 @@ SPEC = """
     profiles:
       smoke: {train.epochs: 1, seeds: [3]}
 """
+PRETRAINING = """
+    # two methods of pre-training without labels, and their linear evaluations
+    title: "Linear evaluations on a few digits"
+    metric: {name: linear_top1, select: last}
+    trial:
+      dataset: {name: digits, size: 16, limit: 70, test_limit: 60}
+      backbone: {name: resnet8, width: 8}
+      method: baseline
+      train: {epochs: 2, batch_size: 16}
+      optimizer: {name: sgd, lr: 0.05}
+      schedule: {name: cosine}
+    rows:
+      - row: MoCo
+        init: {trial: {task: &task {name: contrastive, queue: 80, hidden: 16, colours: false}}}
+        freeze: backbone
+      - row: AMix-C
+        init: {trial: {task: *task, method: {name: amix_c, clusters: 4}}}
+        freeze: backbone
+"""
 
 
 def write_spec(

@@ -17,7 +17,7 @@ from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
 from tests.support import commands, disks
 from tests.support.mutations import Campaign
-from tests.support.specs import write_spec
+from tests.support.specs import SPEC, write_spec
 from tests.support.trials import PATIENCE, deterministic
 
 MOST_RESTARTS = 5
@@ -27,11 +27,13 @@ their first step, which fails it.
 
 
 class Storm:
-    """One spec of four trials in one results folder."""
+    """One spec of four trials, parents included, in one results folder."""
 
     def __init__(self, spec: Path, results: Path, draw: random.Random, *backend: str) -> None:
         self.spec, self.results, self.draw, self.backend = spec, results, draw, backend
-        self.trials = [trial.id for trial in load_spec(spec).trials]
+        read = load_spec(spec)
+        parents = [parent.trial for cell in read.cells for parent in cell.parents]
+        self.trials = [trial.id for trial in (*parents, *read.trials)]
         self.log = spec.parent / "launcher.txt"
         self.kills = 0
         self.launcher: subprocess.Popen[str] | None = None
@@ -172,11 +174,17 @@ class Storm:
 
 
 def run(
-    folder: Path, kills: int, cuts: int, seed: int, *backend: str, epochs: int | None = None
+    folder: Path,
+    kills: int,
+    cuts: int,
+    seed: int,
+    *backend: str,
+    epochs: int | None = None,
+    text: str = SPEC,
 ) -> Campaign:
     """A storm of so many kills, in `cuts` of which the disk loses its power (needs root)."""
     length = epochs or 8 + kills
-    spec = write_spec(folder, **{"epochs: 2": f"epochs: {length}"})
+    spec = write_spec(folder, text, **{"epochs: 2": f"epochs: {length}"})
     quiet = {"RM_RESULTS_DIR": str(folder / "undisturbed"), "RM_CHECKPOINT_SECONDS": "60"}
     code, _, err = commands.run(spec, "--workers", "2", environment=quiet)
     assert code == 0, err
