@@ -3,12 +3,14 @@
     python -m benchmarks.compare [--trials 12] [--seconds 0.5] [--python PYTHON] [--only hydra]
 
 Every contestant runs the same trials, two at a time, each of which sleeps; the whole command is
-timed, run again when all is finished, and in another folder killed (SIGKILL, its whole session) in
-the midst and run again. What is reported of these is how many times a trial was begun: as often as
-there are trials is the least. Each does what its documentation offers for resuming, and nothing
-that the user would have to write: Ray Tune restores, dora looks into its history, submitit and
-hydra's launcher have no means on one machine. dora runs one trial a command here, as its `launch`
-and `grid` need SLURM. seml keeps its queue in MongoDB, which Debian does not have, and is not run.
+timed, run again when all is finished, and in another folder killed (SIGKILL, with all that it has
+started) in the midst and run again. What is reported of these is how many times a trial was begun
+from nothing: as often as there are trials is the least. Each does what its documentation offers
+for resuming, and nothing that the user would have to write: Ray Tune restores, dora looks into its
+history, submitit and hydra's launcher have no means on one machine. Hydra's starts all trials at
+once there; dora runs one trial a command, as its `launch` and `grid` need SLURM. seml keeps its
+queue in MongoDB, which Debian does not have, and is not run. None of them but ours plans without
+starting, or says of thousands of trials how they do: those figures are benchmarks.scale's.
 
 --python   of an environment that has hydra-core, hydra-submitit-launcher, submitit, ray[tune] and
            dora-search; what it lacks is left out, with a word
@@ -101,6 +103,7 @@ parser.add_argument("--seed", type=int)
 @argparse_main(dir="outputs", parser=parser)
 def main():
     xp = get_xp()
+    xp.link.load()
     if not xp.link.history:
         work(xp.cfg.seed)
         xp.link.push_metrics({"value": 1})
@@ -123,8 +126,7 @@ COMMANDS = {
     "ours": "{python} ours.py",
     "submitit": "{python} submitit_alone.py",
     "ray tune": "{python} tune_alone.py",
-    "hydra": "{python} hydra_app.py -m hydra/launcher=submitit_local "
-    "hydra.launcher.array_parallelism=2 '+seed=range({trials})'",
+    "hydra": "{python} hydra_app.py -m hydra/launcher=submitit_local '+seed=range({trials})'",
     "dora": "seq 0 {last} | xargs -P 2 -I@ {python} -m xp.train --seed=@",
 }
 FILES = {
@@ -172,12 +174,12 @@ class Contest:
         )
 
     def run(self) -> float:
-        """Seconds; RuntimeError with its last line where it fails."""
+        """Seconds; RuntimeError with its first lines where it fails."""
         began = time.monotonic()
         process = self.start()
         _, errors = process.communicate()
         if process.returncode:
-            raise RuntimeError((errors.strip().splitlines() or ["no message"])[-1])
+            raise RuntimeError(" ".join(errors.strip().splitlines()[:3]) or "no message")
         return time.monotonic() - began
 
     def begun(self) -> int:
@@ -216,7 +218,7 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--only", choices=COMMANDS, action="append")
     args = parser.parse_args()
-    print("| | command | s beyond sleeping | again, s | begun again | begun after a kill |")
+    print("| | command | s beyond sleeping | again, s | begun again | begun, with a kill |")
     print("|---|---|---|---|---|---|")
     for name in args.only or COMMANDS:
         with tempfile.TemporaryDirectory(prefix="cmp-", dir="/tmp") as folder:
