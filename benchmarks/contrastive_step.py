@@ -70,7 +70,8 @@ def bare(trainer: Trainer, method: str) -> None:
     for _ in range(keys):
         with torch.no_grad():
             task.network.project(views.key)
-    loss: Tensor = sum(task.network.query(views.query).sum() for _ in range(passes))  # type: ignore[assignment]
+    found = [task.network.query(views.query).sum() for _ in range(passes)]
+    loss: Tensor = torch.stack(found).sum()
     if through:
         loss = loss + task.network.project(views.query.clone().requires_grad_()).sum()
     loss.backward()
