@@ -1,5 +1,6 @@
 """`--where key=value`: which trials of some specs are meant."""
 
+import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -109,9 +110,11 @@ def _why_none(specs: Sequence[Spec], conditions: Sequence[_Condition]) -> str:
         ):
             some = ", ".join(list(there)[:SHOWN_VALUES])
             more = f" and {len(there) - SHOWN_VALUES} more" if len(there) > SHOWN_VALUES else ""
+            close = difflib.get_close_matches(condition.text, there, n=1, cutoff=0.6)
+            near = f"; did you mean '{close[0]}'?" if close else ""
             return (
                 f"--where {condition.key}={condition.text}: no trial has that value of "
-                f"'{condition.key}'; there are {some}{more}"
+                f"'{condition.key}'; there are {some}{more}{near}"
             )
     typed = " ".join(f"{each.key}={each.text}" for each in conditions)
     return f"--where {typed}: each matches some trials, and none matches all of them"

@@ -93,6 +93,10 @@ def test_where_compares_what_yaml_means(write_spec):
         ("optimiser.lr=0.05", "no trial has the key 'optimiser.lr'; did you mean 'optimizer.lr'?"),
         ("optimizer.lr=0.06", "no trial has that value of 'optimizer.lr'; there are 0.05"),
         ("method=RN", "no trial has that value of 'method'; there are Baseline, baseline, RM"),
+        (
+            "method=recursive_mx",
+            "baseline, RM, recursive_mix; did you mean 'recursive_mix'",
+        ),
         ("seed=2", "no trial has that value of 'seed'; there are 0, 1"),
     ],
 )
