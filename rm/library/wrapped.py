@@ -128,6 +128,9 @@ def wrap(
     values, wrong = registry.check("method", {"name": method, **options})
     if wrong:
         raise ValueError("; ".join(violation.message for violation in wrong))
+    tasks = registry.entry("method", method).tasks
+    if tasks and registry.DEFAULT_TASK not in tasks:
+        raise ValueError(f"method '{method}' is for {', '.join(tasks)} training, by a spec")
     if needed := registry.entry("method", method).features:
         raise ValueError(
             f"method '{method}' acts inside a network, on its {' and '.join(sorted(needed))}: it "

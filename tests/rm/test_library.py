@@ -178,6 +178,7 @@ def test_labels_are_whole_numbers_or_probabilities():
         ({"history": False}, "without history there is no earlier prediction"),
         ({"method": "manifold_mixup"}, "acts inside a network, on its stages"),
         ({"method": "averaged"}, "deploys another network"),
+        ({"method": "inter_intra"}, "is for contrastive training"),
         ({"head": "fc"}, "has no module 'fc'; it has"),
         ({"features": "layer9"}, "has no module 'layer9'"),
     ],
