@@ -31,20 +31,19 @@ def write_atomically(
     data: str | bytes,
     permit: Permit = UNGUARDED,
     *,
-    survives: Literal["power cut", "sync of folder", "process"] = "power cut",
+    survives: Literal["power cut", "sync of folder"] = "power cut",
 ) -> None:
     """Replace a file: readers see the old one or the new one, whole, after a power cut too.
 
-    survives   "sync of folder": its name is on the disk only with the next sync of its folder;
-               "process": nothing waits for the disk, after a power cut it may be gone or empty
+    survives   "sync of folder": its name is on the disk only with the next sync of its folder; a
+               power cut before that leaves the file before, or none
     """
     aside = path.with_name(f"{path.name}.{permit.token or secrets.token_hex(6)}.tmp")
     try:
         with aside.open("wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
-            if survives != "process":
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
         permit.check()
         aside.replace(path)
     except BaseException:

@@ -84,8 +84,8 @@ class Lease:
             if holder is not None and is_alive(holder, self.path, self.lock):
                 raise Busy(f"{self.path.parent}: worked on by {self._name(holder)}")
             text = json.dumps({"token": self.token, **_me()})
-            # No process outlives a power cut, so that its lease need not either.
-            write_atomically(self.path, text, Permit(self.token), survives="process")
+            # After a power cut it may be gone, as its process is, but not there and empty.
+            write_atomically(self.path, text, Permit(self.token), survives="sync of folder")
             self._remove_leftovers()
         self._look()
         threading.Thread(target=self._beat, daemon=True).start()
