@@ -84,7 +84,8 @@ def test_doctor_sends_a_job_that_tests_a_node(launcher):
     )
     found = [(check["level"], check["what"]) for check in json.loads(out)["checks"]]
     assert code == 0, out + err
-    assert [name for level, name in found if level == "note"] == ["accounting"]
+    notes = {name for level, name in found if level == "note"}
+    assert notes - {"bf16"} == {"accounting"}, "bf16 is slow on some processors"
     for what in (
         "MaxArraySize",
         "preemption",
