@@ -217,6 +217,7 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
     say(
         f"{', '.join(f'{n} {word}' for word, n in outcomes.items())} in "
         f"{time.monotonic() - began:.1f} s"
+        + ("" if tracking_is_on() else "; RM_TRACKING=off: reports see them after `sync`")
     )
     if outcomes["unsubmitted"]:
         say("what was not submitted has lost nothing: the same command submits it, once it may")

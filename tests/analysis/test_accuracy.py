@@ -58,7 +58,11 @@ def reports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("accuracy")
     (folder / "by_error.yaml").write_text(SPEC)
     (folder / "by_accuracy.yaml").write_text(mirrored(SPEC))
-    environment = {**os.environ, "RM_RESULTS_DIR": str(folder / "results")}
+    environment = {
+        **os.environ,
+        "RM_RESULTS_DIR": str(folder / "results"),
+        "RM_TRACKING": "on",
+    }
     environment.pop("MLFLOW_TRACKING_URI", None)
 
     def command(*words):

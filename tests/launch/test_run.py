@@ -125,6 +125,7 @@ def test_an_unreachable_store_stops_nothing_and_sync_mirrors_later(write_spec, r
     untracked = {"RM_TRACKING": "off"}
     code, _, err = run(path, "--where", "method=Baseline", environment=untracked)
     assert (code, "nothing is lost" in err) == (0, False)
+    assert "RM_TRACKING=off: reports see them after `sync`" in err
     assert not (results / "mlflow.db").exists()
     nowhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     code, _, err = run(path, environment=nowhere)

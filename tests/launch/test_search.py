@@ -45,7 +45,7 @@ SEARCH = """
     figures:
       search: {draw: search}
 """
-QUIET = {"CUDA_VISIBLE_DEVICES": ""}
+QUIET = {"CUDA_VISIBLE_DEVICES": "", "RM_TRACKING": "on"}
 ONE = ("--workers", "1")
 """One sample at a time: the scheduler sees them in one order, so that what it decides can be told
 beforehand.
