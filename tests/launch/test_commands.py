@@ -335,6 +335,7 @@ def test_doctor_on_a_machine_without_a_cluster(write_spec, results, tmp_path):
     nowhere = {
         "RM_DATA_DIR": str(tmp_path / "none"),
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+        "RM_TRACKING": "on",
         "PATH": "/nowhere",
     }
     cifar = write_spec(**{"name: digits, size: 16, limit: 70, test_limit: 60": "name: cifar10"})

@@ -132,6 +132,7 @@ def test_brackets_in_labels_are_no_markup(write_spec, results, capsys):
     assert "[/] [red]x" in console.file.getvalue()
 
 
+@pytest.mark.usefixtures("tracked")
 def test_a_password_is_never_shown(monkeypatch, results):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@127.0.0.1:9/x?token=t0ken")
     found = checks.tracking()
