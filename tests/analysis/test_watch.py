@@ -21,7 +21,7 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def env(tmp_path):
+def env(tracked, tmp_path):
     return environment(tmp_path / "results", CUDA_VISIBLE_DEVICES="")
 
 
