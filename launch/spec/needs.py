@@ -33,7 +33,7 @@ class Needs:
         if (packages := missing_packages(values)) is not None:
             return packages
         found = self._look(values.get("method"), registry.missing_files)
-        if found is None and self.data:
+        if found is None and self.data and _reads_data(values):
             found = self._look(values.get("dataset"), missing_data)
         return found
 
@@ -48,3 +48,11 @@ class Needs:
             self._kept.append(section)
             self._missing[id(section)] = search(section, data_dir())
         return self._missing[id(section)]
+
+
+def _reads_data(values: Mapping[str, Any]) -> bool:
+    """A probe that measures labels or time may name a data set for its sizes alone."""
+    if "probe" not in values:
+        return True
+    uses = registry.entry("probe", values["probe"]["name"]).uses
+    return not uses or "dataset" in uses

@@ -21,6 +21,7 @@ from rm.schedules import StepContext
 from rm.trial import Trial, TrialError
 
 METRIC = {"label": "effective classes", "unit": "", "better": "lower"}
+USES = ("method", "train")
 
 CURVE = [10 ** (step / 4 - 8) for step in range(32)]
 """Thresholds from 1e-8 to 0.56, four a decade."""

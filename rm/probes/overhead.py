@@ -34,6 +34,7 @@ from rm.trainer import Trainer
 from rm.trial import Trial, TrialError
 
 METRIC = {"label": "overhead over the baseline", "unit": "%", "better": "lower"}
+USES = ("backbone", "method", "train", "optimizer", "schedule")
 
 _WARM_UP = 2
 _MEMORY_STEPS = 3

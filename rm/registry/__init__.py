@@ -15,7 +15,7 @@ and literal defaults. Beside them a file may say, as literals:
     LOOKS_FOR = ("{root}/train", ...)       of a data set: what it finds in $RM_DATA_DIR; options
                                             in braces
     METRICS = ("top1_error", ...)           of a task or a head: what it reports, the primary first
-    USES = ("dataset", "backbone", ...)     of a task: the sections of a trial that it reads
+    USES = ("dataset", "backbone", ...)     of a task or a probe: sections that it reads
     TASK = "detection"                      of a head or a data set: the one task that it is for
     TASKS = ("classification",)             of a method: the only tasks that it is for
     TOGETHER = {"task.queue % train.batch_size == 0": "why"}     of a task or a method: conditions

@@ -67,7 +67,7 @@ class Entry:
     features   of a backbone: what methods find inside it; of a method: what it must find
     files      of a method: option -> files in the folder it names -> where to get them
     metrics    of a task or a head: names of what it reports, the primary one first
-    uses       of a task: the sections of a trial that it reads
+    uses       of a task or a probe: the sections of a trial that it reads
     metric     of a probe: what it measures
     task       of a head or a data set: the one task that it is for
     tasks      of a method: the only ones that it is for; empty: any that reads a method

@@ -11,11 +11,16 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rm import registry
 from rm.trainer import Trainer
 from rm.trial import parse_trial
 from tests.support.trials import ROOT
 
-METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))
+METHODS = sorted(
+    name
+    for name, entry in registry.entries("method").items()
+    if "classification" in (entry.tasks or ("classification",))
+)
 METHODS.remove("stylecutmix")  # needs files
 METHODS.remove("puzzlemix")  # cuts its graph on the host: reading the device is what it does
 METHODS.remove("comixup")  # labels its grids there

@@ -23,7 +23,11 @@ from tests.support.rm.training import assert_equal_runs, train
 from tests.support.trials import PATIENCE, ROOT, deterministic, write_trial
 
 OPTIONS = {"recursive_mix": {"alpha": 0.9, "omega": 0.5}}
-METHODS = sorted(path.stem for path in (ROOT / "rm" / "methods").glob("[!_]*.py"))
+METHODS = sorted(
+    name
+    for name, entry in registry.entries("method").items()
+    if "classification" in (entry.tasks or ("classification",))
+)
 METHODS.remove(
     "stylecutmix"
 )  # needs files; tests/rm/test_style.py interrupts it, with files it makes
