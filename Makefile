@@ -73,9 +73,10 @@ clean:  ## remove the environment and caches; results stay
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-lock:  ## renew requirements.lock from pyproject.toml (needs uv)
+UPGRADE ?= --upgrade
+lock:  ## renew requirements.lock from pyproject.toml (needs uv; UPGRADE= keeps the versions that are there)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	    --extra dev --upgrade pyproject.toml --output-file requirements.lock
+	    --extra dev $(UPGRADE) pyproject.toml --output-file requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --extra downstream --constraint requirements.lock pyproject.toml --output-file downstream.lock
 

@@ -29,6 +29,8 @@ LIGHT = ("rm.registry", "rm.metrics", "rm.files")
 
 OWNERS = {
     "mlflow": {"launch/tracking", "analysis/records"},
+    "tensorboard": {"launch/tracking/followers"},
+    "wandb": {"launch/tracking/followers"},
     "ray": {"launch/backends/ray", "launch/search"},
     "optuna": {"launch/search"},
     "submitit": {"launch/backends/slurm"},
@@ -68,6 +70,7 @@ REGISTRIES = {
     *(f"rm/{section}" for section in ("tasks", "methods", "backbones", "datasets", "probes")),
     "rm/dense/heads",
     "launch/commands",
+    "launch/tracking/followers",
     "analysis/figures",
 }
 """Folders whose files are what a person can name; they have as many as there are."""

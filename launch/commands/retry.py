@@ -9,6 +9,7 @@ from launch.backends.base import exit_status
 from launch.commands import add_selection, load_specs, show_plan
 from launch.commands._backend import chosen_backend
 from launch.commands._damage import REMEDY
+from launch.commands._follow import followers_of
 from launch.commands.run import (
     add_backend_arguments,
     limits_of,
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     backend = chosen_backend(args)
     system_metrics.ask(args.system_metrics)
+    followers = followers_of(args)
     rows = _look(args, backend.runs_here)
     ended: dict[Path, Outcome] = {}
     wrong = [
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         backend.check(limits_of(args))
         say(f"{counts['failed']} failed and {counts['lost']} lost are tried again")
         prepare_as_asked(chosen, args)
-        ended = run_plan(Plan(tuple(chosen)), backend, limits_of(args))
+        ended = run_plan(Plan(tuple(chosen)), backend, limits_of(args), followers)
     damaged = {row.use.label: row.status.note for row in rows if row.state == "damaged"}
     for label, reason in damaged.items():
         say(f"{label}: damaged: {reason}; {REMEDY}")

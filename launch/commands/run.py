@@ -1,6 +1,7 @@
 """`run`, the command that needs no name: run what is not finished yet, through a backend."""
 
 import argparse
+import functools
 import threading
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from launch.backends.scheduling import longest_first
 from launch.commands import add_selection, load_specs, mirror_quietly, positive, show_plan
 from launch.commands._backend import add_backend_choice, chosen_backend
 from launch.commands._damage import find_damaged, how_to_retry
+from launch.commands._follow import add_followers, catch_up, followers_of
 from launch.console import say
 from launch.errors import UsageError
 from launch.paths import results_dir, runs_dir, tracking_is_on
@@ -28,6 +30,8 @@ from launch.runs.rundir import RunDir
 from launch.search.run import Searched, announce, carry_out, check
 from launch.search.state import set_aside
 from launch.spec.resources import incompatibility, parse
+from launch.tracking.follow import Following
+from launch.tracking.followers import Follower
 from launch.worker import system_metrics
 
 if TYPE_CHECKING:
@@ -82,6 +86,7 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MINUTES",
         help="checkpoint and stop all before then, and start only what can still make progress",
     )
+    add_followers(parser)
     add_backend_choice(parser)
 
 
@@ -93,6 +98,7 @@ def limits_of(args: argparse.Namespace) -> Limits:
 def run(args: argparse.Namespace) -> int:
     backend = chosen_backend(args)
     system_metrics.ask(args.system_metrics)
+    followers = followers_of(args)
     specs = load_specs(args)
     check(specs, backend)
     here = backend.runs_here
@@ -107,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         _set_aside(plan)
     searched = Searched(specs, 0)
     if any(spec.search for spec in specs):
-        searched = _searched(args, backend)
+        searched = _searched(args, backend, followers)
         if searched.status == 130:
             return 130
     if args.force or searched.specs is not specs:
@@ -115,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     for refusal in plan.refusals():
         say(refusal)
     prepare_as_asked(plan.to_prepare(), args)
-    ended = run_plan(plan, backend, limits_of(args))
+    ended = run_plan(plan, backend, limits_of(args), followers)
     if args.json:
         console.show(make_plan(load_specs(args), runs_dir(), args.where).to_json())
     status = exit_status(ended, limits_of(args)) or int(plan.has_damage())
@@ -152,7 +158,9 @@ def prepare_as_asked(uses: Sequence[Planned], args: argparse.Namespace) -> None:
         )
 
 
-def _searched(args: argparse.Namespace, backend: Backend) -> Searched:
+def _searched(
+    args: argparse.Namespace, backend: Backend, followers: Sequence[Follower]
+) -> Searched:
     """The specs as they were written, those that search with what they found; --where is about
     rows and starts no search.
     """
@@ -162,7 +170,8 @@ def _searched(args: argparse.Namespace, backend: Backend) -> Searched:
     if args.force:
         for spec in specs:
             set_aside(spec)
-    return carry_out(specs, _Mirroring, backend, limits_of(args))
+    mirroring = functools.partial(_Mirroring, followers=followers)
+    return carry_out(specs, mirroring, backend, limits_of(args))
 
 
 def _set_aside(plan: Plan) -> None:
@@ -185,7 +194,9 @@ def _set_aside(plan: Plan) -> None:
             (runs_dir() / identity).rename(target)
 
 
-def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome]:
+def run_plan(
+    plan: Plan, backend: Backend, limits: Limits, followers: Sequence[Follower] = ()
+) -> dict[Path, Outcome]:
     """Run what is to run, cancelled or not, mirroring as it goes; say at the end what happened and
     how to go on.
     """
@@ -199,6 +210,7 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
         count = f"all {len(everything)} trials were" if len(everything) > 1 else "the trial was"
         say(f"{count} finished already{plan.origin()}")
         _mirror(everything)
+        catch_up([each for each in followers if each.tells_the_past], everything)
         return {}
     if backend.name == "local" and (slow := cpu_pace.remark(u.trial for u in to_run.values())):
         say(slow)
@@ -211,7 +223,7 @@ def run_plan(plan: Plan, backend: Backend, limits: Limits) -> dict[Path, Outcome
     of, others = console.counted(len(everything), "trial"), len(everything) - len(to_run)
     say(f"running {len(to_run)} of {of}; {others} finished already{plan.origin()}")
     ended: dict[Path, Outcome]
-    with _Mirroring(watcher, everything), watcher:
+    with _Mirroring(watcher, everything, followers), watcher:
         ended = {**backend.run(longest_first(list(to_run)), watcher, limits), **damaged}
     outcomes = Counter(end.status for end in ended.values())
     say(
@@ -243,8 +255,14 @@ class _Mirroring:
     seconds.
     """
 
-    def __init__(self, watcher: "ProgressWatcher", others: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        watcher: "ProgressWatcher",
+        others: Sequence[Path] = (),
+        followers: Sequence[Follower] = (),
+    ) -> None:
         self.watcher, self.others = watcher, others
+        self.following = Following(followers, lambda: list(watcher.begun), others)
         self.settled: set[Path] = set()
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._loop, daemon=True)
@@ -263,12 +281,14 @@ class _Mirroring:
 
     def __enter__(self) -> None:
         self.thread.start()
+        self.following.__enter__()
 
     def __exit__(self, *_: object) -> None:
         self.done.set()
         try:
             self.thread.join()
             _mirror(list(dict.fromkeys([*self.others, *self.watcher.begun])))
+            self.following.__exit__()
         except KeyboardInterrupt:
             say("stopped while mirroring; `python launch/run.py sync` mirrors the rest")
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launch.commands import load_specs, mirror_quietly
+from launch.commands._follow import add_followers, catch_up, followers_of
 from launch.console import say
 from launch.paths import results_dir, runs_dir
 from launch.runs import archive
@@ -43,10 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also export the weights of finished trials, and keep them as artifacts",
     )
+    add_followers(parser)
     parser.set_defaults(seeds=None)
 
 
 def run(args: argparse.Namespace) -> int:
+    followers = followers_of(args)
     restored = archive.restore(results_dir() / "reproduced", runs_dir())
     if restored:
         say(
@@ -61,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     states = Counter(RunDir(run_dir).state() for run_dir in run_dirs)
     found = ", ".join(f"{n} {state}" for state, n in states.items()) or "no runs"
     say(f"{count} of {len(run_dirs)} runs had something new ({found})")
-    return _attach_weights(run_dirs) if args.weights else 0
+    followed = catch_up(followers, run_dirs)
+    return max(followed, _attach_weights(run_dirs) if args.weights else 0)
 
 
 def _run_dirs(args: argparse.Namespace) -> list[Path]:
