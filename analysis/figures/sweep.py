@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from analysis.collect import collect
 from analysis.figures import GRID, INK, MUTED, PALETTE, PAPER, FigureError, axis_title
+from analysis.figures._settings import setting
 from analysis.table import CellResult
 from launch.spec.load import Cell, Spec
-from launch.spec.trial import Trial
 
 NAMES = {
     "alpha": "α",
@@ -75,9 +75,9 @@ def _points(
     rows: list[dict[str, Any]] = []
     drawn: dict[float, str] = {}
     for cell in cells:
-        if not all(_value(cell.trials[0], key) == value for key, value in where.items()):
+        if not all(setting(cell, key) == value for key, value in where.items()):
             continue
-        at = _value(cell.trials[0], x)
+        at = setting(cell, x)
         if isinstance(at, bool) or not isinstance(at, int | float):
             raise FigureError(
                 f"x: {x} is {at!r} in the cell '{' · '.join(cell.labels)}'; valid: the key of a "
@@ -231,10 +231,3 @@ def _labelled(results: Mapping[tuple[str, ...], CellResult], label: str) -> Cell
             f"baseline: {len(fitting) or 'no'} cells are labelled '{label}'; valid: one of {valid}"
         )
     return fitting[0]
-
-
-def _value(trial: Trial, key: str) -> Any:
-    value: Any = trial.values
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value["name"] if isinstance(value, Mapping) and "name" in value else value
