@@ -16,7 +16,7 @@ import pytest
 
 from analysis import figures
 from launch.spec import figures as signatures
-from tests.support.analysis.samples import fake_curves, fake_records, grid_spec, rows_spec
+from tests.support.analysis.samples import fake_curves, fake_records, grid_spec, rows_spec, texts
 from tests.support.trials import ROOT
 
 ALPHA = {"x": "method.alpha", "where": {"method.name": "recursive_mix"}, "baseline": "Baseline"}
@@ -33,15 +33,6 @@ def sweep(spec, records, **changes):
 def curves(spec, records):
     return figures.render(
         "learning_curves", spec, records, lambda metric: fake_curves(records), {}
-    )
-
-
-def texts(figure):
-    svg = figures.to_bytes(figure, "svg", "test").decode()
-    return " ".join(
-        "".join(node.itertext())
-        for node in ElementTree.fromstring(svg).iter()
-        if node.tag.endswith("text")
     )
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from analysis import figures
 from launch.spec.load import load_spec
-from tests.analysis.test_figures_more import texts
-from tests.support.analysis.samples import fake_records, grid_spec, rows_spec
+from tests.support.analysis.samples import fake_records, grid_spec, rows_spec, texts
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 30

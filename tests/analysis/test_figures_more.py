@@ -7,7 +7,6 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree
 
 import matplotlib.image
 import numpy as np
@@ -22,22 +21,13 @@ from analysis.figures.samples import masses
 from analysis.records.load import COLUMNS
 from analysis.tables import to_csv, to_latex, to_markdown
 from launch.spec.load import load_spec
-from tests.support.analysis.samples import fake_curves, fake_records
+from tests.support.analysis.samples import fake_curves, fake_records, texts
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def spec_of(name, profile=None):
     return load_spec(ROOT / "experiments" / f"{name}.yaml", profile)
-
-
-def texts(figure):
-    svg = figures.to_bytes(figure, "svg", "test").decode()
-    return " ".join(
-        "".join(node.itertext())
-        for node in ElementTree.fromstring(svg).iter()
-        if node.tag.endswith("text")
-    )
 
 
 def drawn(

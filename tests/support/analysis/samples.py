@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pandas as pd
+from matplotlib.figure import Figure
 
+from analysis import figures
 from analysis.records.load import COLUMNS
 from launch.spec.load import Cell, Claim, FigureSpec, Paper, Spec, TableMetric
 from launch.spec.trial import Trial
@@ -150,3 +153,13 @@ def fake_curves(records: pd.DataFrame, epochs: int = 30) -> pd.DataFrame:
         (run_id, *point) for run_id in records["run_id"] for point in fake_curve(run_id, epochs)
     ]
     return pd.DataFrame(points, columns=["run_id", "epoch", "value"])
+
+
+def texts(figure: Figure) -> str:
+    """All that is written in a figure."""
+    svg = figures.to_bytes(figure, "svg", "test").decode()
+    return " ".join(
+        "".join(node.itertext())
+        for node in ElementTree.fromstring(svg).iter()
+        if node.tag.endswith("text")
+    )
