@@ -5,7 +5,7 @@ import functools
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -225,10 +225,16 @@ def run_plan(
     ended: dict[Path, Outcome]
     with _Mirroring(watcher, everything, followers), watcher:
         ended = {**backend.run(longest_first(list(to_run)), watcher, limits), **damaged}
+    _say_how_it_ended(ended, limits, time.monotonic() - began)
+    return ended
+
+
+def _say_how_it_ended(ended: Mapping[Path, Outcome], limits: Limits, seconds: float) -> None:
+    """What became of them, and how to go on."""
     outcomes = Counter(end.status for end in ended.values())
     say(
         f"{', '.join(f'{n} {word}' for word, n in outcomes.items())} in "
-        f"{time.monotonic() - began:.1f} s"
+        f"{seconds:.1f} s"
         + ("" if tracking_is_on() else "; RM_TRACKING=off: reports see them after `sync`")
     )
     if outcomes["unsubmitted"]:
@@ -244,7 +250,6 @@ def run_plan(
             "`python launch/run.py status SPEC.yaml` shows how they do; `sync` mirrors what is "
             "new into MLflow"
         )
-    return ended
 
 
 class _Mirroring:
