@@ -2,18 +2,24 @@
 pictures, reading included, in alternating blocks of one process.
 
     python -m benchmarks.dense_step [--heads atss mask_rcnn upernet] [--blocks 3] [--steps 8]
+                                    [--processor]
 
 Both train the stock network with ResNet-50 on the committed pictures (COCO at 320 x 192, ADE20K's
 crops of 128), two a step, read by one other process. mmengine runs its own loop with its default
 hooks, data sets and transforms. Also the start of a trial in a process that has had one.
+
+--processor counts processor time instead of the clock's, and the trainer reads its pictures
+itself, so that they are in it: for a machine that does other work too.
 """
 
 import argparse
 import importlib.util
+import itertools
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +34,7 @@ STOCK = {
     "mask_rcnn": ("mmdet", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"),
     "upernet": ("mmseg", "upernet/upernet_r50_4xb4-80k_ade20k-512x512.py"),
 }
+Clock = Callable[[], float]
 WARMUP = 2
 """Steps of a block that are not counted: the first pictures are read, memory is allocated."""
 
@@ -62,47 +69,44 @@ def trial(head: str, steps: int) -> Any:
     return parse_trial({**common, **own})
 
 
-def ours(head: str, steps: int) -> tuple[list[float], float]:
+def ours(head: str, steps: int, clock: Clock) -> tuple[list[float], float]:
     """Seconds of each step, and of the start."""
-    began = time.perf_counter()
+    began = clock()
     trainer = Trainer(trial(head, steps), torch.device("cpu"))
-    start = time.perf_counter() - began
+    start = clock() - began
     seconds = []
     for _ in range(steps):
-        began = time.perf_counter()
+        began = clock()
         if trainer.step == trainer.steps_per_epoch:
             trainer.epoch += 1
             trainer.start_epoch()
         trainer.train_step()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(clock() - began)
     trainer.close()
     return seconds[WARMUP:], start
 
 
-def theirs(head: str, steps: int) -> list[float]:
+def theirs(head: str, steps: int, clock: Clock) -> list[float]:
     """Seconds of each step of mmengine's runner."""
     from mmengine.hooks import Hook
     from mmengine.runner import Runner
 
-    class Clock(Hook):
-        priority = "LOWEST"
+    ends: list[float] = []
 
-        def __init__(self) -> None:
-            self.ends = [time.perf_counter()]
-
+    class Ends(Hook):
         def after_train_iter(self, *args: Any, **options: Any) -> None:
-            self.ends.append(time.perf_counter())
+            ends.append(clock())
 
-    clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        runner = Runner.from_cfg(_config(head, steps, folder))
-        runner.register_hook(clock, priority="LOWEST")
+        config = _config(head, steps, folder, readers=clock is time.perf_counter)
+        runner = Runner.from_cfg(config)
+        runner.register_hook(Ends(), priority="LOWEST")
         runner.train()
-    lengths = [end - begin for begin, end in zip(clock.ends, clock.ends[1:], strict=False)]
-    return lengths[WARMUP:]
+    lengths = [end - begin for begin, end in itertools.pairwise(ends)]
+    return lengths[WARMUP - 1 :]  # the first end has no begin
 
 
-def _config(head: str, steps: int, folder: str) -> Any:
+def _config(head: str, steps: int, folder: str, readers: bool) -> Any:
     from mmengine import Config
 
     package, file = STOCK[head]
@@ -111,7 +115,7 @@ def _config(head: str, steps: int, folder: str) -> Any:
     config = Config.fromfile(place / file)
     config.model.backbone.pop("init_cfg", None)
     loader = config.train_dataloader
-    loader.batch_size, loader.num_workers = 2, 1
+    loader.batch_size, loader.num_workers, loader.persistent_workers = 2, int(readers), readers
     pipeline = loader.dataset.pipeline
     if package == "mmdet":
         loader.dataset.data_root = f"{SAMPLES}/coco-sample/"
@@ -150,21 +154,24 @@ def main() -> None:
     parser.add_argument("--heads", nargs="+", choices=STOCK, default=list(STOCK))
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8, help="of a block, two of them uncounted")
+    parser.add_argument("--processor", action="store_true", help="count processor time")
     args = parser.parse_args()
-    os.environ["RM_DATA_DIR"], os.environ["RM_LOADER_WORKERS"] = str(SAMPLES), "1"
+    clock = time.process_time if args.processor else time.perf_counter
+    os.environ["RM_DATA_DIR"] = str(SAMPLES)
+    os.environ["RM_LOADER_WORKERS"] = "0" if args.processor else "1"
     torch.set_num_threads(1)
     print("| head | our step | mmengine's step | ratio of medians | start after the first |")
     print("|---|---|---|---|---|")
     for head in args.heads:
-        ours(head, WARMUP + 1)  # imports
+        ours(head, WARMUP + 1, clock)  # imports
         mine: list[float] = []
         other: list[float] = []
         starts = []
         for _ in range(args.blocks):
-            seconds, start = ours(head, args.steps)
+            seconds, start = ours(head, args.steps, clock)
             mine += seconds
             starts.append(start)
-            other += theirs(head, args.steps)
+            other += theirs(head, args.steps, clock)
         a, b = statistics.median(mine), statistics.median(other)
         start = statistics.median(starts)
         print(f"| {head} | {a:.2f} s | {b:.2f} s | {a / b:.2f} | {start:.2f} s |", flush=True)

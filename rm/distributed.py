@@ -5,6 +5,7 @@ rm.train ...`), or the only one.
 import argparse
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -98,6 +99,14 @@ class ProcessGroup:
             return model
         # In a plain step RecursiveMix's second head takes no part, hence find_unused_parameters.
         return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+
+    def averaging(self, model: nn.Module, now: bool) -> AbstractContextManager[None]:
+        """Around passes of a wrapped module: whether its gradients are averaged over the processes
+        now, or only added up here.
+        """
+        if now or not isinstance(model, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        return model.no_sync()
 
     def share_buffers(self, model: nn.Module) -> None:
         """Everyone takes the first process's buffers, before evaluating: running statistics are

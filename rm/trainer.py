@@ -4,7 +4,7 @@ and restored. What is trained is its task's; nothing here knows one.
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from rm.distributed import ProcessGroup
 from rm.metrics import best_epoch
 from rm.rundir.weights import InitialWeights
 from rm.schedules import Progress, StepContext
-from rm.tasks import StepOutput, Task
+from rm.tasks import StepOutput, Task, mean_output
 from rm.trial import Trial, TrialError
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -102,12 +102,27 @@ class Trainer:
         if batch is None:
             return None
         self._set_learning_rates(context.position)
-        with self._autocast():
-            output: StepOutput = self.forward(batch, context)
-        self._backward_and_step(output.loss)
+        output = self._gradients(self.task.micro_batches(batch), context)
+        self._optimizer_step()
         self.task.after_step(context)
         self._accumulate(output)
         return output
+
+    def _gradients(self, parts: Sequence[Any], context: StepContext) -> StepOutput:
+        """Forward and backward passes; of several equal parts of a batch the gradients are added
+        up, and what they give is that of the whole.
+        """
+        outputs: list[StepOutput] = []
+        for part in parts:
+            last = len(outputs) == len(parts) - 1
+            with self.group.averaging(self.forward, last):
+                with self._autocast():
+                    outputs.append(self.forward(part, context))
+                if len(outputs) == 1:  # not before: a method may leave gradients in its forward
+                    self.optimizer.zero_grad(set_to_none=True)
+                share = outputs[-1].loss if len(parts) == 1 else outputs[-1].loss / len(parts)
+                self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
+        return outputs[0] if len(outputs) == 1 else mean_output(outputs)
 
     def _step_context(self) -> StepContext:
         groups = self.options.batch_norm_groups // self.group.count
@@ -120,9 +135,7 @@ class Trainer:
             own = factor if part.schedule is None else part.schedule(position)
             group["lr"] = base * float(own) * part.lr_factor
 
-    def _backward_and_step(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    def _optimizer_step(self) -> None:
         if self.task.zero_gradients:
             self._fill_gradients()
         if self.options.clip_norm:

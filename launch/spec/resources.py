@@ -61,6 +61,12 @@ def incompatibility(values: Mapping[str, Any], resources: Resources) -> str | No
     batch, groups = values["train"]["batch_size"], values["train"]["batch_norm_groups"]
     if "head" in values and groups == 1:
         groups = count  # its batch norms are frozen, or see the batch of all processes
+    parts = values.get("task", {}).get("micro_batches", 1)
+    if parts > 1 and batch % (count * parts):
+        return (
+            f"task.micro_batches {parts} of train.batch_size {batch} cannot be shared by {count} "
+            f"processes ({resources}): the batch must be a multiple of {count * parts}"
+        )
     if batch % count or groups % count:
         common = math.gcd(batch, groups)
         valid = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)

@@ -38,7 +38,7 @@ import rm
 from rm.metrics import METRICS, Metric
 from rm.registry import plugins
 from rm.registry.checking import Violation as Violation
-from rm.registry.checking import check_constraints, check_options
+from rm.registry.checking import check_constraints, check_options, not_for_task
 from rm.registry.checking import suggestion as suggestion
 from rm.registry.source import Entry as Entry
 from rm.registry.source import RegistryError as RegistryError
@@ -89,7 +89,7 @@ NOT_IDENTITY: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 _WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "task": ("iterations",),
+        "task": ("iterations", "micro_batches"),
         "dataset": ("classes", "padding"),
         "method": ("placement", "most_blocks", "ema_start"),
         "probe": ("before",),
@@ -240,7 +240,9 @@ def check_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if section not in (*chosen.uses, "task", "train", "probe"):
             uses = ", ".join(chosen.uses)
             yield section, f"{chosen.title} does not read '{section}'; it reads {uses}"
-    yield from _not_for_task(values, chosen)
+    for section in ("dataset", "head", "method"):
+        if section in values:
+            yield from not_for_task(section, values[section]["name"], entries(section), chosen)
     if "method" in values and "backbone" in values:
         why = incompatibility(values["method"]["name"], values["backbone"]["name"])
         if why is not None:
@@ -264,32 +266,22 @@ def check_values(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         chosen.append(entry("method", values["method"]["name"]))
     for one in chosen:
         for condition, why in one.together.items():
-            named = {k: SimpleNamespace(**v) for k, v in values.items() if isinstance(v, Mapping)}
+            named = {
+                section: SimpleNamespace(**_with_defaults(section, options))
+                for section, options in values.items()
+                if isinstance(options, Mapping)
+            }
             if not eval(condition, {"__builtins__": {}}, named):  # our own source
                 yield one.section, f"{one.title} must satisfy {condition}: {why}"
 
 
-def _not_for_task(values: Mapping[str, Any], chosen: Entry) -> Iterator[tuple[str, str]]:
-    """The data set, head or method of another task; a task that has data sets or heads of its own
-    takes no others.
-    """
-    for section in {"dataset", "head"} & set(values):
-        known = entries(section)
-        own = [name for name, each in known.items() if each.task == chosen.name]
-        used = known[values[section]["name"]]
-        if used.name not in own and (own or used.task):
-            valid = own or [name for name, each in known.items() if not each.task]
-            yield section, f"{used.title} is not for {chosen.title}; valid: {', '.join(valid)}"
-    if "method" in values:
-        known = entries("method")
-        used = known[values["method"]["name"]]
-        if used.tasks and chosen.name not in used.tasks:
-            valid = [
-                name
-                for name, each in known.items()
-                if chosen.name in (each.tasks or (chosen.name,))
-            ]
-            yield "method", f"{used.title} is not for {chosen.title}; valid: {', '.join(valid)}"
+def _with_defaults(section: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A resolved section with the options that are written only if set."""
+    left_out = set(_WRITTEN_IF_SET.get(section, ())) - set(values)
+    if section in SHAPES or not left_out:
+        return values
+    options = entry(section, values["name"]).options
+    return {**{name: options[name].default for name in left_out & set(options)}, **values}
 
 
 def incompatibility(method: str, backbone: str) -> str | None:

@@ -70,3 +70,18 @@ def check_constraints(chosen: Entry, values: Mapping[str, Any]) -> Iterator[Viol
         if not eval(condition, {"__builtins__": {}}, dict(values)):  # our own source
             message = f"{chosen.title} must satisfy {condition}: {why}"
             yield Violation("constraint", None, message)
+
+
+def not_for_task(
+    section: str, name: str, known: Mapping[str, Entry], task: Entry
+) -> Iterator[tuple[str, str]]:
+    """The data set, head or method of another task: (the section, a sentence). A task that has
+    data sets or heads of its own takes no others.
+    """
+    if section == "method":
+        valid = [each for each in known if task.name in (known[each].tasks or (task.name,))]
+    else:
+        own = [each for each in known if known[each].task == task.name]
+        valid = own or [each for each in known if not known[each].task]
+    if name not in valid:
+        yield section, f"{known[name].title} is not for {task.title}; valid: {', '.join(valid)}"

@@ -35,6 +35,14 @@ class StepOutput(NamedTuple):
     size: int
 
 
+def mean_output(outputs: Sequence[StepOutput]) -> StepOutput:
+    """Of equal parts of a batch, that of the batch, without a graph."""
+    loss = torch.stack([output.loss.detach() for output in outputs]).mean()
+    names = dict.fromkeys(name for output in outputs for name in output.logs)
+    logs = {name: sum(output.logs.get(name, 0.0) for output in outputs) for name in names}
+    return StepOutput(loss, logs, sum(output.size for output in outputs))
+
+
 class Evaluator:
     """Gathers over the evaluated batches what the metrics are made of.
 
@@ -111,6 +119,12 @@ class Task(nn.Module):
         early, where a last batch is too small to be shared out: then the step does nothing.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define batches()")
+
+    def micro_batches(self, batch: Any) -> Sequence[Any]:
+        """The batch in equal parts, whose gradients are added up before the optimizer's step: a
+        batch that does not fit into the memory at once.
+        """
+        return [batch]
 
     def forward(self, batch: Any, step: StepContext) -> StepOutput:
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")

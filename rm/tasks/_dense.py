@@ -53,16 +53,18 @@ class DenseTask(Task):
         *,
         frozen_stages: int = 0,
         frozen_norms: bool = False,
+        micro_batches: int = 1,
     ) -> None:
         super().__init__()
         from rm.dense.models import DenseModel
 
         self.trial, self.device, self.options = trial, device, trial.train
         self.group = group or ProcessGroup()
-        if self.options.batch_size % self.group.count:
+        self._micro_batches = micro_batches
+        if self.options.batch_size % (self.group.count * micro_batches):
             raise TrialError(
                 f"batch_size {self.options.batch_size} must be a multiple of the number of "
-                f"processes, {self.group.count}"
+                f"processes, {self.group.count}, times micro_batches, {micro_batches}"
             )
         self.dense = DenseModel(self.PACKAGE)
         data = data or _load_data(trial)
@@ -127,6 +129,10 @@ class DenseTask(Task):
             f"batch_norm_groups {groups} with {count} processes: it must be a multiple of "
             "them, or 1 on GPUs, where batch norm then sees the batch of all of them"
         )
+
+    def micro_batches(self, batch: Batch) -> Sequence[Batch]:
+        size = len(batch) // self._micro_batches
+        return [batch[start : start + size] for start in range(0, len(batch), size)]
 
     def forward(self, batch: Batch, step: StepContext) -> StepOutput:
         losses = self.dense.losses(self.model, batch)

@@ -18,6 +18,9 @@ from rm.trial import Trial
 
 METRICS = ("box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75")
 USES = ("dataset", "backbone", "head", "train", "optimizer", "schedule", "init")
+TOGETHER = {
+    "train.batch_size % task.micro_batches == 0": "the parts of a batch are of one size",
+}
 
 
 class Detection(DenseTask):
@@ -36,11 +39,14 @@ class Detection(DenseTask):
         frozen_stages: Annotated[int, "0 <= frozen_stages <= 4"] = 1,
         frozen_norms: bool = True,
         iterations: Annotated[int | None, "iterations >= 1"] = None,
+        micro_batches: Annotated[int, "micro_batches >= 1"] = 1,
     ) -> None:
         """data            in place of the trial's
         frozen_stages   of a ResNet, with the stem
         frozen_norms    whether batch norms keep their statistics
         iterations      steps of an epoch, where it is not one pass over the pictures
+        micro_batches   parts of a batch, one after the other, as if each were a device's: padded,
+                        normalised and shown to batch norm by itself
         """
         self._iterations = iterations
         super().__init__(
@@ -51,6 +57,7 @@ class Detection(DenseTask):
             data,
             frozen_stages=frozen_stages,
             frozen_norms=frozen_norms,
+            micro_batches=micro_batches,
         )
 
     def _prepare(self, data: Dataset) -> tuple[AnnotatedSplit, AnnotatedSplit]:

@@ -15,6 +15,9 @@ from rm.trial import Trial
 
 METRICS = ("miou", "macc", "aacc")
 USES = ("dataset", "backbone", "head", "train", "optimizer", "schedule", "init")
+TOGETHER = {
+    "train.batch_size % task.micro_batches == 0": "the parts of a batch are of one size",
+}
 
 
 class Segmentation(DenseTask):
@@ -31,12 +34,14 @@ class Segmentation(DenseTask):
         data: Dataset | None = None,
         *,
         steps: Annotated[int, "steps >= 1"] = 8000,
+        micro_batches: Annotated[int, "micro_batches >= 1"] = 1,
     ) -> None:
-        """data    in place of the trial's
-        steps   of an epoch, which is what lies between two evaluations
+        """data            in place of the trial's
+        steps           of an epoch, which is what lies between two evaluations
+        micro_batches   parts of a batch, one after the other; batch norm sees each by itself
         """
         self._steps = steps
-        super().__init__(trial, device, group, init, data)
+        super().__init__(trial, device, group, init, data, micro_batches=micro_batches)
 
     @property
     def steps_per_epoch(self) -> int:  # type: ignore[override]

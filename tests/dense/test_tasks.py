@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from rm import registry
 from rm.datasets import DataError, load
 from rm.rundir import checkpoint, weights
 from rm.rundir.journal import Journal
@@ -76,8 +77,6 @@ def test_weights_have_openmmlabs_names_and_start_another_training(tmp_path):
 
 def test_a_backbones_weights_start_a_detector(tmp_path):
     """Of a classification, and no other backbone's; the rest is what the seed draws."""
-    from rm import registry
-
     torch.manual_seed(9)
     backbone = registry.load("backbone", "timm")(10, 3, model="test_resnet")
     state = {backbone.plain_name(n): v for n, v in backbone.state_dict().items()}
@@ -241,3 +240,30 @@ def test_crowds_and_pictures_without_objects_are_trained_around(coco):
     assert not samples[1]["crowds"].any()
     losses = trainer.task.dense.losses(trainer.task.model, samples)
     assert torch.isfinite(losses.total)
+
+
+def test_micro_batches_are_added_up():
+    """Their gradient is the mean of what each part of the batch gives by itself."""
+
+    def gradients(batch, parts):
+        sections = {"task": {"name": "detection", "frozen_stages": 0, "micro_batches": parts},
+                    "train": {"epochs": 1, "batch_size": 4}}  # fmt: skip
+        trainer = Trainer(parse_trial(values("atss", **sections)), CPU)
+        batch = batch or next(trainer.task.batches(trainer.epoch_plan, 0))
+        output = trainer._gradients(trainer.task.micro_batches(batch), trainer._step_context())
+        found = [p.grad.clone() for p in trainer.trained if p.grad is not None]
+        return batch, output, found
+
+    batch, whole, together = gradients(None, 2)
+    halves = [gradients(part, 1)[1:] for part in (batch[:2], batch[2:])]
+    means = [(a + b) / 2 for a, b in zip(halves[0][1], halves[1][1], strict=True)]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(together, means, strict=True))
+    assert float(whole.loss) == pytest.approx(sum(float(out.loss) for out, _ in halves) / 2)
+    assert whole.size == 4
+    assert float(whole.logs["train_loss_cls"]) == pytest.approx(
+        sum(float(out.logs["train_loss_cls"]) for out, _ in halves)
+    )
+    with pytest.raises(TrialError, match=r"batch_size % task\.micro_batches == 0: the parts"):
+        parse_trial(values("atss", task={"name": "detection", "micro_batches": 3}))
+    written = registry.check("task", {"name": "segmentation", "micro_batches": 1})
+    assert written == registry.check("task", {"name": "segmentation"}), "ids stay the same"

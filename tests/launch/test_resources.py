@@ -13,7 +13,7 @@ from launch.backends.ray.cluster import Slots, divide_among_groups
 from launch.errors import UsageError
 from launch.runs.resources import keep, wanted
 from launch.spec.load import SpecError, load_spec
-from launch.spec.resources import ONE, Resources
+from launch.spec.resources import ONE, Resources, incompatibility
 from tests.support.trials import ROOT
 
 
@@ -150,3 +150,15 @@ def test_threads_of_a_worker_sleep_while_they_wait_unless_the_user_says_otherwis
     assert local.group_slots(2, None)[0]["OMP_WAIT_POLICY"] == "PASSIVE"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert local.slots(Limits(workers=1))[0]["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_parts_of_a_batch_are_whole_in_every_process():
+    values = {
+        "train": {"batch_size": 16, "batch_norm_groups": 1},
+        "task": {"name": "detection", "micro_batches": 4},
+        "head": {"name": "atss"},
+    }
+    assert incompatibility(values, Resources(1, 4)) is None
+    said = incompatibility(values, Resources(1, 8))
+    assert said is not None
+    assert "task.micro_batches 4 of train.batch_size 16 cannot be shared by 8 processes" in said
