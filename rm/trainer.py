@@ -4,7 +4,7 @@ and restored. What is trained is its task's; nothing here knows one.
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rm import registry
 from rm.distributed import ProcessGroup
+from rm.graph import Computed, Prepared, StaticStep
 from rm.metrics import best_epoch
 from rm.rundir.weights import InitialWeights
 from rm.schedules import Progress, StepContext
@@ -62,6 +63,7 @@ class Trainer:
         self.first_nonfinite_step = torch.tensor(-1, device=device)
         self.used: set[int] = set()
         """Which of `trained` have had a gradient."""
+        self.static = self._static_step()
         self.start_epoch()
 
     @property
@@ -102,8 +104,10 @@ class Trainer:
         if batch is None:
             return None
         self._set_learning_rates(context.position)
-        output = self._gradients(self.task.micro_batches(batch), context)
-        self._optimizer_step()
+        output = self._on_static_buffers(batch, context)
+        if output is None:
+            output = self._gradients(self.task.micro_batches(batch), context)
+            self._optimizer_step()
         self.task.after_step(context)
         self._accumulate(output)
         return output
@@ -124,6 +128,38 @@ class Trainer:
                 self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
         return outputs[0] if len(outputs) == 1 else mean_output(outputs)
 
+    def _static_step(self) -> StaticStep | None:
+        """None: steps stay eager, as those of several processes, whose gradients meet midway."""
+        if not self.options.cuda_graph or self.group.count > 1:
+            return None
+        if not self.task.has_fixed_shapes:
+            raise TrialError(
+                f"trial {self.trial.id} sets train.cuda_graph, which needs a task and a method "
+                "with prepare() and compute()"
+            )
+        return StaticStep(self._compute_and_step, self.optimizer, self.device)
+
+    def _on_static_buffers(self, batch: Any, context: StepContext) -> StepOutput | None:
+        """The same step by way of `rm.graph`; None where it has to be an eager one."""
+        filling = self.task.zero_gradients and len(self.used) < len(self.trained)
+        if self.static is None or filling:  # which gradients are zeros must not change any more
+            return None
+        with self._autocast():
+            prepared: Prepared | None = self.task.prepare(batch, context)
+        if prepared is None:
+            return None
+        computed = self.static(prepared)
+        self.task.remember(computed.said)
+        return StepOutput(computed.loss, {**prepared.logs, **computed.logs}, prepared.size)
+
+    def _compute_and_step(self, kind: str, tensors: Mapping[str, Tensor]) -> Computed:
+        with self._autocast():
+            computed = self.task.compute(kind, tensors)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(computed.loss).backward()  # type: ignore[no-untyped-call]
+        self._optimizer_step()
+        return computed._replace(loss=computed.loss.detach())
+
     def _step_context(self) -> StepContext:
         groups = self.options.batch_norm_groups // self.group.count
         return StepContext(self.generator, self.position, max(groups, 1))
@@ -133,7 +169,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             part = self.parts[group["part"]]
             own = factor if part.schedule is None else part.schedule(position)
-            group["lr"] = base * float(own) * part.lr_factor
+            rate = base * float(own) * part.lr_factor
+            # As graphs read it on a GPU, so that both kinds of steps have the same bits.
+            group["lr"] = float(np.float32(rate)) if self.device.type == "cuda" else rate
 
     def _optimizer_step(self) -> None:
         if self.task.zero_gradients:
@@ -169,17 +207,14 @@ class Trainer:
             self.sums[name] = self.sums.get(name, 0) + value
 
     def _autocast(self) -> torch.autocast:
-        precision = self.options.precision
-        return torch.autocast(
-            self.device.type, _PRECISIONS[precision], enabled=precision != "fp32"
-        )
+        dtype = _PRECISIONS[self.options.precision]
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     def end_epoch(self) -> dict[str, Any]:
         """Evaluate, and move on to the next epoch; returns the metrics of the one that ended."""
         names = sorted(self.sums)
-        sums = dict(
-            zip(names, self.group.sums(float(self.sums[name]) for name in names), strict=True)
-        )
+        totals = self.group.sums(float(self.sums[name]) for name in names)
+        sums = dict(zip(names, totals, strict=True))
         size = sums.pop("size")
         metrics: dict[str, Any] = {"epoch": self.epoch, "lr": self.lr}
         metrics |= {name: value / size for name, value in sums.items()}
@@ -266,6 +301,7 @@ class Trainer:
                 f"the checkpoint is of {len(state['processes'])} processes, not of "
                 f"{self.group.count}"
             )
+        self.static = self._static_step()  # what it captured knows the optimizer's former state
         own = state["processes"][self.group.rank]
         self.epoch, self.epochs = state["position"][0], state["epochs"]
         self.start_epoch()

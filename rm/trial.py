@@ -29,6 +29,9 @@ class Train:
     repeats             views of an image an epoch: repeated augmentation (Hoffer et al., 2020) as
                         DeiT samples it: 1/repeats of the images, drawn anew, each that often
     evaluate_every      epochs between evaluations on the test split; the last epoch always has one
+    cuda_graph          whole steps on buffers that stay where they are, which a GPU replays as one
+                        CUDA graph; on a CPU they run as they stand. It changes no number and is no
+                        part of a trial's identity; several processes train without it
     keep_best           also leave the weights of the best epoch, `weights.best.pt`; it changes no
                         number and is no part of a trial's identity
     """
@@ -43,6 +46,7 @@ class Train:
     clip_norm: Annotated[float, "clip_norm >= 0"] = 0.0
     repeats: Annotated[int, "repeats >= 1"] = 1
     evaluate_every: Annotated[int, "evaluate_every >= 1"] = 1
+    cuda_graph: bool = False
     keep_best: bool = False
 
 

@@ -125,4 +125,5 @@ def test_the_trainer_reads_what_the_planner_writes():
             read = parse_trial(trial.values)
             choices = {k: v for k, v in trial.values.items() if k in registry.SECTIONS}
             assert read.choices == choices
-            assert vars(read.train) == {"keep_best": False, **trial.values["train"]}
+            unwritten = {"cuda_graph": False, "keep_best": False}
+            assert vars(read.train) == {**unwritten, **trial.values["train"]}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rm.backbones import Backbone
+from rm.graph import Prepared
 from rm.input.views import TwoViews
 from rm.methods._moco import Contrast, Judge, MoCo
 from rm.ops import soft_cross_entropy
@@ -130,6 +131,37 @@ class Method(nn.Module):
     ) -> MethodOutput:
         """`loss`, as a call that forward hooks can watch."""
         return self.loss(model, images, targets, step)
+
+    @property
+    def has_fixed_shapes(self) -> bool:
+        """Whether `prepare` and `compute` split its step, so that a GPU can replay it. Those of
+        methods that do no more than `mix` are here; one with a `loss` or `show` of its own
+        defines both, or says in TOGETHER that `train.cuda_graph` is not for it.
+        """
+        own = type(self)
+        inherits = own.loss is Method.loss and own.show is Method.show
+        return inherits or own.compute is not Method.compute
+
+    def prepare(
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> Prepared | None:
+        """`loss` up to the batch that the network is shown; None, with nothing drawn yet, for a
+        step that `loss` has to take.
+        """
+        mixed = self.mix(images, targets, step, model)
+        shown = {"images": mixed.images, "targets": mixed.targets}
+        return Prepared("mixed", shown, mixed.logs, len(images))
+
+    def compute(self, model: nn.Module, kind: str, tensors: Mapping[str, Tensor]) -> MethodOutput:
+        """The rest of `loss`, by the same operators for all steps of a kind, with no number but
+        those in the tensors.
+        """
+        mixed = Mixed(tensors["images"], tensors["targets"])
+        logits = model(mixed.images)
+        return MethodOutput(soft_cross_entropy(logits, mixed.targets), logits, mixed, {})
+
+    def remember(self, logits: Tensor) -> None:
+        """Called after such a step with the logits (B, K)."""
 
     def attach(self, network: MoCo, labels: Tensor) -> None:
         """Add what it needs to a contrastive network, which is to be shown pictures of these

@@ -25,18 +25,33 @@ def roi_features(
     image_size   (H, W) of the images that `box` refers to
     transposed   swap y and x of the box, as the released code did until April 2023
     """
+    map_size = (features.shape[-2], features.shape[-1])
+    weights = region_weights(box, image_size, map_size, transposed=transposed)
+    return weighted_sum(features, weights)
+
+
+def region_weights(
+    box: Box, image_size: tuple[int, int], map_size: tuple[int, int], *, transposed: bool = False
+) -> Tensor:
+    """RoIAlign of `roi_features` as the weight of each cell of a map of this size: (h, w) in
+    float64, on the host.
+    """
     y0, x0, y1, x1 = box
     if transposed:
         y0, x0, y1, x1 = x0, y0, x1, y1
-    height, width = features.shape[-2:]
+    height, width = map_size
     # One scale for both axes, taken from the height, as RoIAlign's spatial_scale is.
     scale = height / image_size[0]
     weights = np.outer(
         _axis_weights(y0 * scale, y1 * scale, height), _axis_weights(x0 * scale, x1 * scale, width)
     )
+    return torch.from_numpy(weights)
+
+
+def weighted_sum(features: Tensor, weights: Tensor) -> Tensor:
+    """(B, C, h, w) by (h, w) -> (B, C), in fp32 or wider."""
     wide = features if features.dtype == torch.float64 else features.float()
-    weight = torch.from_numpy(weights).to(wide.device, wide.dtype, non_blocking=True)
-    return (wide * weight).sum((2, 3))
+    return (wide * weights.to(wide.device, wide.dtype, non_blocking=True)).sum((2, 3))
 
 
 def _axis_weights(start: float, end: float, size: int) -> np.ndarray:
@@ -76,17 +91,31 @@ class ConsistencyNetwork(nn.Module):
         self.transposed = transposed
         classes, width = backbone.head.weight.shape
         self.second_head = None if share_head else nn.Linear(width, classes)
+        self.map_size: tuple[int, int] | None = None
+        """(h, w) of the last map of which a box was read."""
 
-    def forward(self, images: Tensor, box: Box | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """images (B, C, H, W) -> logits (B, K); with a box also the logits of its region, (B,
-        K).
+    def region_weights(self, box: Box, image_size: tuple[int, int]) -> Tensor | None:
+        """The box as `forward` takes it too, float64 on the host; None before the first box."""
+        if self.map_size is None:
+            return None
+        return region_weights(box, image_size, self.map_size, transposed=self.transposed)
+
+    def forward(
+        self, images: Tensor, region: Box | Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """images (B, C, H, W) -> logits (B, K); with a box or its `region_weights` also the logits
+        of its region, (B, K).
         """
-        if box is None:
+        if region is None:
             logits: Tensor = self.backbone(images)
             return logits
         features = self.backbone.features(images)
-        size = (images.shape[-2], images.shape[-1])
-        region = roi_features(features, box, size, transposed=self.transposed)
-        region = self.backbone.pool_region(region)
+        if isinstance(region, Tensor):
+            read = weighted_sum(features, region)
+        else:
+            self.map_size = (features.shape[-2], features.shape[-1])
+            size = (images.shape[-2], images.shape[-1])
+            read = roi_features(features, region, size, transposed=self.transposed)
+        read = self.backbone.pool_region(read)
         head = self.backbone.head if self.second_head is None else self.second_head
-        return self.backbone.head(self.backbone.pool(features)), head(region)
+        return self.backbone.head(self.backbone.pool(features)), head(read)

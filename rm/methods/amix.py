@@ -27,6 +27,9 @@ from rm.methods._mix_block import MixBlock
 
 TASKS = ("classification",)
 REQUIRES_FEATURES = ("stages",)
+TOGETHER = {
+    "not train.cuda_graph": "its mix block learns beside the network, by numbers of a step"
+}
 CONSTRAINTS = {
     "ema_start <= ema_end": "the momentum grows",
     "content == 'nonlinear' or dropout == 0": "the linear content has no dropout",

@@ -6,6 +6,7 @@ one pass a step over the images that q is shown, a third of a step more. k is ev
 deployed; q's error is recorded as `q`.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -65,11 +66,16 @@ class Averaged(Method):
     def loss(
         self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
     ) -> MethodOutput:
-        network, mixed = _network(model), self.mix(images, targets, step)
+        mixed = self.mix(images, targets, step)
+        shown = {"images": mixed.images, "targets": mixed.targets}
+        return self.compute(model, "mixed", shown)._replace(mixed=mixed, logs=mixed.logs)
+
+    def compute(self, model: nn.Module, kind: str, tensors: Mapping[str, Tensor]) -> MethodOutput:
+        network, mixed = _network(model), Mixed(tensors["images"], tensors["targets"])
         with torch.no_grad():
             network.momentum.features(mixed.images)
         logits = network.online(mixed.images)
-        return MethodOutput(soft_cross_entropy(logits, mixed.targets), logits, mixed, mixed.logs)
+        return MethodOutput(soft_cross_entropy(logits, mixed.targets), logits, mixed, {})
 
     def after_step(self, model: nn.Module, step: StepContext) -> None:
         network = _network(model)

@@ -31,6 +31,8 @@ from rm.methods._mixture_problem import Problem, Weights
 from rm.ops import soft_cross_entropy
 from rm.schedules import StepContext
 
+TOGETHER = {"not train.cuda_graph": "what it mixes depends on the pass that its loss is made of"}
+
 
 class CoMixup(Method):
     """Options by their official names, where those differ.

@@ -10,11 +10,13 @@ Source: Boyiliee/MoEx, ImageNet/main_moex_cutmix.py, run (ImageNet/README.md) wi
 text has lambda 0.9 on ImageNet. Row of the RM paper: Table 6, which states no hyper-parameters.
 """
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from torch import Tensor, nn
 
 from rm.backbones import Backbone, FeatureHooks
+from rm.graph import Prepared
 from rm.methods import Method, MethodOutput, Mixed, draw_partner
 from rm.methods.moex import exchange_moments
 from rm.ops import cut_fill, mix_targets, mixed_area, sample_box, soft_cross_entropy
@@ -48,6 +50,13 @@ class CutMixMoEx(Method):
     def loss(
         self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
     ) -> MethodOutput:
+        kind, tensors, logs, _ = self.prepare(model, images, targets, step)
+        output = self.compute(model, kind, tensors)
+        return output._replace(logs=logs, mixed=output.mixed._replace(area=logs["area"]))
+
+    def prepare(
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> Prepared:
         generator = step.generator
         partner = draw_partner(images, generator)
         logs = {"area": 0.0, "exchanged": 0.0}
@@ -61,9 +70,15 @@ class CutMixMoEx(Method):
         if generator.random() < self.moex_probability:
             targets = mix_targets(targets, targets[partner], 1 - self.label_weight)
             logs["exchanged"] = 1.0
+        tensors = {"images": images, "targets": targets, "partner": partner}
+        return Prepared("exchanged" if logs["exchanged"] else "cut", tensors, logs, len(images))
+
+    def compute(self, model: nn.Module, kind: str, tensors: Mapping[str, Tensor]) -> MethodOutput:
+        images, targets, partner = tensors["images"], tensors["targets"], tensors["partner"]
+        if kind == "exchanged":
             with self.hooks.active(lambda _, features: exchange_moments(features, partner)):
                 logits = model(images)
         else:
             logits = model(images)
-        mixed = Mixed(images, targets, partner, logs["area"])
-        return MethodOutput(soft_cross_entropy(logits, targets), logits, mixed, logs)
+        mixed = Mixed(images, targets, partner)
+        return MethodOutput(soft_cross_entropy(logits, targets), logits, mixed, {})

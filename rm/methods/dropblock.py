@@ -27,6 +27,7 @@ from rm.schedules import StepContext
 
 TASKS = ("classification",)
 REQUIRES_FEATURES = ("stages",)
+TOGETHER = {"not train.cuda_graph": "its noise is seeded anew at each step"}
 
 
 class DropBlock(Method):

@@ -22,6 +22,7 @@ from rm.schedules import StepContext
 
 TASKS = ("classification",)
 REQUIRES_FEATURES = ("stages",)
+TOGETHER = {"not train.cuda_graph": "the box inside the network has another shape at each step"}
 _STAGES = ("stage1", "stage2", "stage3")
 
 

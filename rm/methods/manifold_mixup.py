@@ -23,6 +23,9 @@ from rm.ops import mix_targets
 from rm.schedules import StepContext
 
 REQUIRES_FEATURES = ("stages",)
+TOGETHER = {
+    "not train.cuda_graph": "the layer and the weight inside the network are drawn at each step"
+}
 _LAYERS = ("stage1", "stage2")
 
 

@@ -11,12 +11,14 @@ probability 0.25 for PyramidNet-200. Rows of the RM paper: Table 6 (ImageNet; th
 and Table 1 (CIFAR-10); neither states hyper-parameters.
 """
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from rm.backbones import Backbone, FeatureHooks
+from rm.graph import Prepared
 from rm.methods import Method, MethodOutput, Mixed, draw_partner
 from rm.ops import mix_targets, soft_cross_entropy
 from rm.schedules import StepContext
@@ -47,17 +49,29 @@ class MoEx(Method):
     def loss(
         self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
     ) -> MethodOutput:
-        generator = step.generator
+        kind, tensors, logs, _ = self.prepare(model, images, targets, step)
+        output = self.compute(model, kind, tensors)
+        return output._replace(logs=logs)
+
+    def prepare(
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> Prepared:
+        generator, tensors = step.generator, {"images": images, "targets": targets}
         if generator.random() >= self.probability:
-            logits = model(images)
-            loss = soft_cross_entropy(logits, targets)
-            return MethodOutput(loss, logits, Mixed(images, targets), {"exchanged": 0.0})
+            return Prepared("plain", tensors, {"exchanged": 0.0}, len(images))
         partner = draw_partner(images, generator)
+        tensors["targets"] = mix_targets(targets, targets[partner], 1 - self.label_weight)
+        tensors["partner"] = partner
+        return Prepared("exchanged", tensors, {"exchanged": 1.0}, len(images))
+
+    def compute(self, model: nn.Module, kind: str, tensors: Mapping[str, Tensor]) -> MethodOutput:
+        if kind == "plain":
+            return super().compute(model, kind, tensors)
+        images, targets, partner = tensors["images"], tensors["targets"], tensors["partner"]
         with self.hooks.active(lambda _, features: exchange_moments(features, partner)):
             logits = model(images)
-        targets = mix_targets(targets, targets[partner], 1 - self.label_weight)
         mixed = Mixed(images, targets, partner, 1 - self.label_weight)
-        return MethodOutput(soft_cross_entropy(logits, targets), logits, mixed, {"exchanged": 1.0})
+        return MethodOutput(soft_cross_entropy(logits, targets), logits, mixed, {})
 
 
 def exchange_moments(features: Tensor, partner: Tensor) -> Tensor:

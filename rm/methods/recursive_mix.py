@@ -8,6 +8,7 @@ earlier, with weight omega * area (Eq. 3-4). Where the paper
 is silent, as on the clipped box, the authors' released code is followed.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rm.backbones import Backbone
+from rm.graph import Prepared
 from rm.methods import Method, MethodOutput, Mixed, draw_partner
 from rm.methods._consistency import ConsistencyNetwork
 from rm.methods._history import PreviousBatch
@@ -113,16 +115,49 @@ class RecursiveMix(Method):
             logits = model(mixed.images)
             loss = soft_cross_entropy(logits, mixed.targets)
         else:
-            wide = torch.promote_types(teacher_logits.dtype, torch.float32)
-            teacher_probs = teacher_logits[: len(images)].softmax(dim=1, dtype=wide)
             logits, roi_logits = model(mixed.images, box)
-            consistency = soft_cross_entropy(roi_logits, teacher_probs)
+            consistency = soft_cross_entropy(roi_logits, _probabilities(teacher_logits, images))
             loss = soft_cross_entropy(logits, mixed.targets)
             loss = loss + self.omega * mixed.area * consistency
             logs["consistency_loss"] = consistency.detach()
         if self.use_history:
             self.previous.store_logits(logits)
         return MethodOutput(loss, logits, mixed, logs)
+
+    def prepare(
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> Prepared | None:
+        """Two kinds of steps: plain ones, and those with a region, whose box is in tensors."""
+        network = model if isinstance(model, ConsistencyNetwork) else None
+        if network is not None and network.map_size is None:
+            return None
+        teacher_logits = self.previous.logits
+        mixed, box = self._mix(images, targets, step.generator)
+        tensors = {"images": mixed.images, "targets": mixed.targets}
+        logs: dict[str, Tensor | float] = {"area": mixed.area}
+        size = (images.shape[-2], images.shape[-1])
+        region = None if network is None or box is None else network.region_weights(box, size)
+        if region is None or teacher_logits is None:
+            return Prepared("plain", tensors, {**logs, "consistency_loss": 0.0}, len(images))
+        teacher_probs = _probabilities(teacher_logits, images)
+        weight = torch.tensor(self.omega * mixed.area, dtype=teacher_probs.dtype)
+        tensors["teacher_probs"] = teacher_probs
+        for name, value in (("region", region), ("weight", weight)):
+            tensors[name] = value.to(images.device, teacher_probs.dtype, non_blocking=True)
+        return Prepared("with region", tensors, logs, len(images))
+
+    def compute(self, model: nn.Module, kind: str, tensors: Mapping[str, Tensor]) -> MethodOutput:
+        if kind == "plain":
+            return super().compute(model, kind, tensors)
+        mixed = Mixed(tensors["images"], tensors["targets"])
+        logits, roi_logits = model(mixed.images, tensors["region"])
+        consistency = soft_cross_entropy(roi_logits, tensors["teacher_probs"])
+        loss = soft_cross_entropy(logits, mixed.targets) + tensors["weight"] * consistency
+        return MethodOutput(loss, logits, mixed, {"consistency_loss": consistency.detach()})
+
+    def remember(self, logits: Tensor) -> None:
+        if self.use_history:
+            self.previous.store_logits(logits)
 
     def _mix(
         self, images: Tensor, targets: Tensor, generator: np.random.Generator
@@ -168,3 +203,11 @@ class RecursiveMix(Method):
         if previous.images is None or previous.targets is None or len(previous) < len(images):
             return None
         return _Pasted(previous.images, previous.targets, None)
+
+
+def _probabilities(teacher_logits: Tensor, images: Tensor) -> Tensor:
+    """What the network said about the first images of the previous batch: (B, K), in fp32 or
+    wider.
+    """
+    wide = torch.promote_types(teacher_logits.dtype, torch.float32)
+    return teacher_logits[: len(images)].softmax(dim=1, dtype=wide)

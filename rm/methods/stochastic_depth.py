@@ -12,6 +12,7 @@ Tables 1 and 6, quoted from CutMix's paper, whose drop rate of 0.25 is p_L = 0.7
 here, 0.5, is that of the stochastic depth paper.
 """
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from rm.backbones import Backbone, FeatureHooks
+from rm.graph import Prepared
 from rm.methods import Method, MethodOutput, Mixed
 from rm.ops import soft_cross_entropy
 from rm.schedules import StepContext
@@ -64,3 +66,23 @@ class StochasticDepth(Method):
             Mixed(images, targets),
             {"survived": float(survives.mean())},
         )
+
+    def prepare(
+        self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
+    ) -> Prepared:
+        survives = step.generator.random(len(self.survival)) < self.survival
+        gates = torch.from_numpy(survives).to(images.device, non_blocking=True)
+        tensors = {"images": images, "targets": targets, "gates": gates}
+        return Prepared("gated", tensors, {"survived": float(survives.mean())}, len(images))
+
+    def compute(self, model: nn.Module, kind: str, tensors: Mapping[str, Tensor]) -> MethodOutput:
+        """A branch left out is zero, with gradients of zero, where `loss` has none."""
+
+        def gated(index: str, branch: Tensor) -> Tensor:
+            gate = tensors["gates"][int(index)]
+            return torch.where(gate, branch / float(self.survival[int(index)]), 0.0)
+
+        with self.hooks.active(gated):
+            logits = model(tensors["images"])
+        mixed = Mixed(tensors["images"], tensors["targets"])
+        return MethodOutput(soft_cross_entropy(logits, mixed.targets), logits, mixed, {})

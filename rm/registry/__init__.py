@@ -12,8 +12,7 @@ and literal defaults. Beside them a file may say, as literals:
     FEATURES = ("stem", "stages")           of a backbone: what is there, for the file or by name
     REQUIRES_FILES = {"folder": {...}}      of a method: option -> files in the folder it names
                                             (null: $RM_DATA_DIR/<method>) -> where to get them
-    LOOKS_FOR = ("{root}/train", ...)       of a data set: what it finds in $RM_DATA_DIR; options
-                                            in braces
+    LOOKS_FOR = ("{root}/train", ...)       of a data set: what it finds in $RM_DATA_DIR, {option}
     METRICS = ("top1_error", ...)           of a task or a head: what it reports, the primary first
     USES = ("dataset", "backbone", ...)     of a task or a probe: sections that it reads
     TASK = "detection"                      of a head or a data set: the one task that it is for
@@ -83,7 +82,7 @@ evaluation.
 """
 
 NOT_IDENTITY: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"train": ("keep_best",), "init": ("file",)}
+    {"train": ("cuda_graph", "keep_best"), "init": ("file",)}
 )
 """Options that change no number of a trial, and so are no part of its identity."""
 
@@ -93,7 +92,7 @@ _WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "dataset": ("classes", "padding"),
         "method": ("placement", "most_blocks", "ema_start"),
         "probe": ("before",),
-        "train": ("keep_best",),
+        "train": ("cuda_graph", "keep_best"),
         "init": ("trial", "weights", "file", "sha256"),
         "backbone": ("output_stride", "start"),
         "schedule": ("warmup_steps", "warmup_factor"),
@@ -264,13 +263,13 @@ def check_values(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     chosen = [task(values)]
     if "method" in values:
         chosen.append(entry("method", values["method"]["name"]))
+    named = {
+        section: SimpleNamespace(**_with_defaults(section, options))
+        for section, options in values.items()
+        if isinstance(options, Mapping)
+    }
     for one in chosen:
         for condition, why in one.together.items():
-            named = {
-                section: SimpleNamespace(**_with_defaults(section, options))
-                for section, options in values.items()
-                if isinstance(options, Mapping)
-            }
             if not eval(condition, {"__builtins__": {}}, named):  # our own source
                 yield one.section, f"{one.title} must satisfy {condition}: {why}"
 
@@ -278,9 +277,11 @@ def check_values(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _with_defaults(section: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """A resolved section with the options that are written only if set."""
     left_out = set(_WRITTEN_IF_SET.get(section, ())) - set(values)
-    if section in SHAPES or not left_out:
+    if not left_out:
         return values
-    options = entry(section, values["name"]).options
+    shape = SHAPES.get(section)
+    known = read_shape(SOURCE / "trial.py", section, shape) if shape else None
+    options = (known or entry(section, values["name"])).options
     return {**{name: options[name].default for name in left_out & set(options)}, **values}
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rm.distributed import ProcessGroup
+from rm.graph import Computed, Prepared
 from rm.metrics import METRICS, Metric
 from rm.optimizers import ParameterGroup
 from rm.schedules import StepContext
@@ -128,6 +129,26 @@ class Task(nn.Module):
 
     def forward(self, batch: Any, step: StepContext) -> StepOutput:
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
+
+    @property
+    def has_fixed_shapes(self) -> bool:
+        """Whether it defines `prepare` and `compute`, so that a GPU can replay its step."""
+        return False
+
+    def prepare(self, batch: Any, step: StepContext) -> Prepared | None:
+        """The part of `forward` that differs from step to step; None, with nothing drawn yet, for
+        a step that `forward` has to take: that of a short last batch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define prepare()")
+
+    def compute(self, kind: str, tensors: Mapping[str, Tensor]) -> Computed:
+        """The rest of `forward`: of kind and tensors as prepared, by the same operators for all
+        steps of a kind, with no number but those in the tensors.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define compute()")
+
+    def remember(self, said: Mapping[str, Tensor]) -> None:
+        """Called after such a step with what `compute` gave it for that."""
 
     def after_step(self, step: StepContext) -> None:
         """Called after the optimizer's step: momentum networks, queues."""

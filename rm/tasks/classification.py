@@ -15,8 +15,9 @@ from rm.backbones import Backbone
 from rm.backbones._ghost_norm import group_batch_norm
 from rm.datasets import Dataset, load
 from rm.distributed import ProcessGroup
+from rm.graph import Computed, Prepared
 from rm.input.stream import open_images
-from rm.methods import Method
+from rm.methods import Method, MethodOutput
 from rm.metrics import Metric
 from rm.optimizers import ParameterGroup
 from rm.rundir.weights import InitialWeights
@@ -129,9 +130,31 @@ class Classification(Task):
                 "can take no variance: choose a batch_size that leaves no rest of one image, of "
                 f"{len(self.images)}, or larger images"
             ) from None
-        logs = {name: value * len(labels) for name, value in output.logs.items()}
-        logs["train_top1_error"] = 100 * (output.logits.detach().argmax(1) != labels).sum()
-        return StepOutput(output.loss, logs, len(labels))
+        return StepOutput(output.loss, _logs(output, labels), len(labels))
+
+    @property
+    def has_fixed_shapes(self) -> bool:
+        return self.method.has_fixed_shapes
+
+    def prepare(self, batch: Batch, step: StepContext) -> Prepared | None:
+        images, labels = batch
+        if len(labels) < self.options.batch_size // self.group.count:
+            return None  # an epoch's last batch
+        if not self.options.channels_last:
+            images = images.contiguous()
+        prepared = self.method.prepare(self.model, images, self._targets(labels), step)
+        if prepared is None:
+            return None
+        logs = {name: value * len(labels) for name, value in prepared.logs.items()}
+        return prepared._replace(tensors={**prepared.tensors, "labels": labels}, logs=logs)
+
+    def compute(self, kind: str, tensors: Mapping[str, Tensor]) -> Computed:
+        output = self.method.compute(self.model, kind, tensors)
+        logs = _logs(output, tensors["labels"])
+        return Computed(output.loss, logs, {"logits": output.logits.detach()})
+
+    def remember(self, said: Mapping[str, Tensor]) -> None:
+        self.method.remember(said["logits"])
 
     def _targets(self, labels: Tensor) -> Tensor:
         """(B,) -> (B, K) one-hot, smoothed by epsilon/(K-1) on the other classes."""
@@ -204,6 +227,13 @@ class _ErrorEvaluator(SumEvaluator):
             "top5_error": 100 * (1 - shares["top5"]),
             **errors,
         }
+
+
+def _logs(output: MethodOutput, labels: Tensor) -> dict[str, Tensor | float]:
+    """A method's scalars and the training error (%), as sums over the batch."""
+    logs = {name: value * len(labels) for name, value in output.logs.items()}
+    logs["train_top1_error"] = 100 * (output.logits.detach().argmax(1) != labels).sum()
+    return logs
 
 
 def _load_data(trial: Trial) -> Dataset:

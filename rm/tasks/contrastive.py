@@ -35,6 +35,7 @@ METRICS = ("neighbour_accuracy",)
 USES = ("dataset", "backbone", "method", "train", "optimizer", "schedule", "init")
 TOGETHER = {
     "task.queue % train.batch_size == 0": "the queue takes whole batches, the oldest out",
+    "not train.cuda_graph": "its step is not split into what is drawn and what is computed",
     "train.repeats == 1 and train.label_smoothing == 0": "two views of a picture, and no labels",
 }
 

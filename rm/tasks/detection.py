@@ -19,6 +19,7 @@ from rm.trial import Trial
 METRICS = ("box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75")
 USES = ("dataset", "backbone", "head", "train", "optimizer", "schedule", "init")
 TOGETHER = {
+    "not train.cuda_graph": "pictures and objects are of other sizes at each step",
     "train.batch_size % task.micro_batches == 0": "the parts of a batch are of one size",
 }
 

@@ -16,6 +16,7 @@ from rm.trial import Trial
 METRICS = ("miou", "macc", "aacc")
 USES = ("dataset", "backbone", "head", "train", "optimizer", "schedule", "init")
 TOGETHER = {
+    "not train.cuda_graph": "pictures and objects are of other sizes at each step",
     "train.batch_size % task.micro_batches == 0": "the parts of a batch are of one size",
 }
 

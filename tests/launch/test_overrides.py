@@ -99,3 +99,25 @@ def test_any_value_makes_a_name_of_a_file():
     assert len(file_stem("table3", "x" * 500)) < 120
     assert file_stem("table3", "smoke", None) == "table3-smoke"
     assert tag_name("table3.train.epochs=5") != "table3.train.epochs=5", "MLflow takes no ="
+
+
+def test_an_option_of_speed_alone_leaves_the_trials_as_they_are(write_spec):
+    path = write_spec()
+    plain, changed = load_spec(path), load_spec(path, overrides=["train.cuda_graph=true"])
+    assert [t.id for t in changed.trials] == [t.id for t in plain.trials]
+    assert all(t.values["train"]["cuda_graph"] for t in changed.trials)
+    assert not any("cuda_graph" in t.values["train"] for t in plain.trials)
+
+
+def test_a_method_that_no_graph_can_hold_is_refused_at_its_place(write_spec):
+    path = write_spec(
+        **{
+            "batch_size: 16": "batch_size: 16, cuda_graph: true",
+            "Baseline: baseline": "A: dropblock",
+        }
+    )
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    line = next(n for n, t in enumerate(path.read_text().splitlines(), 1) if "dropblock" in t)
+    said = "method 'dropblock' must satisfy not train.cuda_graph: its noise is seeded anew"
+    assert f"{path.name}:{line}:8: {said}" in str(caught.value)
