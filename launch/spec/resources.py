@@ -62,10 +62,10 @@ def incompatibility(values: Mapping[str, Any], resources: Resources) -> str | No
     if "head" in values and groups == 1:
         groups = count  # its batch norms are frozen, or see the batch of all processes
     parts = values.get("task", {}).get("micro_batches", 1)
-    if parts > 1 and batch % (count * parts):
+    if parts % count and count % parts:
         return (
-            f"task.micro_batches {parts} of train.batch_size {batch} cannot be shared by {count} "
-            f"processes ({resources}): the batch must be a multiple of {count * parts}"
+            f"task.micro_batches {parts} cannot be shared by {count} processes ({resources}): one "
+            "must be a multiple of the other"
         )
     if batch % count or groups % count:
         common = math.gcd(batch, groups)

@@ -60,12 +60,14 @@ class DenseTask(Task):
 
         self.trial, self.device, self.options = trial, device, trial.train
         self.group = group or ProcessGroup()
-        self._micro_batches = micro_batches
-        if self.options.batch_size % (self.group.count * micro_batches):
+        count, size = self.group.count, self.options.batch_size
+        most, least = max(count, micro_batches), min(count, micro_batches)
+        if size % most or most % least:
             raise TrialError(
-                f"batch_size {self.options.batch_size} must be a multiple of the number of "
-                f"processes, {self.group.count}, times micro_batches, {micro_batches}"
+                f"batch_size {size} must be a multiple of the number of processes, {count}, and "
+                f"of micro_batches, {micro_batches}, and one of these two of the other"
             )
+        self._parts = max(1, micro_batches // count)
         self.dense = DenseModel(self.PACKAGE)
         data = data or _load_data(trial)
         self.classes = data.classes
@@ -115,11 +117,11 @@ class DenseTask(Task):
 
     def _with_batch_norms(self, model: Any) -> Any:
         """The model with batch norms that see `batch_norm_groups` shares of the batch of all
-        processes; TrialError where these cannot be had.
+        processes, and at most a micro-batch; TrialError where these cannot be had.
         """
         groups, count = self.options.batch_norm_groups, self.group.count
         if groups % count == 0:
-            group_batch_norm(model, groups // count)
+            group_batch_norm(model, max(1, groups // count // self._parts))
             return model
         if not any(isinstance(module, _BatchNorm) for module in model.modules()):
             return model
@@ -131,7 +133,7 @@ class DenseTask(Task):
         )
 
     def micro_batches(self, batch: Batch) -> Sequence[Batch]:
-        size = len(batch) // self._micro_batches
+        size = len(batch) // self._parts
         return [batch[start : start + size] for start in range(0, len(batch), size)]
 
     def forward(self, batch: Batch, step: StepContext) -> StepOutput:

@@ -46,8 +46,8 @@ class Detection(DenseTask):
         frozen_stages   of a ResNet, with the stem
         frozen_norms    whether batch norms keep their statistics
         iterations      steps of an epoch, where it is not one pass over the pictures
-        micro_batches   parts of a batch, one after the other, as if each were a device's: padded,
-                        normalised and shown to batch norm by itself
+        micro_batches   parts of a batch, over all processes and then one after the other, as if
+                        each were a device's: padded, normalised, shown to batch norm by itself
         """
         self._iterations = iterations
         super().__init__(

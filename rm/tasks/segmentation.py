@@ -39,7 +39,8 @@ class Segmentation(DenseTask):
     ) -> None:
         """data            in place of the trial's
         steps           of an epoch, which is what lies between two evaluations
-        micro_batches   parts of a batch, one after the other; batch norm sees each by itself
+        micro_batches   parts of a batch, over all processes and then one after the other; batch
+                        norm sees each by itself
         """
         self._steps = steps
         super().__init__(trial, device, group, init, data, micro_batches=micro_batches)

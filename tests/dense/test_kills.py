@@ -11,7 +11,11 @@ import time
 
 import psutil
 import pytest
+import torch
 
+from rm.rundir import weights
+from rm.trainer import Trainer
+from rm.trial import parse_trial
 from tests.support.rm.dense import DETECTORS, HEADS, values
 from tests.support.rm.dense_runs import Trainings
 from tests.support.trials import PATIENCE, deterministic, write_trial
@@ -29,9 +33,9 @@ def trainings():
         yield trainings
 
 
-def six_steps(folder, head, **train):
+def six_steps(folder, head, sections=None, **train):
     """Write a trial of two epochs of three steps."""
-    trial = values(head)
+    trial = values(head, **sections or {})
     trial["train"] |= train
     if head in DETECTORS:
         trial["dataset"] |= {"limit": 5, "test_limit": 1}
@@ -68,13 +72,35 @@ def test_killed_with_two_processes(head, trainings, tmp_path):
     assert outcome(killed) == outcome(whole)
 
 
-def test_two_processes_of_atss_lose_what_one_does(trainings, tmp_path):
-    """It normalises over all pictures, of which each process has a half. (GFL clamps its divisor
-    at 1 in each process, which a network that has learnt nothing meets.)
+@pytest.mark.parametrize("head", ["atss", "gfl"])
+def test_two_processes_lose_what_one_does(head, trainings, tmp_path):
+    """They normalise over all pictures, of which each process has a half. (GFL clamps its divisor,
+    the mean of the processes', at 1; a network that has learnt nothing meets that, so this one
+    starts as if it had.)
     """
+    state = Trainer(parse_trial(values(head)), torch.device("cpu")).task.deployed()
+    state[f"bbox_head.{head}_cls.bias"].zero_()
+    file = tmp_path / "learnt.pt"
+    init = {"file": str(file), "sha256": weights.save(file, state), "part": "model"}
     losses = []
     for processes in (1, 2):
-        folder = six_steps(tmp_path / str(processes), "atss", batch_size=4, epochs=1)
+        folder = tmp_path / str(processes)
+        six_steps(folder, head, {"init": init}, batch_size=4, epochs=1)
+        assert trainings.train(folder, processes=processes) == [0] * processes
+        losses.append(outcome(folder)[0][0]["train_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_two_processes_add_up_what_one_does(trainings, tmp_path):
+    """Four parts of a batch in one process are two in each of two."""
+    sections = {
+        "head": {**values("upernet")["head"], "dropout": 0.0},
+        "task": {"name": "segmentation", "steps": 3, "micro_batches": 4},
+        "train": {"batch_size": 8, "epochs": 1, "batch_norm_groups": 4},
+    }
+    losses = []
+    for processes in (1, 2):
+        folder = six_steps(tmp_path / str(processes), "upernet", sections)
         assert trainings.train(folder, processes=processes) == [0] * processes
         losses.append(outcome(folder)[0][0]["train_loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

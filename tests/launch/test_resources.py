@@ -152,13 +152,15 @@ def test_threads_of_a_worker_sleep_while_they_wait_unless_the_user_says_otherwis
     assert local.slots(Limits(workers=1))[0]["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
-def test_parts_of_a_batch_are_whole_in_every_process():
+def test_parts_of_a_batch_are_shared_by_processes():
     values = {
         "train": {"batch_size": 16, "batch_norm_groups": 1},
         "task": {"name": "detection", "micro_batches": 4},
         "head": {"name": "atss"},
     }
-    assert incompatibility(values, Resources(1, 4)) is None
-    said = incompatibility(values, Resources(1, 8))
+    for count in (1, 2, 4, 8):
+        assert incompatibility(values, Resources(1, count)) is None
+    values["train"]["batch_size"] = 48
+    said = incompatibility(values, Resources(1, 3))
     assert said is not None
-    assert "task.micro_batches 4 of train.batch_size 16 cannot be shared by 8 processes" in said
+    assert "task.micro_batches 4 cannot be shared by 3 processes (3 GPUs): one must be a" in said
