@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from launch.console import say
+from launch.garbage import lasting
 from launch.paths import results_dir, sqlite_file, sqlite_uri, tracking_uri
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def _connect(uri: str) -> "MlflowClient":
     os.environ.setdefault(
         "MLFLOW_LOGGING_LEVEL", "CRITICAL"
     )  # what fails is raised; its log would repeat it, at length
-    from mlflow import MlflowClient
+    with lasting():
+        from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
     logging.getLogger("alembic").setLevel(logging.ERROR)

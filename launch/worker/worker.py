@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import launch
 import rm
+from launch.garbage import lasting
 from launch.interpreter import foreign_code
 from launch.runs import lease, rundir
 from launch.runs.contents import Damaged
@@ -252,8 +253,8 @@ def _end_with_input(lines: TextIO) -> None:
 
 def warm_up() -> None:
     """Import what every trial needs, and take the thread share that the launcher gave."""
-    import torch
+    with lasting():
+        import torch
 
-    import rm.train  # noqa: F401
-
+        import rm.train  # noqa: F401
     torch.set_num_threads(int(os.environ.get("RM_THREADS", torch.get_num_threads())))

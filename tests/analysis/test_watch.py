@@ -21,7 +21,7 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def env(tracked, tmp_path):
+def env(stored, tmp_path):
     return environment(tmp_path / "results", CUDA_VISIBLE_DEVICES="")
 
 

@@ -15,7 +15,7 @@ from tests.support.rm.imagenet_tree import make_tree
 WORKERS = ("--workers", 2)
 PICTURES = {
     "{name: digits, size: 16, limit: 70, test_limit: 60}": "{name: imagenet, size: 16}",
-    "epochs: 2, batch_size: 16": "epochs: 30, batch_size: 4",
+    "epochs: 2, batch_size: 16": "epochs: 12, batch_size: 4",
     "[0, 1]": "[0]",
 }
 LONG = {"epochs: 2": "epochs: 60", "[0, 1]": "[0]"}

@@ -41,7 +41,7 @@ def ids(path):
     return tuned.parents[0].trial.id, tuned.trials[0].id, linear.trials[0].id
 
 
-@pytest.mark.usefixtures("tracked")
+@pytest.mark.usefixtures("stored")
 @pytest.mark.cluster
 def test_parents_are_trained_first_and_all_of_them_stand_in_mlflow(spec, results):
     path = spec()

@@ -93,7 +93,7 @@ def test_the_whole_way_and_back_again(write_spec, results, tmp_path):
     assert "0 of 4 runs had something new" in err
 
 
-@pytest.mark.usefixtures("tracked")
+@pytest.mark.usefixtures("stored")
 @pytest.mark.cluster
 def test_mlflow_holds_what_the_journals_say(write_spec, results):
     path = write_spec(**{"[0, 1]": "[0]"})
@@ -258,7 +258,7 @@ def test_ctrl_c_checkpoints_and_the_same_command_goes_on(write_spec, results, re
     assert ours == reference(path).numbers()
 
 
-@pytest.mark.usefixtures("tracked")
+@pytest.mark.usefixtures("stored")
 @pytest.mark.cluster
 def test_two_launchers_run_each_trial_once(write_spec, results):
     path = write_spec(**{"epochs: 2": "epochs: 6"})

@@ -20,7 +20,7 @@ SEEDS_ONE = {"seeds: [0, 1]": "seeds: [0]"}
 
 
 @pytest.fixture
-def call(tmp_path):
+def call(stored, tmp_path):
     def run(*words):
         env = environment(tmp_path / "results", CUDA_VISIBLE_DEVICES="")
         command = [sys.executable, "launch/run.py", *map(str, words)]

@@ -20,10 +20,10 @@ from tests.support.tracking.mirrors import Mirrors, Server
 pytestmark = pytest.mark.cluster
 
 TIMES = int(os.environ.get("RM_TEST_KILLS", "1"))
-"""How many times the number of kills; 4 made 120 of them."""
-MIRROR_KILLS = 20 * TIMES
-SERVED_MIRROR_KILLS = 8 * TIMES
-SERVER_KILLS = 3 * TIMES
+"""How many times the number of kills; 4 made 92 of them."""
+MIRROR_KILLS = 15 * TIMES
+SERVED_MIRROR_KILLS = 6 * TIMES
+SERVER_KILLS = 2 * TIMES
 """Half of them take the mirror along."""
 
 

@@ -18,6 +18,8 @@ from launch.tracking.cursor import SyncCursor
 from tests.support.tracking.journals import FakeRun, assert_store_is_true, sqlite_rows
 from tests.support.trials import PATIENCE, ROOT
 
+pytestmark = pytest.mark.usefixtures("stored")
+
 
 @pytest.fixture
 def runs(results):
