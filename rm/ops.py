@@ -93,3 +93,14 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+def pair_cross_entropy(logits: Tensor, own: Tensor, partner: Tensor, lam: float) -> Tensor:
+    """-(lambda log s(z_a - z_b) + (1 - lambda) log s(z_b - z_a)), s the logistic function: which
+    of the two classes it is, mean over the pairs whose classes a, b (B,) differ; 0 without any.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    margin = (wide.gather(1, own[:, None]) - wide.gather(1, partner[:, None]))[:, 0]
+    loss = -(lam * F.logsigmoid(margin) + (1 - lam) * F.logsigmoid(-margin))
+    differ = own != partner
+    return (loss * differ).sum() / differ.sum().clamp(min=1)

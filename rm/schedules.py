@@ -10,6 +10,7 @@ import math
 from typing import Annotated, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 
 class Progress(NamedTuple):
@@ -45,11 +46,13 @@ class StepContext(NamedTuple):
     generator   of this epoch and of nothing else, so that a resumed run draws the same
     position    how far the training is
     groups      parts of this process's batch that are treated as if a device each had them
+    places      which pictures of the training split the batch shows, (B,), where a method asked
     """
 
     generator: np.random.Generator
     position: Progress = Progress()
     groups: int = 1
+    places: Tensor | None = None
 
     @property
     def epoch(self) -> int:

@@ -48,6 +48,11 @@ class EpochPlan:
     left: Tensor
     flip: Tensor
 
+    @property
+    def places(self) -> Tensor:
+        """Of each position, its picture in the split: (N,) on the device."""
+        return self.index
+
 
 def draw_order(count: int, repeats: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Which image each of an epoch's `count` positions shows: a permutation, of which each image

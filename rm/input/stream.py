@@ -201,11 +201,14 @@ def _end_with(trainer: int) -> None:
 
 @dataclass(frozen=True)
 class Order:
-    """At each position of an epoch: (N,) int64 image, seed, and, on the device, label."""
+    """At each position of an epoch: (N,) int64 image, seed, and, on the device, label and place in
+    the split.
+    """
 
     images: NDArray[np.int64]
     seeds: NDArray[np.int64]
     labels: Tensor
+    places: Tensor
 
 
 class StreamedImages:
@@ -228,7 +231,9 @@ class StreamedImages:
         )
 
     def _order(self, chosen: NDArray[np.int64], seeds: NDArray[np.int64]) -> Order:
-        return Order(self.split.index[chosen], seeds, self.split.labels[chosen].to(self.device))
+        labels, places = self.split.labels[chosen], torch.from_numpy(chosen)
+        order = self.split.index[chosen], seeds, labels.to(self.device), places.to(self.device)
+        return Order(*order)
 
     def batches(self, views: Order, slices: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
         requests = (

@@ -7,7 +7,7 @@ the rest of the training. Contrastive training asks for `contrast`, which needs 
 or `show`; a method that cannot be asked, or knows nothing else, says so: TASKS = ("contrastive",).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rm.backbones import Backbone
+from rm.distributed import ProcessGroup
 from rm.graph import Prepared
 from rm.input.views import TwoViews
 from rm.methods._moco import Contrast, Judge, MoCo
@@ -52,6 +53,19 @@ class MethodOutput(NamedTuple):
     logs: Mapping[str, Tensor | float]
 
 
+class TrainingPictures(NamedTuple):
+    """What a method may know of all pictures that it will be shown.
+
+    labels   (N,)
+    shown    called: all as they are, (B, C, H, W) at a time, in order
+    group    the processes that train together
+    """
+
+    labels: Tensor
+    shown: Callable[[], Iterator[Tensor]]
+    group: ProcessGroup
+
+
 class Method(nn.Module):
     """What a training step does with a batch, from images to loss."""
 
@@ -68,6 +82,14 @@ class Method(nn.Module):
         evaluation it returns logits (B, K), or {head: logits} with the primary head first.
         """
         return backbone
+
+    @property
+    def needs_places(self) -> bool:
+        """Whether its steps have to know which pictures they show: `StepContext.places`."""
+        return False
+
+    def introduce(self, model: nn.Module, pictures: TrainingPictures) -> None:
+        """Add what it needs to know of all pictures, before a supervised training."""
 
     def deployed(self, model: nn.Module) -> Backbone:
         """What of `wrap_model`'s network is used after training."""

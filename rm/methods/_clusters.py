@@ -5,7 +5,8 @@ Settings are the defaults of the released class (Westlake-AI/openmixup at 37e137
 scikit-learn for, the split of a cluster, is `bisected`; nearness is by cosine throughout.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,11 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rm.datasets import DataError
-from rm.methods._moco import MoCo
+from rm.distributed import ProcessGroup
 from rm.schedules import StepContext
 
 _CHUNK = 65536
 _ROUNDS = 20
+
+
+class Encoder(Protocol):
+    """What clusters ask of a network: all pictures as they are, what it makes of some of them,
+    (B, C, H, W) -> (B, D), and the processes that train together.
+    """
+
+    training: bool
+    pictures: Callable[[], Iterator[Tensor]]
+    group: ProcessGroup
+
+    def project(self, images: Tensor) -> Tensor: ...
+
+    def train(self, mode: bool = True) -> object: ...
 
 
 class OnlineClusters(nn.Module):
@@ -154,7 +169,7 @@ class PseudoLabels(nn.Module):
             raise RuntimeError("there are neither clusters nor labels")
         return found
 
-    def start(self, network: MoCo, step: StepContext) -> None:
+    def start(self, network: Encoder, step: StepContext) -> None:
         """Before the first step: k's features of all pictures, as they are."""
         if self.clusters is None or self._started:
             return
@@ -166,7 +181,7 @@ class PseudoLabels(nn.Module):
         """This process's share of the step's pictures, and their new features."""
         self._seen = places, keys.detach()
 
-    def after_step(self, network: MoCo, step: StepContext) -> None:
+    def after_step(self, network: Encoder, step: StepContext) -> None:
         """Bring what was noted into the bank."""
         if self.clusters is not None and self._seen is not None:
             places, keys = (network.group.concatenated(each) for each in self._seen)
@@ -181,10 +196,10 @@ class PseudoLabels(nn.Module):
 
 
 @torch.no_grad()
-def _projected(network: MoCo) -> Iterator[Tensor]:
+def _projected(network: Encoder) -> Iterator[Tensor]:
     """k's projections of all pictures, by running statistics."""
     training = network.training
-    network.eval()
+    network.train(False)
     try:
         for images in network.pictures():
             yield network.project(images).float()

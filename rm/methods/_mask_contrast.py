@@ -20,7 +20,7 @@ from rm.methods import Method, draw_partner
 from rm.methods._mask_mixing import MaskLoss, grouped_variance
 from rm.methods._mix_block import MixBlock, adjusted
 from rm.methods._mix_network import block_channels
-from rm.methods._moco import Contrast, MoCo
+from rm.methods._moco import Contrast, MoCo, told_apart
 from rm.schedules import StepContext
 
 DEAD_ZONE = 0.1
@@ -188,12 +188,6 @@ def mixture_nce(
 
 
 def pair_nce(network: MoCo, found: Tensor, mixture: Mixture) -> Tensor:
-    """infoNCE whose only negative is the other source, the batch's mean: -(lambda log s(d) +
-    (1 - lambda) log s(-d)), d = (m own - m partner) / t, s the logistic function. The printed
-    formula divides the similarities themselves, which is no loss to minimise.
-    """
-    wide = torch.promote_types(found.dtype, torch.float32)
-    margin = (found.to(wide) * (mixture.own - mixture.other).to(wide)).sum(1)
-    margin = margin / network.settings.temperature
-    lam = mixture.lam
-    return -(lam * F.logsigmoid(margin) + (1 - lam) * F.logsigmoid(-margin)).mean()
+    """`told_apart` of found (B, D) with this network's temperature."""
+    temperature = network.settings.temperature
+    return told_apart(found, mixture.own, mixture.other, mixture.lam, temperature)

@@ -12,15 +12,22 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rm.backbones import Backbone
-from rm.methods import Method, MethodOutput, Mixed, draw_partner, partner_in_parts
+from rm.methods import (
+    Method,
+    MethodOutput,
+    Mixed,
+    TrainingPictures,
+    draw_partner,
+    partner_in_parts,
+)
+from rm.methods._block_teacher import LABELS, BlockTeacher, Lesson, Pair
 from rm.methods._mix_block import MixBlock, adjusted, mask_loss
 from rm.methods._mix_network import MixNetwork
 from rm.methods._momentum import follow, momentum_at
-from rm.ops import mix_targets, soft_cross_entropy
+from rm.ops import mix_targets, pair_cross_entropy, soft_cross_entropy
 from rm.optimizers import ParameterGroup
 from rm.schedules import Progress, StepContext, cosine_floor
 
@@ -86,7 +93,7 @@ class Settings:
     fixed_points: bool
     head: str
     stage: int
-    objective: Literal["ce", "pbce"] = "ce"
+    lesson: Lesson = LABELS
 
 
 class Draw(NamedTuple):
@@ -112,9 +119,21 @@ class MaskMixing(Method):
     def __init__(self, block: Callable[[int], MixBlock], settings: Settings) -> None:
         super().__init__()
         self.block, self.settings = block, settings
+        self.teacher: BlockTeacher | None = None
+
+    @property
+    def needs_places(self) -> bool:
+        return self.settings.lesson.pseudo_labels is not None
 
     def wrap_model(self, backbone: Backbone) -> nn.Module:
         return MixNetwork(backbone, self.block, head=self.settings.head, stage=self.settings.stage)
+
+    def introduce(self, model: nn.Module, pictures: TrainingPictures) -> None:
+        network, lesson = _network(model), self.settings.lesson
+        if lesson.of_classifier:
+            return
+        network.pictures, network.group = pictures.shown, pictures.group
+        self.teacher = BlockTeacher(lesson, len(pictures.labels), network.channels)
 
     def deployed(self, model: nn.Module) -> Backbone:
         return _network(model).deployed
@@ -124,18 +143,24 @@ class MaskMixing(Method):
         network, (factor, floor) = _network(model), self.settings.block_rate
         own = None if floor is None else functools.partial(cosine_floor, floor=floor)
         block = list(network.block.parameters())
+        taught = [] if self.teacher is None else list(self.teacher.parameters())
         return [
-            ParameterGroup(list(network.online_parameters())),
+            ParameterGroup([*network.online_parameters(), *taught]),
             ParameterGroup(block, factor, own),
         ]
 
     def loss(
         self, model: nn.Module, images: Tensor, targets: Tensor, step: StepContext
     ) -> MethodOutput:
-        network, draw = _network(model), self.draw(images, step)
-        block_mask, mask = self.masks(network, images, draw)
+        network = _network(model)
+        if self.teacher is not None:
+            self.teacher.start(network, step)
+        draw = self.draw(images, step)
+        features, pooled = network.map_and_pooled(images)
+        size = (images.shape[-2], images.shape[-1])
+        block_mask, mask = self.masks(network, features, draw, size)
         shown = _blended(images, draw.block_partner, block_mask)
-        taught = self._objective(network.logits(shown, "mix_k"), targets, draw)
+        taught = self._judged(network, shown, pooled, targets, draw, step)
         fit = self.settings.mask_loss.of(block_mask, draw.block_lam, step.groups)
         beta = self.settings.mask_loss.weight_at(step.position)
         clean = network.logits(images, "one_q")
@@ -175,13 +200,14 @@ class MaskMixing(Method):
         adjust = probability > 0 and generator.random() < probability
         return Draw(block_lam, block_partner, lam, partner, adjust)
 
-    def masks(self, network: MixNetwork, images: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Partner's masks (B, H, W) for the block's images, with a graph, and the backbone's.
+    def masks(
+        self, network: MixNetwork, features: Tensor, draw: Draw, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Partner's masks (B, H, W) for the block's images, with a graph, and the backbone's, from
+        k's maps of the batch.
 
         In this order, which that of the running statistics and of dropout follows.
         """
-        size = (images.shape[-2], images.shape[-1])
-        features = network.stage_map(images)
         block_mask = network.block(features, features[draw.block_partner], draw.block_lam, size)
         with torch.no_grad():
             mask = network.block(features, features[draw.partner], draw.lam, size)
@@ -193,9 +219,24 @@ class MaskMixing(Method):
             mask = torch.full_like(mask, 1 - draw.lam)
         return block_mask, mask
 
-    def _objective(self, logits: Tensor, targets: Tensor, draw: Draw) -> Tensor:
-        partner, lam = targets[draw.block_partner], draw.block_lam
-        if self.settings.objective == "pbce":
+    def _judged(
+        self,
+        network: MixNetwork,
+        shown: Tensor,
+        pooled: Tensor,
+        targets: Tensor,
+        draw: Draw,
+        step: StepContext,
+    ) -> Tensor:
+        """What the block's images are judged by."""
+        lesson, lam = self.settings.lesson, draw.block_lam
+        if self.teacher is not None:
+            pair = Pair(lam, draw.block_partner)
+            return self.teacher.loss(network.project(shown), pooled, targets, pair, step)
+        if not lesson.of_classifier:
+            raise RuntimeError("what judges the block's images is made by introduce()")
+        logits, partner = network.logits(shown, "mix_k"), targets[draw.block_partner]
+        if lesson.objective == "pbce":
             return pair_cross_entropy(logits, targets.argmax(1), partner.argmax(1), lam)
         return soft_cross_entropy(logits, mix_targets(targets, partner, 1 - lam))
 
@@ -204,17 +245,8 @@ class MaskMixing(Method):
         slow, fast = network.followed()
         follow(slow, fast, momentum_at(step.position, start=start, end=end, hold=hold))
         network.block.clamp_gamma()
-
-
-def pair_cross_entropy(logits: Tensor, own: Tensor, partner: Tensor, lam: float) -> Tensor:
-    """-(lambda log s(z_a - z_b) + (1 - lambda) log s(z_b - z_a)), s the logistic function: which
-    of the two classes it is, mean over the pairs whose classes a, b (B,) differ; 0 without any.
-    """
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    margin = (wide.gather(1, own[:, None]) - wide.gather(1, partner[:, None]))[:, 0]
-    loss = -(lam * F.logsigmoid(margin) + (1 - lam) * F.logsigmoid(-margin))
-    differ = own != partner
-    return (loss * differ).sum() / differ.sum().clamp(min=1)
+        if self.teacher is not None:
+            self.teacher.after_step(network, step)
 
 
 def _blended(images: Tensor, partner: Tensor, mask: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rm.backbones import Backbone, FeatureHooks
+from rm.distributed import ProcessGroup
 from rm.methods._mix_block import MixBlock
 from rm.trial import TrialError
 
@@ -21,7 +22,14 @@ class MixNetwork(nn.Module):
 
     head    which one is deployed, and stands first in evaluation; it is its backbone's own head
     stage   whose map of k the block reads, from 1
+
+    pictures   called: all training pictures as they are, (B, C, H, W) at a time, in order; where
+               the method is told of them
+    group      the processes that train together
     """
+
+    pictures: Callable[[], Iterator[Tensor]]
+    group = ProcessGroup()
 
     def __init__(
         self, backbone: Backbone, block: Callable[[int], MixBlock], *, head: str, stage: int
@@ -30,6 +38,7 @@ class MixNetwork(nn.Module):
         self.primary, self.stage = head, f"stage{stage}"
         self.kind, self.side = head.split("_")
         classes, width = backbone.head.weight.shape
+        self.channels = width
         self.online, self.online_other = backbone, nn.Linear(width, classes)
         for linear in (self.online.head, self.online_other):
             nn.init.normal_(linear.weight, std=0.01)
@@ -51,9 +60,14 @@ class MixNetwork(nn.Module):
         logits: Tensor = self._head(kind, side)(backbone.pool(backbone.features(images)))
         return logits
 
+    def project(self, images: Tensor) -> Tensor:
+        """images (B, C, H, W) -> k's pooled features (B, D), with a graph to the images."""
+        return self.momentum.pool(self.momentum.features(images))
+
     @torch.no_grad()
-    def stage_map(self, images: Tensor) -> Tensor:
-        """images (B, C, H, W) -> the map of k's stage (B, c, h, w), without a graph.
+    def map_and_pooled(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """images (B, C, H, W) -> the map of k's stage (B, c, h, w) and k's pooled features (B, D),
+        without a graph.
 
         The whole backbone is run: in training its last stage takes its running statistics from
         here too.
@@ -65,8 +79,8 @@ class MixNetwork(nn.Module):
             return features
 
         with self.hooks.active(keep):
-            self.momentum.features(images)
-        return maps[-1]
+            pooled = self.project(images)
+        return maps[-1], pooled
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """images (B, C, H, W) -> logits (B, K) of all heads, the primary one first."""

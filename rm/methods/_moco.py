@@ -218,5 +218,17 @@ def info_nce(
         return (shares * losses).sum(1)
 
 
+def told_apart(
+    found: Tensor, own: Tensor, other: Tensor, lam: float, temperature: float
+) -> Tensor:
+    """infoNCE whose only negative is the other source, the batch's mean: -(lambda log s(d) +
+    (1 - lambda) log s(-d)), d = (m own - m partner) / t, s the logistic function; all (B, D), unit
+    vectors. The printed formula divides the similarities themselves, which is no loss to minimise.
+    """
+    wide = torch.promote_types(found.dtype, torch.float32)
+    margin = (found.to(wide) * (own - other).to(wide)).sum(1) / temperature
+    return -(lam * F.logsigmoid(margin) + (1 - lam) * F.logsigmoid(-margin)).mean()
+
+
 def _tuple(found: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return found if isinstance(found, tuple) else (found,)

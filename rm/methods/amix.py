@@ -15,6 +15,7 @@ steps from AutoMix (Table 8).
 import functools
 from typing import Annotated, Literal
 
+from rm.methods._block_teacher import Lesson
 from rm.methods._mask_mixing import (
     Adjusting,
     BlockRate,
@@ -34,6 +35,8 @@ CONSTRAINTS = {
     "ema_start <= ema_end": "the momentum grows",
     "content == 'nonlinear' or dropout == 0": "the linear content has no dropout",
     "mask_decay == 'constant' or mask_weight > 0": "there is no mask loss to decay",
+    "left_out == 'none' or objective == 'infonce'": "only infoNCE has negatives",
+    "pseudo_labels is None or objective in ('ce', 'pbce') or left_out != 'none'": "unused",
 }
 
 
@@ -46,7 +49,9 @@ class AMix(MaskMixing):
     adjust_to        block: to the other lambda, the block's, as the released code does by mistake
     mask_weight      beta of the mask loss; mask_decay: cosine, it falls to 0 over the training
     objective        what the block's images are judged by: ce, Mixup's cross-entropy; pbce, which
-                     of the two classes (Table 1)
+                     of the two classes; bce, which of the two images; infonce, whose key among
+                     `keys` older ones, with left_out without those of either's label (Table 1)
+    pseudo_labels    so many online clusters of all pictures in place of the labels there
     ema_end          momentum at the end; it is ema_start for the first share ema_hold of the
                      training. Trainings much shorter than the paper's 400,000 steps need less
     fixed_points     false: partners are drawn again where one is the image itself (CUB, Aircraft)
@@ -76,7 +81,10 @@ class AMix(MaskMixing):
         adjust_to: Literal["backbone", "block"] = "backbone",
         mask_weight: Annotated[float, "mask_weight >= 0"] = 0.1,
         mask_decay: Literal["constant", "cosine"] = "constant",
-        objective: Literal["ce", "pbce"] = "ce",
+        objective: Literal["ce", "pbce", "bce", "infonce"] = "ce",
+        pseudo_labels: Annotated[int | None, "pseudo_labels >= 2"] = None,
+        keys: Annotated[int, "keys >= 1"] = 65536,
+        left_out: Literal["none", "same_label"] = "none",
         ema_start: Annotated[float, "0 <= ema_start <= 1"] = 0.999,
         ema_end: Annotated[float, "0 <= ema_end <= 1"] = 0.999999,
         ema_hold: Annotated[float, "0 <= ema_hold <= 1"] = 0.1,
@@ -86,22 +94,18 @@ class AMix(MaskMixing):
         head: Literal["mix_k", "one_k", "mix_q", "one_q"] = "mix_k",
         stage: Annotated[int, "1 <= stage <= 4"] = 3,
     ) -> None:
+        block = functools.partial(MixBlock, rescale=rescale, gamma=gamma, attention=attention)
         block = functools.partial(
-            MixBlock,
-            rescale=rescale,
-            gamma=gamma,
-            attention=attention,
-            share_key=share_key,
-            content=content,
-            activation=activation,
-            dropout=dropout,
-            upsampling=upsampling,
-            sigmoid_first=sigmoid_first,
+            block, share_key=share_key, content=content, activation=activation
+        )
+        block = functools.partial(
+            block, dropout=dropout, upsampling=upsampling, sigmoid_first=sigmoid_first
         )
         adjusting, momentum = Adjusting(adjust, adjust_to), Momentum(ema_start, ema_end, ema_hold)
         loss = MaskLoss(variance, mean, mask_weight, mask_decay)
         rate = BlockRate(block_lr_factor, block_floor)
+        lesson = Lesson(objective, pseudo_labels, keys, left_out)
         settings = Settings(
-            alpha, margin, adjusting, loss, momentum, rate, fixed_points, head, stage, objective
+            alpha, margin, adjusting, loss, momentum, rate, fixed_points, head, stage, lesson
         )
         super().__init__(block, settings)

@@ -22,10 +22,10 @@ from rm.datasets import DataError
 from rm.input.views import TwoViews
 from rm.methods._clusters import PseudoLabels
 from rm.methods._mask_contrast import Clean, ContrastSettings, MaskContrast, Mixture
-from rm.methods._mask_mixing import MaskLoss, pair_cross_entropy
+from rm.methods._mask_mixing import MaskLoss
 from rm.methods._mix_block import MixBlock
 from rm.methods._moco import Contrast, MoCo
-from rm.ops import mix_targets, soft_cross_entropy
+from rm.ops import mix_targets, pair_cross_entropy, soft_cross_entropy
 from rm.schedules import StepContext
 
 TASKS = ("contrastive",)

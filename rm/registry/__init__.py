@@ -90,7 +90,7 @@ _WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "task": ("iterations", "micro_batches"),
         "dataset": ("classes", "padding"),
-        "method": ("placement", "most_blocks", "ema_start"),
+        "method": ("placement", "most_blocks", "ema_start", "pseudo_labels", "keys", "left_out"),
         "probe": ("before",),
         "train": ("cuda_graph", "keep_best"),
         "init": ("trial", "weights", "file", "sha256"),

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from rm import registry
 from rm.backbones import Backbone
 from rm.backbones._ghost_norm import group_batch_norm
-from rm.datasets import Dataset, load
+from rm.datasets import AnnotatedSplit, Dataset, load
 from rm.distributed import ProcessGroup
 from rm.graph import Computed, Prepared
 from rm.input.stream import open_images
-from rm.methods import Method, MethodOutput
+from rm.input.views import plain_images
+from rm.methods import Method, MethodOutput, TrainingPictures
 from rm.metrics import Metric
 from rm.optimizers import ParameterGroup
 from rm.rundir.weights import InitialWeights
@@ -31,8 +32,8 @@ USES = ("dataset", "backbone", "method", "train", "optimizer", "schedule", "init
 EVALUATION_BATCH = 500
 _DATASET_LIMITS = ("limit", "test_limit", "held_out")
 
-Batch = tuple[Tensor, Tensor]
-"""images (B, C, H, W), labels (B,)."""
+Batch = tuple[Tensor, ...]
+"""images (B, C, H, W), labels (B,), and where a method asks for them the pictures' places (B,)."""
 
 
 class Classification(Task):
@@ -61,6 +62,10 @@ class Classification(Task):
         self.images, self.test_images = open_images(self.data, device, self.group.count)
         method: Method = registry.load("method", trial.name("method"))(**trial.options("method"))
         self.model = self._build_model(method, init)
+        if not isinstance(self.data.train, AnnotatedSplit):
+            labels = self.data.train.labels
+            pictures = TrainingPictures(labels, lambda: self._pictures(), self.group)
+            method.introduce(self.model, pictures)
         self.method = method.to(device)
 
     def _build_model(self, method: Method, init: InitialWeights | None) -> nn.Module:
@@ -89,6 +94,14 @@ class Classification(Task):
         model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         return model
 
+    def _pictures(self) -> Iterator[Tensor]:
+        images = plain_images(self.data.train, self.data, self.device, self.group.count)
+        try:
+            for shown, _ in images.eval_batches(slice(0, len(images)), EVALUATION_BATCH):
+                yield shown
+        finally:
+            images.close()
+
     @property
     def steps_per_epoch(self) -> int:  # type: ignore[override]
         return -(-len(self.images) // self.options.batch_size)
@@ -114,10 +127,16 @@ class Classification(Task):
             for first, last in bounds
             if last - first >= self.group.count
         ]
-        return self.images.batches(plan, shares)
+        shown = self.images.batches(plan, shares)
+        if not self.method.needs_places:
+            return shown
+        places = (plan.places[share] for share in shares)
+        return ((*batch, own) for batch, own in zip(shown, places, strict=True))
 
     def forward(self, batch: Batch, step: StepContext) -> StepOutput:
-        images, labels = batch
+        images, labels, *places = batch
+        if places:
+            step = step._replace(places=places[0])
         if not self.options.channels_last:
             images = images.contiguous()
         try:

@@ -8,11 +8,10 @@ import torch
 
 from rm import export, registry
 from rm.methods import draw_partner
-from rm.methods._mask_mixing import pair_cross_entropy
 from rm.methods.amix import AMix
 from rm.methods.automix import AutoMix
 from rm.methods.mixup import Mixup
-from rm.ops import soft_cross_entropy
+from rm.ops import pair_cross_entropy, soft_cross_entropy
 from rm.rundir import checkpoint
 from rm.schedules import Progress, StepContext
 from rm.trainer import Trainer
