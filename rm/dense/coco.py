@@ -95,13 +95,28 @@ class CocoPictures:
         if self.masks:
             masks = np.zeros((len(objects), *after), np.uint8)
             for mask, each in zip(masks, objects, strict=True):
-                whole = resize_labels(_mask(each["segmentation"], *before), *after)
+                whole = resize_labels(self._mask(each["segmentation"], picture), *after)
                 mask[:] = whole[:, ::-1] if flip else whole
             sample["masks"] = torch.from_numpy(masks)
         if self.labels:
             labels = read_labels(self.stuff / Path(picture.file).with_suffix(".png"))
             labels = resize_labels(labels, *after)
             sample["labels"] = torch.from_numpy((labels[:, ::-1] if flip else labels).copy())
+
+    def _mask(self, segmentation: Any, picture: Picture) -> NDArray[np.uint8]:
+        """(H, W) of an object; DataError where it is none of this picture's size."""
+        size = (picture.height, picture.width)
+        try:
+            found = _decoded(segmentation, *size)
+        except Exception as error:  # pycocotools raises that, too
+            why = f"{type(error).__name__}: {error}"
+            raise DataError(f"{self._about_object(picture)} cannot be read: {why}") from None
+        if found.shape != size:
+            raise DataError(f"{self._about_object(picture)} is {found.shape}, not {size}")
+        return found
+
+    def _about_object(self, picture: Picture) -> str:
+        return f"coco: {self.annotations}: the segmentation of an object in {picture.file}"
 
     def precision(self, found: Mapping[int, Mapping[str, Any]], masks: bool) -> dict[str, float]:
         """The metrics of what a detector found: picture's id -> instances."""
@@ -146,7 +161,7 @@ def _pixels(image: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def _mask(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:
+def _decoded(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:
     """Polygons or run lengths -> (H, W) of 0 and 1."""
     from pycocotools import mask
 
@@ -164,6 +179,15 @@ def read_pictures(path: Path, training: bool) -> list[Picture]:
     """The pictures of an annotation file; for training those with objects, large enough, alone.
     DataError for an annotation that cannot be one of COCO's.
     """
+    try:
+        return _read_pictures(path, training)
+    except (KeyError, TypeError, ValueError) as error:
+        lacks = isinstance(error, KeyError)
+        what = f"lacks {error}" if lacks else f"has a value of the wrong kind: {error}"
+        raise DataError(f"coco: {path}: an image or annotation {what}") from None
+
+
+def _read_pictures(path: Path, training: bool) -> list[Picture]:
     data = read_annotations(path)
     images = {image["id"]: image for image in data["images"]}
     objects: dict[int, list[dict[str, Any]]] = {number: [] for number in images}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -171,6 +172,14 @@ def _unlisted(data):
     data["annotations"][3]["image_id"] = -1
 
 
+def _boxless(data):
+    del data["annotations"][3]["bbox"]
+
+
+def _sizeless(data):
+    data["images"][3]["height"] = None
+
+
 def _sections(data):
     del data["categories"]
 
@@ -181,6 +190,8 @@ def _sections(data):
         (_category, "annotation 4 has category 12, which is none of COCO's 80"),
         (_outside, r"annotation 4 has the box .*outside of 0000000000\d+\.jpg \(320 x"),
         (_unlisted, "annotation 4 is of a picture that is not listed"),
+        (_boxless, "an image or annotation lacks 'bbox'"),
+        (_sizeless, "an image or annotation has a value of the wrong kind: '<'"),
         (_sections, "lacks one of images, annotations and categories"),
     ],
 )
@@ -189,6 +200,28 @@ def test_annotations_that_cannot_be_are_named(coco, edit, message):
     change("train", edit)
     with pytest.raises(DataError, match=rf"instances_train2017\.json.*{message}"):
         load("coco", {"root": "coco-sample"})
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ({"size": [4, 4], "counts": [1, 15]}, r"is \(4, 4\), not \(\d+, 320\)"),
+        ({"counts": [1, 15]}, "cannot be read: "),
+        (None, "cannot be read: TypeError"),
+    ],
+)
+def test_masks_that_cannot_be_are_named(coco, segmentation, message):
+    _, change = coco
+
+    def edit(data):
+        for annotation in data["annotations"]:
+            annotation["segmentation"] = segmentation
+
+    change("train", edit)
+    reader = load("coco", {"root": "coco-sample"}).train.reader
+    file = reader.pictures[0].file
+    with pytest.raises(DataError, match=rf"instances_train2017\.json: .*in {file} {message}"):
+        replace(reader, masks=True)(0, 1)
 
 
 def test_missing_and_damaged_files_are_named(coco):
