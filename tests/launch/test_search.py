@@ -2,7 +2,6 @@
 failures, optuna, the report.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -10,41 +9,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from pathlib import Path
 
 import pytest
 
-from launch.runs.rundir import RunDir
 from launch.search.state import SearchState
 from launch.spec.load import load_spec
-from tests.support.specs import SPEC
+from tests.support.searches import (
+    SEARCH,
+    decisions,
+    events,
+    wait_for,
+    wait_until_gone,
+)
 from tests.support.trials import PATIENCE, ROOT, deterministic
 
-SEARCH = """
-    # a search of a few seconds
-    title: "A search of a few seconds"
-    metric: {name: top1_error, select: last}
-    seeds: [0, 1]
-    trial:
-      dataset: {name: digits, size: 16, limit: 120, test_limit: 90}
-      backbone: {name: resnet8, width: 8}
-      method: recursive_mix
-      train: {epochs: 8, batch_size: 8}
-      optimizer: {name: sgd, lr: 0.05}
-      schedule: {name: cosine}
-    search:
-      space:
-        method.alpha: {uniform: [0.1, 1.0]}
-        optimizer.lr: {loguniform: [0.0001, 0.5]}
-      held_out: 200
-      samples: 6
-      scheduler: {name: asha, grace_epochs: 2, reduction_factor: 2}
-    rows:
-      - {row: Baseline, method: baseline}
-    figures:
-      search: {draw: search}
-"""
 QUIET = {"CUDA_VISIBLE_DEVICES": "", "RM_TRACKING": "on"}
 ONE = ("--workers", "1")
 """One sample at a time: the scheduler sees them in one order, so that what it decides can be told
@@ -112,52 +90,6 @@ def undisturbed(ray_folder, tmp_path_factory):
     done = subprocess.run(words, env={**os.environ, **environment}, **options)
     assert done.returncode == 0, done.stderr
     return spec, results, done.stderr
-
-
-def decisions(results):
-    """What was decided, in order, without the times."""
-    lines = (
-        next((results / "searches").glob("*/decisions.jsonl"))
-        .read_text(encoding="utf-8")
-        .splitlines()
-    )
-    return [
-        {key: value for key, value in json.loads(line).items() if key != "time"} for line in lines
-    ]
-
-
-def events(results, trial):
-    return [event["event"] for event in RunDir(results / "runs" / trial).events()[0]]
-
-
-def wait_for(condition, process):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def processes_of(text):
-    """Command lines of all processes that mention a text in their environment or arguments."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if (
-                text.encode()
-                in (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
-            ):
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return [line for line in found if line.strip()]
-
-
-def wait_until_gone(text):
-    deadline = time.monotonic() + PATIENCE
-    while processes_of(text):
-        assert time.monotonic() < deadline, processes_of(text)
-        time.sleep(0.1)
 
 
 def test_a_search_stops_bad_samples_and_trains_the_winner_on_everything(undisturbed, monkeypatch):
@@ -362,64 +294,3 @@ def test_the_report_shows_the_winner_and_the_figure(undisturbed, tmp_path):
     assert {line.split(",")[0] for line in drawn[1:]} == {"1", "2", "3", "4", "5", "6"}
     winning = {line.split(",")[0] for line in drawn if ",True," in line}
     assert winning == {str(best["sample"])}
-
-
-def test_a_search_that_cannot_be_run_says_why_and_creates_nothing(write_spec, run, tmp_path):
-    spec = write_spec(SEARCH, "search.yaml")
-    code, _, err = run(spec, "--where", "row=nothing")
-    assert (code, "--where row=nothing: no trial has that value of 'row'; there are " in err) == (
-        2,
-        True,
-    )
-    code, out, _ = run(spec, "--dry-run", "--json")
-    rows = [trial["row"] for trial in json.loads(out)["trials"]]
-    assert rows[:2] == ["Baseline", "Baseline"]
-    assert [row.partition(":")[0] for row in rows[2:]] == [
-        f"sample {number}" for number in range(1, 7)
-    ]
-    assert not (tmp_path / "results").exists()
-
-
-def test_a_backend_that_cannot_watch_is_refused(write_spec):
-    from launch import backends
-    from launch.errors import UsageError
-    from launch.search.run import check
-
-    slurm = backends.get("slurm").from_args(argparse.Namespace(site=None, slurm=[], wait=False))
-    searching, plain = load_spec(write_spec(SEARCH, "search.yaml")), load_spec(write_spec(SPEC))
-    check([searching], backends.get("local")())
-    check([plain], slurm)
-    with pytest.raises(
-        UsageError,
-        match="which --backend slurm cannot: a search watches its trials as they train; valid: "
-        "local, ray",
-    ):
-        check([plain, searching], slurm)
-
-
-def test_two_launchers_do_not_carry_out_one_search(write_spec, run, tmp_path, monkeypatch):
-    monkeypatch.setenv("RM_RESULTS_DIR", str(tmp_path / "results"))
-    spec = write_spec(SEARCH, "search.yaml")
-    with SearchState(load_spec(spec)).lock():
-        code, _, err = run(spec)
-    assert code == 2
-    assert "another launcher carries this search out" in err
-
-
-def test_a_torn_last_line_of_the_decisions_is_dropped(write_spec, tmp_path, monkeypatch):
-    monkeypatch.setenv("RM_RESULTS_DIR", str(tmp_path / "results"))
-    spec = load_spec(write_spec(SEARCH, "search.yaml"))
-    state = SearchState(spec)
-    with state.lock():
-        state.begin(1)
-        state.stopped(1, 2, 50.0, 1.0)
-        with state.file.open("a") as file:
-            file.write('{"event": "fin')
-        again = SearchState(spec)
-        assert [one.state for one in again.tried] == ["stopped", *["undecided"] * 5]
-        again.begin(2)
-    assert [event["event"] for event in decisions(tmp_path / "results")] == [
-        "drawn",
-        "stopped",
-        "drawn",
-    ]

@@ -23,7 +23,7 @@ from rm.input.shards import main as pack
 from rm.rundir.journal import read
 from rm.trainer import Trainer
 from rm.trial import parse_trial
-from tests.support.rm.imagenet_tree import CLASSES, make_tree
+from tests.support.rm.imagenet_tree import CLASSES
 from tests.support.rm.training import assert_equal_runs, assert_is_a_data_set, train
 from tests.support.trials import PATIENCE, ROOT, write_trial
 
@@ -32,16 +32,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The image decoding and encoding"),
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),
 ]
-
-
-@pytest.fixture
-def tree(tmp_path, monkeypatch):
-    """$RM_DATA_DIR/imagenet with 12 classes, one picture each."""
-    monkeypatch.setenv("RM_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("RM_LOADER_WORKERS", "2")
-    _whole.cache_clear()
-    yield make_tree(tmp_path / "data" / "imagenet")
-    _whole.cache_clear()
 
 
 @pytest.fixture
@@ -196,61 +186,6 @@ def test_tars_hold_the_same_data_set(pictures, tree, tmp_path, monkeypatch, caps
     assert_equal_runs(tmp_path / "tree", tmp_path / "tars")
 
 
-def test_tars_cut_short_are_named(tree, tmp_path, capsys):
-    pack([str(tree), str(tmp_path / "imagenet")])
-    assert pack([str(tree), str(tmp_path / "imagenet")]) == 1
-    assert "expected a folder without tars, found shard-00000.tar" in capsys.readouterr().err
-    path = tmp_path / "imagenet" / "val" / "shard-00000.tar"
-    path.write_bytes(path.read_bytes()[:50_000])
-    with pytest.raises(
-        DataError, match=r"expected the 1 tars that index.npz names.*cut short.*shard-00000.tar"
-    ):
-        imagenet(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "case", ["nowhere", "no val", "flat val", "no class", "missing", "empty", "half", "count"]
-)
-def test_a_wrong_tree_is_named(tree, case):
-    first = sorted(tree.glob("val/*"))[0]
-    options, message = {}, ""
-    if case == "nowhere":
-        options, message = (
-            {"root": "elsewhere"},
-            r"no .*elsewhere/train; .*elsewhere does not exist.*RM_DATA_DIR",
-        )
-    elif case == "no val":
-        (tree / "val").rename(tree / "validation")
-        message = r"there is no .*/val; .*imagenet holds train, validation"
-    elif case == "flat val":
-        for folder in (tree / "val").iterdir():
-            for path in folder.iterdir():
-                path.rename(tree / "val" / path.name)
-            folder.rmdir()
-        message = (
-            f"expected a folder for each class in .*/val, .*found {CLASSES} images without a class"
-        )
-    elif case == "no class":
-        (tree / "train").rename(tree / "old")
-        (tree / "train").mkdir()
-        message = r"expected a folder for each class in .*/train, .*found none"
-    elif case == "missing":
-        first.rename(tree / first.name)
-        message = f"1 of .*/train are missing in .*/val: {first.name}$"
-    elif case in ("empty", "half"):
-        next(first.iterdir()).unlink()
-        message = (
-            f"in every class folder of .*/val, found none in 1 of {CLASSES}: {first.name}; unpack"
-        )
-    else:
-        options, message = (
-            {"val_images": 50_000},
-            f"expected 50,000 images in .*/val, found {CLASSES}$",
-        )
-    with pytest.raises(DataError, match=message):
-        imagenet(tree.parent, **options)
-
-
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", None])
 def test_an_unreadable_picture_is_named_and_fails_the_run(pictures, tree, tmp_path, content):
     path = sorted(tree.glob("train/*/*"))[4]
@@ -307,22 +242,6 @@ def test_a_signal_to_all_processes_of_the_job_interrupts_cleanly(pictures, tree,
     assert process.returncode == 75, error
     train(pictures, folder)
     assert_equal_runs(tmp_path / "undisturbed", folder)
-
-
-def test_hidden_files_are_no_classes_and_other_formats_are_named(tree, capsys):
-    first = sorted(tree.glob("train/*"))[0]
-    picture = next(first.iterdir())
-    (tree / "train" / ".ipynb_checkpoints").mkdir()
-    (tree / "train" / ".ipynb_checkpoints" / "0.JPEG").symlink_to(picture)
-    (first / f"._{picture.name}").write_bytes(b"of another program")
-    for name in ("1.webp", "2.TIFF"):
-        (first / name).write_bytes(b"")
-    assert len(imagenet(tree.parent).train) == CLASSES
-    said = capsys.readouterr().err
-    assert (
-        f"imagenet: 2 pictures of {tree / 'train'} are left out, as only .jpeg, .jpg, .png" in said
-    )
-    assert f"{first.name}/1.webp, {first.name}/2.TIFF" in said
 
 
 def test_resnet50_sees_224_pixels(tree):
