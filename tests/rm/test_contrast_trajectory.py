@@ -4,13 +4,20 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
 from rm.trainer import Trainer
 from rm.trial import parse_trial
+from tests.support.rm.amix_c_reference import Clusters, ReferenceAMixC
 from tests.support.rm.amix_i_reference import ReferenceAMixI
-from tests.support.rm.contrast_reference import Encoders, Facts, ReferenceContrast
+from tests.support.rm.contrast_reference import (
+    Encoders,
+    Facts,
+    ReferenceContrast,
+    projections,
+)
 from tests.support.trials import contrastive
 
 CPU = torch.device("cpu")
@@ -34,7 +41,7 @@ def in_double(trainer):
     def batches(plan, slices):
         for views in real(plan, slices):
             views = views._replace(query=views.query.double(), key=views.key.double())
-            given.append((views.query.clone(), views.key.clone()))
+            given.append((views.query.clone(), views.key.clone(), views.place))
             yield views
 
     trainer.task.views.batches = batches
@@ -50,7 +57,7 @@ def trained_beside(values, reference_of):
         parameter.data += 0.3 * torch.randn_like(parameter)
     ours = copy.deepcopy(network)
     encoders = Encoders(ours.online, ours.projector, list(ours.queue.keys))
-    reference = reference_of(encoders, trainer.task.method)
+    reference = reference_of(encoders, trainer.task)
     losses = []
     for epoch in range(1, EPOCHS + 1):
         reference.start_epoch(epoch)
@@ -100,8 +107,8 @@ def test_amix_i_equals_its_reference(values, partner_view, objective):
     method = {"name": "amix_i", "objective": objective, "partner_view": partner_view}
     trial = {**contrastive(values, queue=QUEUE), "method": method}
 
-    def reference_of(encoders, method):
-        block = copy.deepcopy(dict(method.block.state_dict(keep_vars=True)))
+    def reference_of(encoders, task):
+        block = copy.deepcopy(dict(task.method.block.state_dict(keep_vars=True)))
         block.pop("value.1.num_batches_tracked")
         return ReferenceAMixI(encoders, Facts(), 0, block, partner_view == "key", objective)
 
@@ -110,3 +117,40 @@ def test_amix_i_equals_its_reference(values, partner_view, objective):
     for key, value in trainer.task.method.block.state_dict().items():
         if key in reference.block:
             assert torch.allclose(value, reference.block[key], rtol=0, atol=1e-10), key
+
+
+@pytest.mark.parametrize("objective", ["ce + bce", "pbce"])
+def test_amix_c_equals_its_reference(values, objective):
+    """From clusters of the pictures as they are; centroids move at every third step."""
+    method = {"name": "amix_c", "objective": objective, "clusters": 3}
+    trial = {**contrastive(values, queue=QUEUE), "method": method}
+
+    def reference_of(encoders, task):
+        method, pseudo = task.method, task.method.pseudo
+        clusters = pseudo.clusters
+        with torch.no_grad():
+            shown = torch.cat(list(task._pictures())).double()
+            slow = copy.deepcopy(encoders.slow_backbone)  # by batch statistics, as in training
+            features = projections(slow, encoders.slow_projector, shown)
+        clusters.start(features, np.random.default_rng(0))
+        clusters.smallest, pseudo.every = 1, 3
+        block = copy.deepcopy(dict(method.block.state_dict(keep_vars=True)))
+        block.pop("value.1.num_batches_tracked")
+        reference = ReferenceAMixC(encoders, Facts(), 0, block, True, objective)
+        state = copy.deepcopy([clusters.bank, clusters.labels, clusters.centroids])
+        head = copy.deepcopy((method.head.weight, method.head.bias))
+        reference.add_clusters(Clusters(*state, head, pseudo.every))
+        return reference
+
+    trainer, reference, losses = trained_beside(trial, reference_of)
+    assert_agree(trainer, reference, losses)
+    method, known = trainer.task.method, reference.clusters
+    assert torch.equal(method.pseudo.labels, known.labels)
+    for mine, theirs in (
+        (method.pseudo.clusters.bank, known.bank),
+        (method.pseudo.clusters.centroids, known.centroids),
+        (method.head.weight, known.head[0]),
+        (method.head.bias, known.head[1]),
+        *((v, reference.block[k]) for k, v in method.block.state_dict().items() if "num" not in k),
+    ):
+        assert torch.allclose(mine, theirs, rtol=0, atol=1e-10)

@@ -4,6 +4,7 @@ arithmetic of the mask is that of `amix_reference.py`.
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class ReferenceAMixI(ReferenceContrast):
         self.s = 0
 
     def loss_and_keys(self, view_q: Tensor, view_k: Tensor) -> tuple[Tensor, Tensor]:
-        facts, encoders = self.facts, self.encoders
+        facts = self.facts
         keys_k, maps_k = self.keys_and_map(view_k)
         keys_q, maps_q = self.keys_and_map(view_q)
         lam_m, lam_b = self.draws.beta(2.0, 2.0, size=2)
@@ -53,18 +54,25 @@ class ReferenceAMixI(ReferenceContrast):
         clean = self.mean_nce(self.queries(view_q), [(1.0, keys_k)])
         pair = [(lam_b, keys_k), (1 - lam_b, other_key[pi_b])]
         mixed = self.mean_nce(self.queries(x_b), pair)
-        m = projections(encoders.slow_backbone, encoders.slow_projector, x_m)
-        taught = torch.zeros((), dtype=m.dtype)
-        if "infonce" in self.objective:
-            pair = [(lam_m, keys_k), (1 - lam_m, other_key[pi_m])]
-            taught = taught + self.mean_nce(m, pair)
-        if "bce" in self.objective:
-            weight = 0.5 * decay if "infonce" in self.objective else 1.0
-            taught = taught + weight * self.which(m, keys_k, other_key[pi_m], lam_m)
+        self.second_view = view_k
+        taught = self.taught(x_m, (keys_k, other_key[pi_m]), lam_m, pi_m, decay)
         mu = p_m.mean()
         l_mask = torch.clamp((1 - mu - lam_m).abs() - 0.1, min=0) - 2 * ((p_m - mu) ** 2).mean()
         self.s += 1
         return clean + mixed + taught + 0.1 * decay * l_mask, keys_k
+
+    def taught(
+        self, x_m: Tensor, pair: tuple[Tensor, Tensor], lam: float, pi: np.ndarray, decay: float
+    ) -> Tensor:
+        """L_M of the block's images; pair: keys of own and partner."""
+        m = projections(self.encoders.slow_backbone, self.encoders.slow_projector, x_m)
+        total = torch.zeros((), dtype=m.dtype)
+        if "infonce" in self.objective:
+            total = total + self.mean_nce(m, [(lam, pair[0]), (1 - lam, pair[1])])
+        if "bce" in self.objective.split(" + "):
+            weight = 1.0 if self.objective == "bce" else 0.5 * decay
+            total = total + weight * self.which(m, *pair, lam)
+        return total
 
     def mask(self, own: Tensor, other: Tensor, lam: float, images: Tensor) -> Tensor:
         size = (images.shape[2], images.shape[3])

@@ -79,8 +79,9 @@ class ReferenceContrast:
         self.epoch = epoch
         self.draws = np.random.default_rng([self.seed, epoch, 1])
 
-    def step(self, view_q: Tensor, view_k: Tensor) -> float:
-        facts, encoders = self.facts, self.encoders
+    def step(self, view_q: Tensor, view_k: Tensor, places: Tensor) -> float:
+        """places: which pictures the views are of."""
+        facts, encoders, self.places = self.facts, self.encoders, places
         loss, keys = self.loss_and_keys(view_q, view_k)
         self.descend(loss)
         with torch.no_grad():
