@@ -4,8 +4,9 @@ that A is better.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain, product
 from typing import Any, Literal
 
 from launch.spec.grammar.yaml_source import YamlPath, YamlSource
@@ -33,9 +34,15 @@ class Claim:
 
 
 def read_claims(
-    source: YamlSource, claims: Sequence[Any], labels: Sequence[Sequence[str]]
+    source: YamlSource,
+    claims: Sequence[Any],
+    labels: Sequence[Sequence[str]],
+    untried: Collection[tuple[str, ...]] = (),
 ) -> tuple[Claim, ...]:
-    """The claims of a spec whose axes have these labels."""
+    """The claims of a spec whose axes have these labels.
+
+    untried   labels of cells that are quoted, without a trial
+    """
     found = []
     for i, item in enumerate(claims):
         at: YamlPath = ("claims", i)
@@ -59,6 +66,8 @@ def read_claims(
         claim = _read(source, text, at, labels[-1] if labels else (), of)
         if claim is not None:
             found.append(claim)
+            if untried:
+                _check_tried(source, claim, at, labels, untried)
     return tuple(found)
 
 
@@ -77,6 +86,22 @@ def _read(
         if label not in labels:
             source.error(at, f"claim about unknown label '{label}'{suggestion(label, labels)}")
     return claim
+
+
+def _check_tried(
+    source: YamlSource,
+    claim: Claim,
+    at: YamlPath,
+    labels: Sequence[Sequence[str]],
+    untried: Collection[tuple[str, ...]],
+) -> None:
+    """A claim is judged wherever all that it is about has been trained: somewhere at least."""
+    others = [one for one in product(*labels[:-1]) if claim.of is None or claim.of in one]
+    absent = [[label for label in claim.chain if (*one, label) in untried] for one in others]
+    if absent and all(absent):
+        quoted = ", ".join(f"'{label}'" for label in dict.fromkeys(chain.from_iterable(absent)))
+        message = f"claim about {quoted}, quoted without a trial: nothing of ours can judge it"
+        source.error(at, message)
 
 
 def _order(text: str, sign: str, labels: Sequence[str], of: str | None) -> Claim | None:

@@ -148,7 +148,8 @@ def _load(path: Path, asked: Asked, parent: Any) -> Spec:
         search = read_search(source, chosen.searches, table.above(base), table.resolver)
         if labels:
             labels[-1].append(WINNER)  # claims may be about it
-    claims = read_claims(source, file.claims, labels)
+    untried = {cell.labels for cell in cells if not cell.trials}
+    claims = read_claims(source, file.claims, labels, untried)
     drawn = _figures(source, file.figures)
     source.raise_errors()
     return Spec(

@@ -90,8 +90,27 @@ def test_mistakes_are_named_at_their_places(tmp_path):
          "12:56", "'short · Theirs' is quoted: it has no trial"),
         ("published:", "profiles: {smoke: {quoted: here}}\npublished:",
          "15:20", "'quoted' is of a row"),
+        ("published:", 'claims: ["Ours > Again", "Ours > Theirs"]\npublished:',
+         "15:26", "claim about 'Theirs', quoted without a trial: nothing of ours can judge it"),
+        ("published:", "claims: [{claim: Ours > Theirs, of: long}]\npublished:",
+         "15:18", "claim about 'Theirs', quoted without a trial"),
     ):  # fmt: skip
         path = write(tmp_path, (old, new))
         with pytest.raises(SpecError) as caught:
             load_spec(path)
         assert f"{path}:{place}: {message}" in str(caught.value)
+
+
+def test_a_claim_that_can_be_judged_somewhere_stands(tmp_path):
+    rows = """rows:
+  - {row: Ours, method: baseline}
+  - {row: Theirs, quoted: "their own code"}
+  - {row: Again, method: mixup, quoted: "their own paper"}
+claims: ["Again > Ours"]
+"""
+    path = tmp_path / "rows.yaml"
+    path.write_text(SPEC.split("axes:")[0] + rows)
+    assert load_spec(path).claims[0].chain == ("Ours", "Again")
+    path.write_text(path.read_text().replace("Again > Ours", "Theirs > Ours"))
+    with pytest.raises(SpecError, match=r"rows\.yaml:13:10: claim about 'Theirs', quoted"):
+        load_spec(path)
