@@ -31,19 +31,21 @@ def write_atomically(
     data: str | bytes,
     permit: Permit = UNGUARDED,
     *,
-    survives: Literal["power cut", "sync of folder"] = "power cut",
+    survives: Literal["power cut", "sync of folder", "kill"] = "power cut",
 ) -> None:
     """Replace a file: readers see the old one or the new one, whole, after a power cut too.
 
     survives   "sync of folder": its name is on the disk only with the next sync of its folder; a
-               power cut before that leaves the file before, or none
+               power cut before that leaves the file before, or none. "kill": of its writer, no
+               more; nothing waits for the disk
     """
     aside = path.with_name(f"{path.name}.{permit.token or secrets.token_hex(6)}.tmp")
     try:
         with aside.open("wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
+            if survives != "kill":
+                file.flush()
+                os.fsync(file.fileno())
         permit.check()
         aside.replace(path)
     except BaseException:

@@ -28,6 +28,7 @@ from rm.files import UNGUARDED, Permit, write_atomically
 from rm.rundir import checkpoint, weights
 from rm.rundir.divergence import Diverged, check_finite, check_metrics
 from rm.rundir.journal import Journal, read
+from rm.rundir.position import PositionFile
 from rm.rundir.provenance import record_attempt
 from rm.rundir.result import read_result, result_of, save_weights
 from rm.trainer import Trainer
@@ -182,6 +183,7 @@ def train(
     """
     _begin(trainer, journal, saved, damaged)
     last_save = time.monotonic()
+    position = PositionFile(run_dir, silent=journal.silent, permit=journal.permit)
     while trainer.epoch <= trainer.options.epochs:
         began = time.monotonic()
         while trainer.step < trainer.steps_per_epoch:
@@ -197,7 +199,7 @@ def train(
                         f"step {trainer.step + 1}"
                     )
                 began = last_save = time.monotonic()
-            trainer.train_step()
+            position.after_step(trainer, trainer.train_step())
         # This reads from the device, so that the clock stops when the work is done.
         check_finite(trainer, run_dir)
         trainer.seconds += time.monotonic() - began
@@ -205,6 +207,7 @@ def train(
         check_metrics(trainer, run_dir, metrics)
         journal.append("epoch", durable=False, **metrics)
     save(trainer, run_dir, journal)
+    position.remove()
 
 
 def _begin(

@@ -20,7 +20,21 @@ from launch.runs.status import StatusReader, TrialStatus, describe
 
 HELP = "print how every trial stands: where it runs, how far it is, why it failed"
 REFRESH_SECONDS = 2.0
-_HEADER = ("spec", "row", "seed", "trial", "state", "epoch", "left", "where")
+_HEADER = (
+    "spec",
+    "row",
+    "seed",
+    "trial",
+    "state",
+    "epoch",
+    "left",
+    "step",
+    "loss",
+    "test",
+    "where",
+)
+_WITHIN = slice(7, 10)
+"""The columns on what is trained now: left out where nothing is, or where there is no room."""
 _STYLES = {
     "finished": ("green", 32),
     "failed": ("red", 31),
@@ -76,7 +90,7 @@ class Row(NamedTuple):
 
     def cells(self) -> tuple[str, ...]:
         use, now = self.use, self.status
-        left = duration(now.seconds_left) if now.seconds_left is not None else ""
+        left = console.duration(now.seconds_left) if now.seconds_left is not None else ""
         said = [f"job {now.job}" if now.job else "", now.where, now.note]
         said += [use.reason or ""] if self.state == use.state else []
         return (
@@ -87,6 +101,9 @@ class Row(NamedTuple):
             self.state,
             self._progress(),
             left,
+            f"{now.step}/{now.steps}" if now.steps else "",
+            f"{now.loss:.3f}" if now.loss is not None else "",
+            f"{now.tested[1]:.4g}" if now.tested and self.state == "running" else "",
             ", ".join(filter(None, said)),
         )
 
@@ -180,8 +197,8 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
     """
     terminal, colours = sys.stdout.isatty(), console.has_colours()
     width = shutil.get_terminal_size().columns if terminal else None
-    table = [_HEADER, *(row.cells() for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    table = _table(rows, width)
+    widths = _widths(table)
     widths = widths if width is None else fitted(widths, width)
     for i, cells in enumerate(table):
         text = "  ".join(
@@ -192,6 +209,19 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
         code = _STYLES.get(rows[i - 1].state, _DIM)[1] if colours and i else None
         yield text if code is None else f"\x1b[{code}m{text}\x1b[0m"
     yield summary(rows)
+
+
+def _table(rows: Sequence[Row], width: int | None) -> list[tuple[str, ...]]:
+    """The header and all cells, without the columns within epochs where these have no place."""
+    table = [_HEADER, *(row.cells() for row in rows)]
+    needed = sum(_widths(table)[: _WITHIN.stop]) + 2 * (_WITHIN.stop - 1)
+    if (width is None or needed <= width) and any(any(cells[_WITHIN]) for cells in table[1:]):
+        return table
+    return [(*cells[: _WITHIN.start], *cells[_WITHIN.stop :]) for cells in table]
+
+
+def _widths(table: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*table, strict=True)]
 
 
 def fitted(widths: Sequence[int], width: int) -> list[int]:
@@ -216,18 +246,6 @@ def summary(rows: Sequence[Row]) -> str:
         f" ({committed} of the finished ones committed in results/reproduced)" if committed else ""
     )
     return f"{console.counted(len(unique), 'trial')}{reuse}: {describe(_counts(rows))}{origin}"
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
 def _watch(plan: Plan, rows: list[Row]) -> None:
@@ -286,11 +304,12 @@ def _watch_live(plan: Plan, rows: list[Row]) -> None:
         for now in _looks(plan, rows):
             room = max(1, screen.height - 4)
             ordered = now if len(now) <= room else sorted(now, key=_urgency)
-            table = Table(*_HEADER, box=None, header_style="bold", pad_edge=False)
-            for row in ordered[:room]:
+            header, *cells = _table(ordered[:room], screen.width)
+            table = Table(*header, box=None, header_style="bold", pad_edge=False)
+            for row, texts in zip(ordered[:room], cells, strict=True):
                 style = _STYLES.get(row.state, _DIM)[0]
                 table.add_row(
-                    *(Text(cell, style, no_wrap=True, overflow="ellipsis") for cell in row.cells())
+                    *(Text(text, style, no_wrap=True, overflow="ellipsis") for text in texts)
                 )
             more = [Text(f"… and {describe(_counts(ordered[room:]))}")] if ordered[room:] else []
             live.update(

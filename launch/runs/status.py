@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from launch.runs import journal, lease, rundir
+from launch.runs import journal, lease, position, rundir
 from launch.runs.contents import Damaged, why
 from launch.runs.job import Job
+from launch.runs.position import Position
 from launch.runs.rundir import RunDir
 
 State = journal.State | Literal["lost"]
@@ -39,6 +40,8 @@ class RunDirSnapshot(NamedTuple):
     cancelled: bool = False
     damage: str = ""
     """File, line and reason."""
+    position: Position | None = None
+    """Within the epoch, where a worker is at it."""
 
 
 class TrialStatus(NamedTuple):
@@ -56,6 +59,13 @@ class TrialStatus(NamedTuple):
     """Of a probe, which has no epochs: points measured."""
     seconds_left: float | None = None
     heartbeat_age: float | None = None
+    step: int = 0
+    """Steps behind it in the epoch that is trained now, of `steps`."""
+    steps: int = 0
+    loss: float | None = None
+    """Of the last step that was looked at."""
+    tested: tuple[str, float] | None = None
+    """The primary metric's name and value as of the last test."""
 
 
 class Scheduler(Protocol):
@@ -140,6 +150,7 @@ def _snapshot(here: RunDir, names: Collection[str]) -> RunDirSnapshot:
         events,
         _last_job(here) if rundir.JOBS in names else None,
         rundir.CANCEL in names and here.cancelled(),
+        position=position.within(position.read(here.path), events) if alive else None,
     )
 
 
@@ -181,6 +192,10 @@ def resolve_status(snapshot: RunDirSnapshot, job: Job | None, epochs: int) -> Tr
     if state == "finished":
         return TrialStatus("finished", epoch=epochs)
     reached = journal.reached(snapshot.events)
+    now = snapshot.position if state == "running" else None
+    left = journal.seconds_left(snapshot.events, epochs) if state == "running" else None
+    if left is None and now is not None and epochs:
+        left = now.seconds_left(epochs)
     return TrialStatus(
         state,
         where,
@@ -188,8 +203,12 @@ def resolve_status(snapshot: RunDirSnapshot, job: Job | None, epochs: int) -> Tr
         job.id if job else None,
         reached if epochs else 0,
         0 if epochs else reached,
-        journal.seconds_left(snapshot.events, epochs) if state == "running" else None,
+        left,
         snapshot.heartbeat_age,
+        now.step if now else 0,
+        now.steps if now else 0,
+        now.loss if now else None,
+        position.last_test(snapshot.events),
     )
 
 
