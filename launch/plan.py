@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from launch.garbage import without_gc
-from launch.runs import archive, folder, journal, parallel, rundir
+from launch.runs import committed as records
+from launch.runs import folder, journal, parallel, rundir
 from launch.runs.rundir import RunDir
 from launch.spec.filters import select
 from launch.spec.load import Cell, Spec
@@ -157,8 +158,9 @@ def make_plan(
     of `where`, and of the trials that these start from.
 
     `look` tells the state of a run directory that is not finished; one that remembers what it saw
-    saves a second look. A trial whose record is committed in `reproduced` beside `runs` is
-    finished, on a fresh clone too. `data`: whether one is refused whose data set is not here.
+    saves a second look. A trial of which a record is committed is finished, on a fresh clone
+    too, unless it is trained again here. `data`: whether one is refused whose data set is not
+    here.
     """
     with without_gc():
         return _make_plan(select(specs, where), runs, look, Needs(data))
@@ -168,7 +170,7 @@ def _make_plan(
     groups: list["_Group"], runs: Path, look: Callable[[Path], journal.State], needs: Needs
 ) -> Plan:
     groups += _parents(groups)
-    committed = archive.committed(runs.parent / "reproduced")
+    committed = records.counted(runs)
     wanted = dict.fromkeys(trial.id for _, _, trials in groups for trial in trials)
     judge = _Judge(runs, groups, _states(runs, committed, wanted, look), committed, needs)
     kept = {
@@ -182,7 +184,7 @@ def _make_plan(
         for spec, cell, trials in groups
         for trial in trials
     )
-    old = archive.former(runs.parent / "reproduced", [use.trial for use in planned])
+    old = records.former(runs, [use.trial for use in planned])
     return Plan(planned, frozenset(committed.keys() & wanted.keys()), old)
 
 
@@ -258,11 +260,9 @@ class _Judge:
             path = self.runs / parent / _WEIGHTS[trial.values["init"]["weights"]]
             if path.exists():
                 return None
-            again = f"`python launch/run.py {spec.path} --force`"
-            if parent in self.committed:
-                again = "RM_RESULTS_DIR=another/folder with the same command"
             reason = f"{label} is finished, but its weights are not here ({path}); "
-            return "blocked", f"{reason}{again} trains it anew", False
+            again = f"`python launch/run.py {spec.path} --force` trains it anew"
+            return "blocked", f"{reason}{again}", False
         if not can_run:
             return "blocked", f"it starts from {label}, which is {state}", False
         if state in ("failed", "blocked"):

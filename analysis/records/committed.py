@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.paths import results_dir
+from analysis.paths import ROOT, results_dir
 
 Record = dict[str, Any]
 PREFIX = "committed-"
@@ -49,11 +49,23 @@ def read(trial_ids: Collection[str], folder: Path | None = None) -> Iterator[Rec
     """The records of these trials, file by file."""
     if not trial_ids:
         return
-    for path in sorted((folder or results_dir() / "reproduced").glob("*.jsonl")):
-        for line in path.read_bytes().splitlines():
-            match = _ID.match(line)
-            if match and match[1].decode() in trial_ids:
-                yield json.loads(line)
+    wanted = {name for name in trial_ids if folder or not _is_trained_again(name)}
+    for each in [folder] if folder else _folders():
+        for path in sorted(each.glob("*.jsonl")):
+            for line in path.read_bytes().splitlines():
+                match = _ID.match(line)
+                if match and (name := match[1].decode()) in wanted:
+                    wanted.remove(name)
+                    yield json.loads(line)
+
+
+def _folders() -> list[Path]:
+    """The results folder's own, and the clone's wherever that is; see launch/runs/committed.py."""
+    return list(dict.fromkeys(place / "reproduced" for place in (results_dir(), ROOT / "results")))
+
+
+def _is_trained_again(trial: str) -> bool:
+    return (results_dir() / "runs" / trial / "again").exists()
 
 
 def ended(record: Record) -> float:

@@ -22,7 +22,7 @@ from launch.console import say
 from launch.errors import UsageError
 from launch.paths import results_dir, runs_dir, tracking_is_on
 from launch.plan import Plan, Planned, make_plan
-from launch.runs import parallel, rundir
+from launch.runs import committed, parallel, rundir
 from launch.runs.create import prepare
 from launch.runs.job import Outcome
 from launch.runs.resources import differs
@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="run finished trials again; the former runs are kept in results/replaced",
+        help="run finished trials again, those with committed records too; the former runs are "
+        "kept in results/replaced",
     )
     add_backend_arguments(parser)
 
@@ -175,23 +176,22 @@ def _searched(
 
 
 def _set_aside(plan: Plan) -> None:
-    """--force: a finished run moves to results/replaced, whole; nothing is deleted."""
+    """--force: a finished run moves to results/replaced, whole; nothing is deleted. A committed
+    record stays what it is, and counts no more in this results folder.
+    """
+    records = committed.known(runs_dir())
     for identity, use in plan.unique.items():
-        if identity in plan.committed:
-            raise UsageError(
-                f"trial {identity} is committed in {results_dir() / 'reproduced'} and stays what "
-                "it is; "
-                "--force trains it in a results folder of its own: RM_RESULTS_DIR=another/folder"
-            )
         if use.state == "running":
             raise UsageError(
                 f"trial {identity} is running; wait for it, or stop it, before --force"
             )
     for identity, use in plan.unique.items():
-        if use.state != "waiting":
+        if use.state != "waiting" and (runs_dir() / identity).exists():
             target = results_dir() / "replaced" / f"{identity}-{time.strftime('%Y%m%d-%H%M%S')}"
             target.parent.mkdir(parents=True, exist_ok=True)
             (runs_dir() / identity).rename(target)
+        if identity in records:
+            committed.train_again(runs_dir(), identity)
 
 
 def run_plan(

@@ -18,7 +18,7 @@ from launch.commands import load_specs, mirror_quietly
 from launch.commands._follow import add_followers, catch_up, followers_of
 from launch.console import say
 from launch.paths import results_dir, runs_dir
-from launch.runs import archive
+from launch.runs import committed
 from launch.runs.rundir import RunDir
 from launch.tracking.mirror import Progress
 
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     followers = followers_of(args)
-    restored = archive.restore(results_dir() / "reproduced", runs_dir())
+    restored = committed.restore(runs_dir())
     if restored:
         say(
             f"{len(restored)} run directories made of the committed records in "

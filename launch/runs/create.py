@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from launch.runs import archive, folder, parallel, rundir
+from launch.runs import committed, folder, parallel, rundir
 from launch.runs.resources import keep
 from launch.spec.load import Cell, Spec
 from launch.spec.resources import ONE, Resources
@@ -49,7 +49,7 @@ def prepare(uses: Sequence[Use], runs: Path, resources: Resources | None = None)
 
     Those of committed records are made whole. `resources` stand for those of the specs.
     """
-    archive.restore(runs.parent / "reproduced", runs, {use.trial.id for use in uses})
+    committed.restore(runs, {use.trial.id for use in uses})
     runs.mkdir(parents=True, exist_ok=True)
     by_trial: dict[str, list[Use]] = {}
     for use in uses:

@@ -126,4 +126,10 @@ def load(entry: PluginEntry) -> Any:
     folder = str(entry.file.parent)
     if folder not in sys.path:
         sys.path.append(folder)
-    return getattr(importlib.import_module(entry.file.stem), entry.symbol)
+    writes = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # no __pycache__ in a run directory
+    try:
+        module = importlib.import_module(entry.file.stem)
+    finally:
+        sys.dont_write_bytecode = writes
+    return getattr(module, entry.symbol)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from analysis.records.committed import read as read_for_reports
 from launch.plan import make_plan
-from launch.runs import archive
+from launch.runs import archive, committed
 from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
 from launch.spec.trial import trial_id
@@ -58,3 +59,48 @@ def test_a_result_that_its_journal_contradicts_is_refused(tmp_path):
     Path(run_dir, "result.json").write_text(json.dumps(result))
     with pytest.raises(archive.RecordError, match=r"result\.json says best_top1_error"):
         archive.make_record(archive.read_run(run_dir), "here")
+
+
+def states(path, results):
+    plan = make_plan([load_spec(path)], results / "runs")
+    return {use.trial.id: use.state for use in plan.uses}
+
+
+def test_records_of_the_clone_count_wherever_the_results_are(results):
+    """Until one is trained again here, for plans and reports alike; and nothing is restored over
+    it.
+    """
+    path, runs = ROOT / "experiments" / "cifar10_small.yaml", results / "runs"
+    ids = [record["id"] for record in archive.read(COMMITTED)]
+    found = states(path, results)
+    known = [name for name in ids if name in found]
+    assert known, "of today's numerics"
+    assert {found[name] for name in known} == {"finished"}
+    assert not results.exists()
+    one = known[0]
+    assert [record["id"] for record in read_for_reports([one])] == [one]
+    committed.train_again(runs, one)
+    assert states(path, results)[one] == "waiting"
+    assert list(read_for_reports([one])) == []
+    made = committed.restore(runs, known)
+    assert {run_dir.name for run_dir in made} == set(known) - {one}
+
+
+def test_force_trains_what_is_committed_and_the_next_command_resumes(write_spec, results):
+    path = write_spec(**{"seeds: [0, 1]": "seeds: [0]"})
+    trial = load_spec(path).trials[0]
+    file = results / "reproduced" / "small.jsonl"
+    archive.add(file, [former_record(trial.values, registry.numerics())])
+    only = ("--where", "method=baseline", "--workers", 1)
+    code, _, err = run(path, *only)
+    assert code == 0
+    assert "the trial was finished already (1 of them committed" in err
+    run_dir = RunDir(results / "runs" / trial.id)
+    assert run_dir.result["epochs"] != 2
+    code, _, err = run(path, *only, "--force")
+    assert code == 0, err
+    assert run_dir.result["epochs"] == 2
+    assert not run_dir.has("origin.json")
+    assert states(path, results)[trial.id] == "finished"
+    assert len(list((results / "replaced").iterdir())) == 1
+    assert len(archive.read(file)) == 1, "the record stays what it is"

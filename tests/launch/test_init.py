@@ -301,7 +301,7 @@ def test_a_parent_that_is_a_committed_record_has_no_weights(write, tmp_path, mon
     found = {use.row: use for use in plan(path, tmp_path / "results" / "runs").uses}
     assert found["Small · RM"].state == "finished"
     assert found["tuned"].state == "blocked"
-    assert "RM_RESULTS_DIR=another/folder" in found["tuned"].reason
+    assert "--force` trains it anew" in found["tuned"].reason
     assert found["random"].can_run
 
 
