@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from launch.garbage import without_gc
 from launch.runs import committed as records
-from launch.runs import folder, journal, parallel, rundir
+from launch.runs import folder, journal, rundir
 from launch.runs.rundir import RunDir
 from launch.spec.filters import select
 from launch.spec.load import Cell, Spec
@@ -299,6 +299,6 @@ def _states(
     states |= dict.fromkeys(finished, "finished")
     others = [identity for identity in made if identity not in finished]
     states |= zip(
-        others, parallel.map_io(lambda identity: look(runs / identity), others), strict=True
+        others, folder.map_io(lambda identity: look(runs / identity), others), strict=True
     )
     return states

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn
 from rich.table import Column, Table
 
 from launch.console import duration, say
-from launch.runs import position
+from launch.runs import journal
 from launch.runs.contents import Damaged
 from launch.runs.job import Outcome
 from launch.runs.journal import RECENT_EPOCHS, Event, number_of, seconds_left
@@ -143,13 +143,13 @@ class ProgressWatcher:
             "epoch": f"{done}/{epochs}" if epochs else f"{done} points" if done else ""
         }
         left = seconds_left(events, epochs)
-        now = position.within(position.read(run_dir), events)
+        now = journal.within(journal.position_of(run_dir), events)
         if now is not None and epochs:
             done = now.epoch - 1 + now.step / now.steps
             fields |= {"epoch": f"{now.epoch}/{epochs}", "step": f"{now.step}/{now.steps}"}
             fields["loss"] = "" if now.loss is None else f"{now.loss:.3f}"
             left = now.seconds_left(epochs) if left is None else left
-        if (tested := position.last_test(events)) is not None:
+        if (tested := journal.last_test(events)) is not None:
             metric = METRICS.get(tested[0].partition(".")[0])
             fields["test"] = f"{tested[1]:.4g} {metric.unit if metric else ''}".rstrip()
         fields["left"] = "" if left is None else duration(left)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launch.console import say
 from launch.plan import Planned
-from launch.runs import parallel
+from launch.runs import folder
 from launch.runs.job import Outcome
 from launch.runs.rundir import RunDir
 
@@ -19,7 +19,7 @@ def find_damaged(run_dirs: Iterable[tuple[Path, Planned]]) -> dict[Path, Outcome
     too. All their files are read for it.
     """
     begun = [(path, use) for path, use in run_dirs if use.state in ("interrupted", "failed")]
-    reasons = parallel.map_io(lambda pair: RunDir(pair[0]).damage(), begun)
+    reasons = folder.map_io(lambda pair: RunDir(pair[0]).damage(), begun)
     found = {}
     for (path, use), reason in zip(begun, reasons, strict=True):
         if reason is not None:

@@ -22,7 +22,7 @@ from launch.console import say
 from launch.errors import UsageError
 from launch.paths import results_dir, runs_dir, tracking_is_on
 from launch.plan import Plan, Planned, make_plan
-from launch.runs import committed, parallel, rundir
+from launch.runs import committed, folder, rundir
 from launch.runs.create import prepare
 from launch.runs.job import Outcome
 from launch.runs.resources import differs
@@ -204,7 +204,7 @@ def run_plan(
     to_run = {runs / use.trial.id: use for use in plan.to_run()}
     damaged = find_damaged(to_run.items())
     to_run = {run_dir: use for run_dir, use in to_run.items() if run_dir not in damaged}
-    parallel.map_io(lambda run_dir: RunDir(run_dir).clear_cancel(), list(to_run))
+    folder.map_io(lambda run_dir: RunDir(run_dir).clear_cancel(), list(to_run))
     everything = list(dict.fromkeys(runs / use.trial.id for use in plan.to_prepare()))
     if not to_run and not damaged:
         count = f"all {len(everything)} trials were" if len(everything) > 1 else "the trial was"
@@ -304,7 +304,7 @@ def _mirror(run_dirs: list[Path]) -> int | None:
     """
     if not tracking_is_on():
         return None
-    begun = parallel.map_io(lambda run_dir: RunDir(run_dir).has(rundir.JOURNAL), run_dirs)
+    begun = folder.map_io(lambda run_dir: RunDir(run_dir).has(rundir.JOURNAL), run_dirs)
     return mirror_quietly(
         [run_dir for run_dir, there in zip(run_dirs, begun, strict=True) if there]
     )

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from launch.runs import committed, folder, parallel, rundir
+from launch.runs import committed, folder, rundir
 from launch.runs.resources import keep
 from launch.spec.load import Cell, Spec
 from launch.spec.resources import ONE, Resources
@@ -55,7 +55,7 @@ def prepare(uses: Sequence[Use], runs: Path, resources: Resources | None = None)
     for use in uses:
         by_trial.setdefault(use.trial.id, []).append(use)
     there = folder.names(runs)
-    parallel.map_io(
+    folder.map_io(
         lambda found: _prepare(f"{runs}/{found[0].trial.id}", found, there, resources),
         list(by_trial.values()),
     )

@@ -1,18 +1,22 @@
 """What the events of a journal say: the state they leave, the curve, how far it came, how long it
-takes still.
+takes still; and where its worker has noted that it stands within the epoch.
 
 Events are `started`, `epoch`, `point` (of a probe), `checkpoint`, `interrupted`, `resumed`,
 `finished`, `failed`.
 """
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 State = Literal["waiting", "running", "interrupted", "failed", "finished", "damaged"]
 """damaged: a file of the run directory cannot be read, or is not what a worker leaves."""
 Event = dict[str, Any]
 
+POSITION = "position.json"
+"""Where a worker notes how far it is within the epoch (rm/rundir/position.py)."""
 RECENT_EPOCHS = 5
 """The time left is reckoned from this many of the last epochs."""
 
@@ -94,3 +98,54 @@ def seconds_left(events: Sequence[Mapping[str, Any]], epochs: int) -> float | No
     mean = sum(float(event["epoch_seconds"]) for event in done) / len(done)
     since = max(0.0, time.time() - float(done[-1]["time"]))
     return max(0.0, (epochs - int(done[-1]["epoch"])) * mean - min(since, mean))
+
+
+class Position(NamedTuple):
+    """After `step` of `steps` in an epoch, at some time (seconds since 1970).
+
+    loss           of that step; None where it was not finite
+    step_seconds   what a step has taken since the worker began, evaluations included
+    """
+
+    time: float
+    epoch: int
+    step: int
+    steps: int
+    loss: float | None
+    step_seconds: float | None
+
+    def seconds_left(self, epochs: int) -> float | None:
+        """Until all epochs are over, at this pace; None before there is one."""
+        if self.step_seconds is None:
+            return None
+        steps = (epochs - self.epoch) * self.steps + self.steps - self.step
+        return max(0.0, steps * self.step_seconds - max(0.0, time.time() - self.time))
+
+
+def position_of(run_dir: Path | str) -> Position | None:
+    """What the worker noted last; None where it has not, or not yet."""
+    try:
+        return Position(**json.loads(Path(run_dir, POSITION).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None  # of no consequence: it is written again in seconds
+
+
+def within(position: Position | None, events: Sequence[Mapping[str, Any]]) -> Position | None:
+    """The position, if it is that of the epoch which the journal's last events speak of, and not
+    left by a worker before.
+    """
+    if position is None:
+        return None
+    begun = [float(e["time"]) for e in events if e["event"] in ("started", "resumed")]
+    fresh = position.time >= max(begun, default=0.0)
+    return position if fresh and position.epoch == reached(events) + 1 else None
+
+
+def last_test(events: Sequence[Mapping[str, Any]]) -> tuple[str, float] | None:
+    """The task's primary metric as it was tested last, and its value."""
+    for event in reversed(events):
+        for key, value in event.items():
+            name = key.removeprefix("test_")
+            if name != key and name != "loss" and event["event"] == "epoch":
+                return name, float(value)
+    return None

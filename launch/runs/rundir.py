@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from launch.runs import contents, journal, lease, position
+from launch.runs import contents, journal, lease
 from launch.runs.contents import Damaged
 from launch.runs.journal import Event, State
 from rm.files import write_atomically
@@ -40,7 +40,7 @@ LEASE_LOCK = ".lease.lock"
 
 RECORD_FILES = (TRIAL, USES, PROVENANCE, JOURNAL, RESULT)
 """What a committed record is made of: small files, no weights."""
-NOT_COPIED = (LEASE_LOCK, LEASE, "*.tmp", position.FILE, CHECKPOINT_BEFORE)
+NOT_COPIED = (LEASE_LOCK, LEASE, "*.tmp", journal.POSITION, CHECKPOINT_BEFORE)
 """What a copy of a run directory for another machine leaves out."""
 
 

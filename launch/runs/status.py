@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from launch.runs import journal, lease, position, rundir
+from launch.runs import journal, lease, rundir
 from launch.runs.contents import Damaged, why
 from launch.runs.job import Job
-from launch.runs.position import Position
+from launch.runs.journal import Position
 from launch.runs.rundir import RunDir
 
 State = journal.State | Literal["lost"]
@@ -150,7 +150,7 @@ def _snapshot(here: RunDir, names: Collection[str]) -> RunDirSnapshot:
         events,
         _last_job(here) if rundir.JOBS in names else None,
         rundir.CANCEL in names and here.cancelled(),
-        position=position.within(position.read(here.path), events) if alive else None,
+        position=journal.within(journal.position_of(here.path), events) if alive else None,
     )
 
 
@@ -208,7 +208,7 @@ def resolve_status(snapshot: RunDirSnapshot, job: Job | None, epochs: int) -> Tr
         now.step if now else 0,
         now.steps if now else 0,
         now.loss if now else None,
-        position.last_test(snapshot.events),
+        journal.last_test(snapshot.events),
     )
 
 

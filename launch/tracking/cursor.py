@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.paths import results_dir, sqlite_file, tracking_uri
-from launch.runs import parallel, rundir
+from launch.runs import folder, rundir
 from launch.runs.rundir import RunDir
 from rm.files import write_atomically
 
@@ -78,7 +78,7 @@ class SyncCursor:
         every = list(run_dirs)
         return [
             run_dir
-            for run_dir, known in zip(every, parallel.map_io(self._current, every), strict=True)
+            for run_dir, known in zip(every, folder.map_io(self._current, every), strict=True)
             if not known
         ]
 

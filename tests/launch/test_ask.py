@@ -11,7 +11,7 @@ import pytest
 
 from launch.cli import main as launch
 from launch.plan import make_plan
-from launch.runs import parallel
+from launch.runs import folder
 from launch.runs.create import prepare
 from launch.spec.load import load_spec
 from tests.support.trials import PATIENCE, ROOT
@@ -26,8 +26,8 @@ def test_questions_that_wait_are_asked_side_by_side():
         return number**2
 
     numbers = list(range(1000))
-    assert parallel.map_io(slow, numbers) == [number**2 for number in numbers]
-    assert 1 < len(threads) <= parallel.AT_ONCE + 1
+    assert folder.map_io(slow, numbers) == [number**2 for number in numbers]
+    assert 1 < len(threads) <= folder.AT_ONCE + 1
 
 
 def test_an_error_is_raised_and_nothing_is_fine():
@@ -38,8 +38,8 @@ def test_an_error_is_raised_and_nothing_is_fine():
         return number
 
     with pytest.raises(OSError, match="the disk is away"):
-        parallel.map_io(question, list(range(1000)))
-    assert parallel.map_io(question, []) == []
+        folder.map_io(question, list(range(1000)))
+    assert folder.map_io(question, []) == []
 
 
 @pytest.fixture

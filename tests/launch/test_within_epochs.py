@@ -12,7 +12,7 @@ from rich.console import Console
 from launch.commands import status
 from launch.plan import make_plan
 from launch.progress import ProgressWatcher
-from launch.runs import position
+from launch.runs import journal
 from launch.runs.rundir import RunDir
 from launch.runs.status import StatusReader
 from launch.spec.load import load_spec
@@ -33,7 +33,7 @@ def test_a_worker_notes_its_position_and_takes_it_away_at_the_end(tiny, tmp_path
     seen = []
 
     def stop():
-        seen.append(position.read(run_dir))
+        seen.append(journal.position_of(run_dir))
         return len(seen) == 9
 
     with pytest.raises(train.Interrupted):
@@ -46,11 +46,11 @@ def test_a_worker_notes_its_position_and_takes_it_away_at_the_end(tiny, tmp_path
     ]
     assert {at.steps for at in seen[1:]} == {5}
     assert all(0 < at.loss < 10 for at in seen[1:])
-    assert position.within(seen[-1], events) == seen[-1]
-    assert position.within(seen[2], events) is None  # of the epoch before
+    assert journal.within(seen[-1], events) == seen[-1]
+    assert journal.within(seen[2], events) is None  # of the epoch before
     assert seen[-1].seconds_left(3) < 60
     train.fit(parse_trial(tiny), run_dir)
-    assert not (run_dir / position.FILE).exists()
+    assert not (run_dir / journal.POSITION).exists()
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def running(write_spec, results):
     ]
     (run_dir / "journal.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
     note = {"time": now, "epoch": 2, "step": 195, "steps": 391, "loss": 1.75, "step_seconds": 0.1}
-    (run_dir / position.FILE).write_text(json.dumps(note))
+    (run_dir / journal.POSITION).write_text(json.dumps(note))
     return plan, run_dir
 
 
@@ -116,10 +116,10 @@ def test_status_shows_it_too_where_there_is_room(running, results, monkeypatch):
 
 def test_the_time_left_is_known_before_the_first_epoch_is_over(running):
     _, run_dir = running
-    journal = run_dir / "journal.jsonl"
-    journal.write_text(journal.read_text().splitlines()[0] + "\n")
-    note = json.loads((run_dir / position.FILE).read_text())
-    (run_dir / position.FILE).write_text(json.dumps({**note, "epoch": 1}))
+    kept = run_dir / "journal.jsonl"
+    kept.write_text(kept.read_text().splitlines()[0] + "\n")
+    note = json.loads((run_dir / journal.POSITION).read_text())
+    (run_dir / journal.POSITION).write_text(json.dumps({**note, "epoch": 1}))
     with RunDir(run_dir).lease():
         reader = StatusReader(run_dir.parent, lambda name: None)
         (now,) = reader.statuses({run_dir: 240}).values()
@@ -131,6 +131,6 @@ def test_what_a_worker_before_left_is_not_shown(running):
     with (run_dir / "journal.jsonl").open("a") as file:
         file.write(json.dumps({"event": "resumed", "time": time.time() + 5, "epoch": 2}) + "\n")
     events, _ = RunDir(run_dir).events()
-    assert position.within(position.read(run_dir), events) is None
-    (run_dir / position.FILE).write_text("{cut")
-    assert position.read(run_dir) is None
+    assert journal.within(journal.position_of(run_dir), events) is None
+    (run_dir / journal.POSITION).write_text("{cut")
+    assert journal.position_of(run_dir) is None
