@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from launch.commands.status import duration
+from launch.console import duration
 from launch.runs.job import Job
 from launch.runs.status import RunDirSnapshot, resolve_status
 
