@@ -2,27 +2,26 @@
 
 import argparse
 import functools
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from launch import console
 from launch.backends import Backend, Limits, cpu_pace
 from launch.backends.base import exit_status
 from launch.backends.deadline import Deadline
 from launch.backends.scheduling import longest_first
-from launch.commands import add_selection, load_specs, mirror_quietly, positive, show_plan
+from launch.commands import add_selection, load_specs, positive, show_plan
 from launch.commands._backend import add_backend_choice, chosen_backend
 from launch.commands._damage import find_damaged, how_to_retry
 from launch.commands._follow import add_followers, catch_up, followers_of
+from launch.commands._mirroring import Mirroring, mirror_begun
 from launch.console import say
 from launch.errors import UsageError
 from launch.paths import results_dir, runs_dir, tracking_is_on
 from launch.plan import Plan, Planned, make_plan
-from launch.runs import committed, folder, rundir
+from launch.runs import committed, folder
 from launch.runs.create import prepare
 from launch.runs.job import Outcome
 from launch.runs.resources import differs
@@ -30,15 +29,10 @@ from launch.runs.rundir import RunDir
 from launch.search.run import Searched, announce, carry_out, check
 from launch.search.state import set_aside
 from launch.spec.resources import incompatibility, parse
-from launch.tracking.follow import Following
 from launch.tracking.followers import Follower
 from launch.worker import system_metrics
 
-if TYPE_CHECKING:
-    from launch.progress import ProgressWatcher
-
 HELP = "run what is not finished yet"
-MIRROR_SECONDS = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -171,7 +165,7 @@ def _searched(
     if args.force:
         for spec in specs:
             set_aside(spec)
-    mirroring = functools.partial(_Mirroring, followers=followers)
+    mirroring = functools.partial(Mirroring, followers=followers)
     return carry_out(specs, mirroring, backend, limits_of(args))
 
 
@@ -209,7 +203,7 @@ def run_plan(
     if not to_run and not damaged:
         count = f"all {len(everything)} trials were" if len(everything) > 1 else "the trial was"
         say(f"{count} finished already{plan.origin()}")
-        _mirror(everything)
+        mirror_begun(everything)
         catch_up([each for each in followers if each.tells_the_past], everything)
         return {}
     if backend.name == "local" and (slow := cpu_pace.remark(u.trial for u in to_run.values())):
@@ -223,7 +217,7 @@ def run_plan(
     of, others = console.counted(len(everything), "trial"), len(everything) - len(to_run)
     say(f"running {len(to_run)} of {of}; {others} finished already{plan.origin()}")
     ended: dict[Path, Outcome]
-    with _Mirroring(watcher, everything, followers), watcher:
+    with Mirroring(watcher, everything, followers), watcher:
         ended = {**backend.run(longest_first(list(to_run)), watcher, limits), **damaged}
     _say_how_it_ended(ended, limits, time.monotonic() - began)
     return ended
@@ -250,61 +244,3 @@ def _say_how_it_ended(ended: Mapping[Path, Outcome], limits: Limits, seconds: fl
             "`python launch/run.py status SPEC.yaml` shows how they do; `sync` mirrors what is "
             "new into MLflow"
         )
-
-
-class _Mirroring:
-    """Mirrors in the background while trials run, and everything once more at the end.
-
-    In between it looks at what was started here alone, and not again at what has ended and is
-    mirrored: thousands of trials that wait or were finished before are not asked for every few
-    seconds.
-    """
-
-    def __init__(
-        self,
-        watcher: "ProgressWatcher",
-        others: Sequence[Path] = (),
-        followers: Sequence[Follower] = (),
-    ) -> None:
-        self.watcher, self.others = watcher, others
-        self.following = Following(followers, lambda: list(watcher.begun), others)
-        self.settled: set[Path] = set()
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self._loop, daemon=True)
-
-    def _loop(self) -> None:
-        while not self.done.wait(MIRROR_SECONDS):
-            over = (
-                self.watcher.over.copy()
-            )  # before the mirror looks at them: their last word is on the disk
-            quiet = over & self.settled
-            if (
-                _mirror([run_dir for run_dir in list(self.watcher.begun) if run_dir not in quiet])
-                is not None
-            ):
-                self.settled |= over
-
-    def __enter__(self) -> None:
-        self.thread.start()
-        self.following.__enter__()
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        try:
-            self.thread.join()
-            _mirror(list(dict.fromkeys([*self.others, *self.watcher.begun])))
-            self.following.__exit__()
-        except KeyboardInterrupt:
-            say("stopped while mirroring; `python launch/run.py sync` mirrors the rest")
-
-
-def _mirror(run_dirs: list[Path]) -> int | None:
-    """Those that have begun: submitting many trials need not load MLflow to learn that there is
-    nothing yet.
-    """
-    if not tracking_is_on():
-        return None
-    begun = folder.map_io(lambda run_dir: RunDir(run_dir).has(rundir.JOURNAL), run_dirs)
-    return mirror_quietly(
-        [run_dir for run_dir, there in zip(run_dirs, begun, strict=True) if there]
-    )
