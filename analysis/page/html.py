@@ -93,7 +93,7 @@ def _shown(view: View) -> dict[str, Any]:
     """All of a view, each thing worked out once, as the template asks for some of them often."""
     names = (
         *("table", "figures", "curves", "slug", "heading", "reduced", "others", "cells", "words"),
-        *("origins", "states", "done", "total", "verdicts", "claims"),
+        *("origins", "states", "done", "total", "verdicts", "claims", "unstarted", "samples"),
     )
     table = view.table
     return {name: getattr(view, name) for name in names} | {
@@ -130,17 +130,18 @@ def _all_states(views: Sequence[View]) -> Counter[str]:
     return Counter(states.values())
 
 
-def _filter_words(views: Sequence[View]) -> list[tuple[str, int]]:
-    """Every word that some cell can be filtered by, with the number of such cells: verdicts
-    first.
+def _filter_words(views: Sequence[View]) -> list[tuple[str, list[tuple[str, int]]]]:
+    """Every word that some cell can be filtered by, with the number of such cells: verdicts, and
+    apart from them the states of trials.
     """
     counts = Counter(
         word for view in views for words in view.words.values() for word in words.split("|")
     )
-    order = [*VERDICTS, "finished", "running", "scheduled", "failed", "killed", "no record"]
+    states = ["finished", "running", "scheduled", "failed", "killed", "no record"]
+    states += sorted(counts.keys() - {*VERDICTS, *states})
     return [
-        (word, counts[word])
-        for word in sorted(counts, key=lambda w: order.index(w) if w in order else 99)
+        (kind, [(word, counts[word]) for word in order if counts[word]])
+        for kind, order in (("by verdict", VERDICTS), ("by trial", states))
     ]
 
 

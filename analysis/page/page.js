@@ -32,12 +32,30 @@
     for (const cell of all("td[data-words]")) cell.style.opacity = fits(cell) ? "" : ".25";
     for (const body of all(".cells > tbody")) body.hidden = !all("tr.cell", body).some((row) => !row.hidden);
     for (const section of all(".spec")) section.hidden = Boolean(word) && !all("tr.cell", section).some((row) => !row.hidden);
+    for (const fold of all("details.unstarted")) fold.open = Boolean(word);
     for (const line of all(".overview tbody tr")) line.hidden = document.getElementById(line.dataset.spec).hidden;
     document.getElementById("shown").textContent = word ? `${shown} of ${all("tr.cell").length} cells` : "";
     const hash = word ? `#show=${encodeURIComponent(word)}` : "";
     if (word || location.hash.startsWith("#show=")) history.replaceState(null, "", hash || location.pathname + location.search);
   }
   for (const button of buttons) button.addEventListener("click", () => filter(button.dataset.filter));
+
+  // ---- what a link leads to is unfolded; a table wider than its place says so
+  function reveal() {
+    const id = decodeURIComponent(location.hash.slice(1)), node = id && document.getElementById(id);
+    if (!node) return;
+    for (const fold of [node.closest("details.unstarted"), ...all(":scope > details.unstarted", node)]) if (fold) fold.open = true;
+    node.scrollIntoView();
+  }
+  addEventListener("hashchange", reveal);
+  reveal();
+  const widths = new ResizeObserver((entries) => {
+    for (const { target } of entries) target.classList.toggle("wide", target.scrollWidth > target.clientWidth + 1);
+  });
+  for (const box of all(".scroll, .plate")) {
+    widths.observe(box);
+    box.addEventListener("scroll", () => box.classList.toggle("scrolled", box.scrollLeft > 8), { passive: true });
+  }
 
   // ---- per-seed values
   const isOpen = (row) => row.querySelector(".open").getAttribute("aria-expanded") === "true";
@@ -62,7 +80,7 @@
       if (folder === 1) links.append(make("a", { href: `${data.runs}${trial}/` }, name));
       else links.append(folder ? make("code", {}, folder) : name);
       if (run) links.append(" ", make("a", { href: data.mlflow + run, title: data.hint }, "MLflow"));
-      if (origin) links.append(" ", make("span", { class: "chip v-consistent" }, origin));
+      if (origin) links.append(" ", make("span", { class: "chip v-consistent" }, origin === "reproduced" ? "committed" : origin));
       if (numerics != null) links.append(" ", make("span", { class: "chip tag" }, `former numerics ${numerics}`));
       const results = values ? values.map((value) => make("td", { class: "n" }, number(value)))
         : [make("td", { colspan: selections.length, class: "none" }, state === "missing" ? "no record" : state)];

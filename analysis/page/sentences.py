@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from analysis.compare import INSIDE, OUTSIDE
 from analysis.table import Table
+from launch.spec.search import Search
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,12 @@ def summary(table: Table) -> list[str]:
         if state != "finished"
     ]
     sentences = [f"{_all_of(done, total)} finished" + (f"; {_join(others)}." if others else ".")]
+    if (search := table.spec.search) is not None:
+        stopped = sum(one.state == "stopped" for one in search.tried)
+        early = f", {stopped} of them stopped early" if stopped else ""
+        sentences.append(
+            f"Of {search.samples} samples of its search {decided(search)} are decided{early}."
+        )
     if table.has_published and not table.spec.variant:
         phrases = {
             "reproduced": "{} {is} reproduced",
@@ -54,6 +61,11 @@ def summary(table: Table) -> list[str]:
         phrases |= {"missing": "{} cannot be tested yet"}
         sentences.append(_summarise(len(table.claims), "claimed comparison", words, phrases))
     return sentences
+
+
+def decided(search: Search) -> int:
+    """How many samples of a search have ended, or were stopped."""
+    return sum(one.state != "undecided" for one in search.tried)
 
 
 def assumptions(table: Table) -> list[Assumption]:

@@ -4,10 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from analysis.page.sentences import ordered_states
+from analysis.page.sentences import decided, ordered_states
 from analysis.table import VERDICTS, CellResult, Table
 from analysis.tables.text import CLAIM_MARKS
 from rm.metrics import SELECTIONS
+
+_ORIGINS = {"reproduced": "committed"}
+"""Words for where a record comes from; `reproduced`, its folder, would read as a verdict."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class View:
         """
         return {
             id: sorted(
-                {seed.origin for seed in cell.seeds if seed.origin}
+                {_ORIGINS.get(seed.origin, seed.origin) for seed in cell.seeds if seed.origin}
                 | {"former numerics" for seed in cell.seeds if seed.numerics is not None}
             )
             for id, cell in self.cells
@@ -91,6 +94,17 @@ class View:
     @property
     def total(self) -> int:
         return sum(self.table.states.values())
+
+    @property
+    def unstarted(self) -> bool:
+        """Whether nothing has happened yet, nor is quoted."""
+        return set(self.table.states) == {"missing"} and self.samples is None
+
+    @property
+    def samples(self) -> tuple[int, int] | None:
+        """Of a search: how many of its samples are decided, and how many there are to be."""
+        search = self.table.spec.search
+        return None if search is None else (decided(search), search.samples)
 
     @property
     def verdicts(self) -> list[tuple[str, int]]:

@@ -151,6 +151,12 @@ def test_both_themes_and_a_phone(page, tmp_path, theme):
             mobile=True,
         )
         assert await tab.run("document.documentElement.scrollWidth <= 390")
+        assert (
+            await tab.run(
+                "getComputedStyle(document.querySelector('.scroll.wide'), '::before').content"
+            )
+            == '"more to the right →"'
+        ), "a table that scrolls says so"
         chart = await tab.run(
             "document.querySelector('tr.detail .chart').getBoundingClientRect().toJSON()"
         )

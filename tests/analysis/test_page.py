@@ -11,12 +11,13 @@ import pytest
 from analysis import figures
 from analysis.collect import collect
 from analysis.page.data import MOST_POINTS, shown_epochs, thin
-from analysis.page.html import to_html
+from analysis.page.html import _filter_words, to_html
 from analysis.page.notes import render_notes
 from analysis.page.provenance import provenance
 from analysis.page.sentences import assumptions, summary
 from analysis.page.view import Drawing, View
 from analysis.paths import ROOT
+from analysis.table import VERDICTS
 from tests.support.analysis.samples import (
     fake_curve,
     fake_curves,
@@ -223,6 +224,31 @@ def test_a_page_of_nothing_says_so():
     text = parse(page(grid_spec(), fake_records(grid_spec())[:0])).text
     assert "None of 24 trials have finished; 24 have no record yet." in text
     assert "8 are missing" in text
+
+
+def test_tables_that_nobody_has_begun_are_folded_beside_others():
+    begun, unbegun = (
+        View(collect(spec, fake_records(spec)[:some]))
+        for spec, some in ((grid_spec(), None), (rows_spec(), 0))
+    )
+    options = {"title": "All", "folder": FOLDER, "results": RESULTS}
+    folds = [
+        sum(
+            attributes.get("class") == "fold unstarted"
+            for _, attributes in parse(to_html(views, {}, **options)).found
+        )
+        for views in ([begun, unbegun], [unbegun])
+    ]
+    assert folds == [1, 0]
+
+
+def test_the_filter_keeps_verdicts_apart_from_states():
+    records = fake_records(grid_spec())
+    records.loc[0, "status"] = "RUNNING"
+    (verdicts, words), (trials, states) = _filter_words([View(collect(grid_spec(), records))])
+    assert (verdicts, trials) == ("by verdict", "by trial")
+    assert {word for word, _ in words} <= set(VERDICTS)
+    assert states == [("finished", 8), ("running", 1)]
 
 
 def test_the_summary_counts_in_words():

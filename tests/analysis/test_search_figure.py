@@ -11,7 +11,10 @@ import pandas as pd
 import pytest
 
 from analysis import figures
-from analysis.records.load import EXPERIMENT
+from analysis.collect import collect
+from analysis.page.sentences import summary
+from analysis.page.view import View
+from analysis.records.load import COLUMNS, EXPERIMENT
 from analysis.records.searches import sample_runs, with_search_results
 from launch.spec.load import Spec, TableMetric
 from launch.spec.search import Asha, Dimension, SampleResult, Search
@@ -209,3 +212,15 @@ def test_an_interrupted_sample_without_the_schedulers_word_is_undecided(log_samp
         "undecided",
     ]
     assert found.cells == spec.cells
+
+
+def test_the_page_counts_its_samples():
+    spec = search_spec()
+    records = pd.DataFrame(columns=COLUMNS)
+    known = with_samples(spec, tried(spec)[:3])
+    stopped = sum(one.state == "stopped" for one in known.search.tried)
+    assert stopped
+    said = summary(collect(known, records))[1]
+    assert said == f"Of 4 samples of its search 3 are decided, {stopped} of them stopped early."
+    assert View(collect(known, records)).samples == (3, 4)
+    assert "0 are decided." in summary(collect(spec, records))[1]
