@@ -17,7 +17,7 @@ def accounted(tmp_path, monkeypatch):
     """A launcher to a cluster with accounting, whose controller forgets jobs soon."""
     if lacking := missing(accounting=True):
         pytest.skip(f"no SLURM with accounting here ({', '.join(lacking)} not found): {INSTALL}")
-    with running(accounting=True, min_job_age=2) as cluster:
+    with running(accounting=True, max_array_size=5, min_job_age=2) as cluster:
         monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
         monkeypatch.setenv("RM_RESULTS_DIR", str(tmp_path / "results"))
         cli.configuration.cache_clear()
@@ -57,3 +57,30 @@ def test_how_forgotten_jobs_ended(accounted):
         "an orphan that has ended already is still found"
     )
     assert "1 submitted" in accounted.submit(spec, "--slurm", "sbatch.hold=true")
+
+
+def test_a_limit_of_the_site_refuses_some_and_lets_others_wait(accounted):
+    """Six jobs a user may be submitted: the array of five is in, the one of two is not. One may
+    run at a time: the others say what they wait for.
+    """
+    limits = ("MaxSubmitJobsPerUser=6", "MaxJobsPerUser=1")
+    accounted.cluster.ask("sacctmgr", "-i", "modify", "qos", "normal", "set", *limits)
+    spec = accounted.spec(seeds=list(range(7)), epochs=2)
+    words = (spec, "--backend", "slurm", "--slurm", "cpus_per_gpu=4")
+    code, _, err = accounted.run(*words, "--slurm", "sbatch.hold=true")
+    assert code == 1, err
+    assert "SLURM took 1 of 2 arrays and refused the next: " in err
+    assert "QOS policy" in err
+    assert "5 submitted, 2 unsubmitted" in err
+    assert "the same command submits it, once it may" in err
+    submitted = SlurmBackend.jobs(accounted.run_dirs)
+    for job in submitted.values():
+        accounted.cluster.ask("scontrol", "release", job.id)
+
+    def reasons() -> set[str]:
+        return {job.where for job in SlurmBackend.jobs(list(submitted)).values()}
+
+    accounted.wait_until(lambda: "QOSMaxJobsPerUserLimit" in reasons(), "one waits for another")
+    more = ("MaxSubmitJobsPerUser=7", "MaxJobsPerUser=1")
+    accounted.cluster.ask("sacctmgr", "-i", "modify", "qos", "normal", "set", *more)
+    assert "2 submitted" in accounted.submit(spec, "--slurm", "sbatch.hold=true")

@@ -105,6 +105,7 @@ class Cluster:
                     "AccountingStorageType=accounting_storage/slurmdbd",
                     "AccountingStorageHost=127.0.0.1",
                     f"AccountingStoragePort={self.values['dbd_port']}",
+                    "AccountingStorageEnforce=associations,limits,qos",
                     "JobAcctGatherType=jobacct_gather/none",
                     f"AccountingStoragePass={munge}",  # munge's socket, in spite of its name
                 )
@@ -257,6 +258,8 @@ class Cluster:
             lambda: self.answers("sacctmgr", "-i", "show", "cluster"), "slurmdbd answers", 180
         )
         self.ask("sacctmgr", "-i", "add", "cluster", "test")
+        self.ask("sacctmgr", "-i", "add", "account", "lab", "Description=lab", "Organization=lab")
+        self.ask("sacctmgr", "-i", "add", "user", _user(), "DefaultAccount=lab")
 
 
 def _listens(port: int) -> bool:
