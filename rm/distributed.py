@@ -93,12 +93,15 @@ class ProcessGroup:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The module whose backward pass averages gradients over the processes; batch-norm buffers
-        are those of the first.
+        are those of the first. What is alike everywhere by itself is not sent (`alike_buffers`).
         """
         if self.count == 1:
             return model
+        parallel = nn.parallel.DistributedDataParallel
+        ignore: Any = parallel._set_params_and_buffers_to_ignore_for_model
+        ignore(model, alike_buffers(model))
         # In a plain step RecursiveMix's second head takes no part, hence find_unused_parameters.
-        return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+        return parallel(model, find_unused_parameters=True)
 
     def averaging(self, model: nn.Module, now: bool) -> AbstractContextManager[None]:
         """Around passes of a wrapped module: whether its gradients are averaged over the processes
@@ -120,6 +123,19 @@ class ProcessGroup:
         """Until all processes are here."""
         if self.count > 1:
             dist.barrier(self.control)
+
+
+def alike_buffers(model: nn.Module) -> list[str]:
+    """Names of the buffers that every process brings to the same bits by itself: those of modules
+    that say ALIKE, as a queue of keys that were gathered, or the features of all pictures. They
+    are large, and would be sent at each step.
+    """
+    return [
+        f"{place}.{name}" if place else name
+        for place, module in model.named_modules()
+        if getattr(module, "ALIKE", False)
+        for name, _ in module.named_buffers(recurse=False)
+    ]
 
 
 def join() -> tuple[ProcessGroup, torch.device]:

@@ -77,7 +77,7 @@ def adjust_hue(pictures: Tensor, turns: Tensor) -> Tensor:
         (green - blue) / spread,
         torch.where(value == green, 2 + (blue - red) / spread, 4 + (red - green) / spread),
     )
-    corners = torch.tensor([5.0, 3.0, 1.0], device=pictures.device).view(1, 3, 1, 1)
+    corners = torch.arange(5, 0, -2, device=pictures.device, dtype=pictures.dtype)[:, None, None]
     place = (corners + hue + 6 * _each(turns)).remainder(6)
     return value - chroma * torch.minimum(place, 4 - place).clamp(0, 1)
 
@@ -96,6 +96,7 @@ def gaussian_blur(pictures: Tensor, sigma: Tensor) -> Tensor:
     before a whole side), the picture mirrored beyond its edge.
     """
     count, channels, height, width = pictures.shape
+    sigma = sigma.to(pictures.dtype)
     rows, columns = _blur_matrix(sigma, height), _blur_matrix(sigma, width)
     blurred = pictures.reshape(count, channels * height, width) @ columns.transpose(1, 2)
     blurred = blurred.view(count, channels, height, width).transpose(1, 2)
@@ -111,7 +112,7 @@ def _blur_matrix(sigma: Tensor, side: int) -> Tensor:
     kernel = kernel / kernel.sum(1, keepdim=True)
     places = torch.arange(side, device=sigma.device)[:, None] + taps
     places = (side - 1) - (side - 1 - places.abs()).abs()  # mirrored at both ends, edge once
-    matrix = torch.zeros(len(sigma), side, side, device=sigma.device)
+    matrix = kernel.new_zeros(len(sigma), side, side)
     spread = kernel[:, None].expand(-1, side, -1)
     return matrix.scatter_add_(2, places.expand(len(sigma), -1, -1), spread)
 

@@ -117,14 +117,14 @@ class DeviceViews:
 
     def batches(self, plan: ViewPlan, slices: Sequence[slice]) -> Iterator[TwoViews]:
         for positions in slices:
-            index = torch.from_numpy(plan.index[positions]).to(self.device)
+            index = torch.from_numpy(plan.index[positions]).to(self.device, non_blocking=True)
             pixels = self.pictures[index]
             views = [self._view(pixels, draws.at(positions)) for draws in plan.views]
             yield TwoViews(views[0], views[1], index)
 
     def _view(self, pixels: Tensor, draws: Draws) -> Tensor:
-        boxes = torch.from_numpy(draws.boxes).to(self.device)
-        flip = torch.from_numpy(draws.flip).to(self.device)
+        boxes = torch.from_numpy(draws.boxes).to(self.device, non_blocking=True)
+        flip = torch.from_numpy(draws.flip).to(self.device, non_blocking=True)
         cropped = view_ops.crop_resize(pixels, boxes, flip, int(self.recipe.size or 0))
         return _normalise(coloured(cropped, draws), self._normalised)
 
@@ -170,7 +170,7 @@ class StreamedViews:
                 _normalise(coloured(crop.contiguous(), draws.at(positions)), self._normalised)
                 for crop, draws in zip(crops, plan.views, strict=True)
             ]
-            index = torch.from_numpy(plan.index[positions]).to(self.device)
+            index = torch.from_numpy(plan.index[positions]).to(self.device, non_blocking=True)
             yield TwoViews(views[0], views[1], index)
 
     def close(self) -> None:
@@ -195,7 +195,7 @@ def coloured(pictures: Tensor, draws: Draws) -> Tensor:
     alone that take it. The draws lie on the CPU, so that nothing waits for the device.
     """
     pictures, device = pictures.clone(), pictures.device
-    factors = torch.from_numpy(draws.factors).to(device)
+    factors = torch.from_numpy(draws.factors).to(device, non_blocking=True)
     for place in range(4):
         for step, adjust in enumerate(view_ops.COLOURS):
             if len(which := _where(draws.order[:, place] == step, device)):
@@ -203,13 +203,13 @@ def coloured(pictures: Tensor, draws: Draws) -> Tensor:
     if len(which := _where(draws.grey, device)):
         pictures[which] = view_ops.to_grey(pictures[which])
     if len(which := _where(draws.sigma > 0, device)):
-        sigma = torch.from_numpy(draws.sigma).to(device)
+        sigma = torch.from_numpy(draws.sigma).to(device, non_blocking=True)
         pictures[which] = view_ops.gaussian_blur(pictures[which], sigma[which])
     return pictures
 
 
 def _where(chosen: NDArray[np.bool_], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.flatnonzero(chosen)).to(device)
+    return torch.from_numpy(np.flatnonzero(chosen)).to(device, non_blocking=True)
 
 
 def _normalise(pictures: Tensor, normalise: Normalise) -> Tensor:

@@ -42,6 +42,8 @@ class OnlineClusters(nn.Module):
     smallest   a cluster of fewer pictures, or of less than half an equal share, is dissolved
     """
 
+    ALIKE = True  # in every process: features are gathered before they are moved
+
     bank: Tensor
     labels: Tensor
     centroids: Tensor
@@ -149,6 +151,8 @@ class PseudoLabels(nn.Module):
     truth   the data set's labels (N,), all >= 0, in place of clusters
     """
 
+    ALIKE = True
+
     truth: Tensor | None
 
     def __init__(
@@ -175,6 +179,7 @@ class PseudoLabels(nn.Module):
             return
         if not bool(self.clusters.started):  # asked once: it waits for the device
             self.clusters.start(torch.cat(list(_projected(network))), step.generator)
+            network.group.share_buffers(self.clusters)  # two GPUs may round differently
         self._started = True
 
     def note(self, places: Tensor, keys: Tensor) -> None:

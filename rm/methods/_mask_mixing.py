@@ -30,6 +30,7 @@ from rm.methods._momentum import follow, momentum_at
 from rm.ops import mix_targets, pair_cross_entropy, soft_cross_entropy
 from rm.optimizers import ParameterGroup
 from rm.schedules import Progress, StepContext, cosine_floor
+from rm.trial import TrialError
 
 _ATTEMPTS = 10
 
@@ -132,6 +133,12 @@ class MaskMixing(Method):
         network, lesson = _network(model), self.settings.lesson
         if lesson.of_classifier:
             return
+        count, processes = len(pictures.labels), pictures.group.count
+        if count % processes:
+            raise TrialError(
+                f"keys are gathered from {processes} processes, which must see equally many "
+                f"pictures: {count} are no multiple of it"
+            )
         network.pictures, network.group = pictures.shown, pictures.group
         self.teacher = BlockTeacher(lesson, len(pictures.labels), network.channels)
 

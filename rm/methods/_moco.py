@@ -56,6 +56,8 @@ class Queue(nn.Module):
     the place of the oldest.
     """
 
+    ALIKE = True  # in every process: keys are gathered before they enter
+
     keys: Tensor
     places: Tensor
     """Which picture each key is of; -1: none."""

@@ -11,10 +11,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from rm.input.views import TwoViews
-from rm.methods import Method, Mixed, draw_partner
-from rm.methods._clusters import PseudoLabels
-from rm.methods._moco import Contrast, MoCo
+from rm.methods import Mixed, draw_partner
+from rm.methods._clustered import ClusteredMethod
 from rm.ops import cut_fill, mixed_area, sample_box
 from rm.schedules import StepContext
 
@@ -24,7 +22,7 @@ TOGETHER = {
 }
 
 
-class InterIntra(Method):
+class InterIntra(ClusteredMethod):
     """intra_alpha: of Mixup within a cluster; inter_alpha: of CutMix between two; clusters: how
     many.
     """
@@ -36,20 +34,8 @@ class InterIntra(Method):
         inter_alpha: Annotated[float, "inter_alpha > 0"] = 0.2,
         clusters: Annotated[int, "clusters >= 2"] = 200,
     ) -> None:
-        super().__init__()
-        self.intra_alpha, self.inter_alpha, self.count = intra_alpha, inter_alpha, clusters
-        self.shown: Tensor | None = None
-        """The clusters of the batch that is being mixed."""
-
-    def attach(self, network: MoCo, labels: Tensor) -> None:
-        self.pseudo = PseudoLabels(len(labels), network.settings.dim, self.count)
-
-    def contrast(self, network: MoCo, views: TwoViews, step: StepContext) -> Contrast:
-        self.pseudo.start(network, step)
-        self.shown = self.pseudo.labels[views.place]
-        found = super().contrast(network, views, step)
-        self.pseudo.note(views.place, found.keys)
-        return found
+        super().__init__(clusters)
+        self.intra_alpha, self.inter_alpha = intra_alpha, inter_alpha
 
     def mix(
         self, images: Tensor, targets: Tensor, step: StepContext, model: nn.Module | None = None
@@ -74,7 +60,3 @@ class InterIntra(Method):
         targets = (1 - area)[:, None] * targets + area[:, None] * targets[partner]
         logs = {"area": area.mean(), "within": within.float().mean()}
         return Mixed(mixed, targets, partner, area, logs)
-
-    def after_step(self, model: nn.Module, step: StepContext) -> None:
-        if isinstance(model, MoCo):
-            self.pseudo.after_step(model, step)

@@ -33,14 +33,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rm.methods import Method, Mixed, draw_partner
+from rm.methods import Mixed, TrainingPictures, draw_partner
+from rm.methods._clustered import ClusteredMethod
 from rm.methods._graph_cut import cut_grid
+from rm.methods._moco import Judge
 from rm.schedules import StepContext
+from rm.trial import TrialError
 
 BLOCK_NUMBERS = (2, 4, 8, 16)
 
 
-class PuzzleMix(Method):
+class PuzzleMix(ClusteredMethod):
     """Options by their official names, where those differ.
 
     alpha            of the Beta distribution of lambda (mixup_alpha)
@@ -56,6 +59,8 @@ class PuzzleMix(Method):
     transport_cost   of moving across the image (t_eps)
     transport_size   side of the moved squares in pixels (t_size); 0: that of the mask's blocks
     most_blocks      largest n; 8 in the AMix paper's rows but for CIFAR's
+    pseudo_labels    contrastive: what is salient, by nearness to the centroids of so many clusters
+                     (the AMix paper's MoCo v2 (C)) instead of each image to its own key
     """
 
     def __init__(
@@ -73,8 +78,9 @@ class PuzzleMix(Method):
         transport_cost: Annotated[float, "transport_cost >= 0"] = 0.8,
         transport_size: Annotated[int, "transport_size >= 0"] = 4,
         most_blocks: Literal[2, 4, 8, 16] = 16,
+        pseudo_labels: Annotated[int | None, "pseudo_labels >= 2"] = None,
     ) -> None:
-        super().__init__()
+        super().__init__(pseudo_labels)
         self.alpha, self.probability, self.labels = alpha, probability, labels
         self.beta, self.gamma, self.eta = beta, gamma, eta
         self.neighbourhood, self.pixel_std = neighbourhood, pixel_std
@@ -96,7 +102,8 @@ class PuzzleMix(Method):
         blocks = _draw_blocks(images, generator, self.most_blocks)
         partner = draw_partner(images, generator)
         kept = float(generator.beta(self.alpha, self.alpha))
-        salient = saliency(model, images, targets)
+        judge, known = self._judged(model, targets)
+        salient = saliency(judge, images, known)
         mask = self.mask(images, salient, partner, blocks, kept)
         share = mask.mean((1, 2))[:, None]
         return Mixed(
@@ -106,6 +113,18 @@ class PuzzleMix(Method):
             1 - share[:, 0],
             {"area": 1 - share.mean()},
         )
+
+    def introduce(self, model: nn.Module, pictures: TrainingPictures) -> None:
+        if self.count is not None:
+            raise TrialError("puzzlemix: pseudo_labels are for contrastive training")
+
+    def _judged(self, model: nn.Module, targets: Tensor) -> tuple[nn.Module, Tensor]:
+        """What gives logits, and what they should be: clusters, where there are any."""
+        clusters = None if self.pseudo is None else self.pseudo.clusters
+        if clusters is None or self.shown is None or not isinstance(model, Judge):
+            return model, targets
+        known = F.one_hot(self.shown, len(clusters)).to(targets.dtype)
+        return Judge(model.network, clusters.centroids), known
 
     def mask(
         self, images: Tensor, salient: Tensor, partner: Tensor, blocks: int, kept: float

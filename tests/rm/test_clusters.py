@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from rm.datasets import DataError
+from rm.methods import puzzlemix
 from rm.methods._clusters import OnlineClusters, bisected
 from rm.methods.inter_intra import InterIntra
 from rm.schedules import StepContext
@@ -179,6 +180,29 @@ def test_inter_intra_blends_within_a_cluster_and_cuts_between():
             expected[j] += area
             assert torch.allclose(mixed.targets[i], expected)
     assert kinds == {True, False}
+
+
+def test_puzzlemix_sees_what_is_salient_to_clusters(tiny, monkeypatch):
+    """What tells the picture's own centroid from the others; its targets stay the pictures."""
+    values = {**contrastive(tiny), "method": {"name": "puzzlemix", "pseudo_labels": 4}}
+    trainer, seen = Trainer(parse_trial(values), CPU), []
+    real = puzzlemix.saliency
+
+    def watched(model, images, targets):
+        seen.append((model(images), images, targets))
+        return real(model, images, targets)
+
+    monkeypatch.setattr(puzzlemix, "saliency", watched)
+    task = trainer.task
+    views = next(task.batches(trainer.epoch_plan, 0))
+    task(views, trainer._step_context())
+    (logits, images, targets), clusters = seen[0], task.method.pseudo.clusters
+    assert torch.equal(images, views.query)
+    assert torch.equal(targets.argmax(1), clusters.labels[views.place])
+    expected = task.network.query(images) @ clusters.centroids.T / 0.2
+    assert torch.allclose(logits, expected, atol=1e-5)
+    with pytest.raises(TrialError, match="pseudo_labels are for contrastive training"):
+        Trainer(parse_trial({**tiny, "method": values["method"]}), CPU)
 
 
 def test_unfit_clusters_are_refused(tiny):

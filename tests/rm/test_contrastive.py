@@ -23,6 +23,7 @@ from tests.support.trials import contrastive
 CPU = torch.device("cpu")
 PARENT = "0123456789ab"
 OPTIONS = {name: {"clusters": 4} for name in ("amix_c", "inter_intra")}
+OPTIONS["puzzlemix"] = {"pseudo_labels": 4}
 ALONE = sorted(
     name for name, entry in registry.entries("method").items() if entry.tasks == ("contrastive",)
 )
@@ -173,7 +174,7 @@ def test_any_method_that_mixes_does_so_inside_it(trial, name):
     )
 
 
-@pytest.mark.parametrize("method", ["baseline", "mixup", *ALONE])
+@pytest.mark.parametrize("method", ["baseline", "mixup", "puzzlemix", *ALONE])
 def test_it_resumes_in_mid_epoch_bit_for_bit(trial, tmp_path, method):
     trial |= {"method": {"name": method, **OPTIONS.get(method, {})}}
     for name, stops in (("whole", ()), ("stopped", (7, 3, 1))):

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from rm.distributed import ProcessGroup
+from rm.distributed import ProcessGroup, alike_buffers
 from rm.rundir import checkpoint
 from rm.rundir.journal import read
 from rm.train import fit
@@ -67,6 +67,7 @@ def in_float64(tmp_path):
 
 
 AMIX = {"name": "amix", "adjust": 0.5, "fixed_points": False}
+AMIX |= {"objective": "infonce", "keys": 384, "left_out": "same_label", "pseudo_labels": 4}
 CASES = {
     "recursive_mix": (None, {}),
     "amix": (AMIX, {}),
@@ -81,7 +82,7 @@ def test_two_processes_equal_one_with_two_groups(shared, tmp_path, in_float64, c
     """Of contrastive training too, whose keys are shuffled among the processes."""
     method, task = CASES[case]
     if task:
-        shared = contrastive(shared, blur=0.0, **task)
+        shared = contrastive(shared, **task)
     if method is not None:  # five steps tell
         shared |= {"method": method, "train": {**shared["train"], "epochs": 1}}
     path = write_trial(tmp_path / "one", shared)
@@ -149,3 +150,16 @@ def test_shares_cover_every_position_once(length, count, monkeypatch):
     )
     sizes = [share.stop - share.start for share in shares]
     assert max(sizes) - min(sizes) <= 1
+
+
+def test_what_is_alike_everywhere_is_not_sent_at_each_step(tiny):
+    values = {**contrastive(tiny), "method": {"name": "amix_c", "clusters": 4}}
+    task = Trainer(parse_trial(values), torch.device("cpu")).task
+    names = set(alike_buffers(task))
+    assert names == {
+        *(f"network.queue.{name}" for name in ("keys", "places", "position")),
+        *(f"method.pseudo.clusters.{n}" for n in ("bank", "labels", "centroids", "started")),
+    }
+    others = {name for name, _ in task.named_buffers()} - names
+    assert others
+    assert all("running_" in name or "num_batches" in name for name in others)

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rm import registry
 from rm.trainer import Trainer
 from rm.trial import parse_trial
-from tests.support.trials import ROOT
+from tests.support.trials import ROOT, contrastive
 
 METHODS = sorted(
     name
@@ -24,6 +24,8 @@ METHODS = sorted(
 METHODS.remove("stylecutmix")  # needs files
 METHODS.remove("puzzlemix")  # cuts its graph on the host: reading the device is what it does
 METHODS.remove("comixup")  # labels its grids there
+
+CONTRASTIVE = ("baseline", "mixup", "cutmix", "manifold_mixup", "amix_i", "amix_c", "inter_intra")
 
 READING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
 """What `.item()`, `float(tensor)` and `if tensor` come to; a GPU's pipeline is empty after
@@ -116,6 +118,19 @@ def test_no_step_waits_for_the_device(monkeypatch, tiny, name):
         epoch(run)
     assert watch.seen == []
     assert run.step == 5
+
+
+@pytest.mark.parametrize("name", CONTRASTIVE)
+def test_no_contrastive_step_waits_for_the_device(monkeypatch, tiny, name):
+    """But the first, before which clusters are formed, and each tenth, which moves them."""
+    options = {"clusters": 4} if name in ("amix_c", "inter_intra") else {}
+    values = {**contrastive(tiny), "method": {"name": name, **options}}
+    run = Trainer(parse_trial(values), torch.device("cpu"))
+    run.train_step()
+    with Watch(monkeypatch) as watch:
+        epoch(run)
+    assert watch.seen == []
+    assert 1 < run.step < 10
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,12 @@ def test_an_operation_is_torchvisions(ours, theirs, low, high, pictures):
     assert torch.equal(pictures, before)
     one = pictures[:, :1]  # a picture of one channel
     assert torch.allclose(ours(one, values), each(one, theirs, values), rtol=0, atol=TOLERANCE)
+    assert torch.allclose(ours(pictures.double(), values).float(), found, rtol=0, atol=TOLERANCE)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(ours(pictures, values), found), "whatever the default is"
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_grey_is_torchvisions(pictures):
