@@ -53,6 +53,9 @@ smoke: .venv/ready samples  ## run the smoke profile of every spec: each method 
 report: .venv/ready  ## render the report of SPEC (default: quickstart)
 	$(BIN)/python analysis/report.py $(SPEC)
 
+readme-pictures: .venv/ready  ## make the README's pictures again: from committed records, and mixed CIFAR-10 images (needs chromium)
+	$(BIN)/python -m benchmarks.readme_pictures
+
 MINUTES ?= 9
 QUEUE ?= results/gpu-queue
 TRIALS_PER_GPU ?= 2
@@ -120,4 +123,4 @@ SELF = if command -v uv >/dev/null; then \
 	fi
 	touch $@
 
-.PHONY: help quickstart downstream samples test test-all slurm-test check plan smoke report gpu-queue gpu-collect mlflow clean lock
+.PHONY: help quickstart downstream samples test test-all slurm-test check plan smoke report readme-pictures gpu-queue gpu-collect mlflow clean lock
