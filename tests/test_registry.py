@@ -17,16 +17,29 @@ from tests.support.trials import ROOT, TINY
 CHOICES = [(section, name) for section in registry.SECTIONS for name in registry.entries(section)]
 
 
+def keyword_only(found):
+    """name -> parameter; of a class that hands the rest on, its bases' too."""
+    parameters = {}
+    for one in found.__mro__ if inspect.isclass(found) else [found]:
+        if inspect.isclass(one) and "__init__" not in vars(one):
+            continue
+        signature = inspect.signature(one).parameters.values()
+        own = {p.name: p for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        parameters = {**own, **parameters}
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature):
+            break
+    return parameters
+
+
 @pytest.mark.parametrize(("section", "name"), CHOICES)
 def test_options_are_the_keyword_only_parameters(section, name):
     if section == "task" and not (ROOT / "rm" / "tasks").exists():
         pytest.skip("rm/tasks is not there yet")
-    parameters = inspect.signature(registry.load(section, name)).parameters.values()
+    own = keyword_only(registry.load(section, name))
     if section == "dataset":
         from rm.datasets import load
 
-        parameters = [*parameters, *inspect.signature(load).parameters.values()]
-    own = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        own |= keyword_only(load)
     options = registry.entry(section, name).options
     assert set(options) == set(own)
     for option in options.values():
@@ -44,6 +57,27 @@ def test_the_loops_options_are_the_fields_of_train():
     assert Train(**values) == Train(**given)
     assert "keep_best" not in values, "what changes no number stands there only where it is set"
     assert registry.check("train", {**given, "keep_best": True})[0]["keep_best"] is True
+
+
+def test_a_class_that_hands_options_on_has_those_of_its_bases(tmp_path):
+    """Its own come first and win; a base that takes no more ends it."""
+    (tmp_path / "mine.py").write_text(
+        "from rm.methods._mask_mixing import MaskMixing\n"
+        "class _Base:\n    def __init__(self, x, *, a: int = 1, b: int = 2): ...\n"
+        "class _Other(_Base):\n    def __init__(self, *, b: int = 3, **options): ...\n"
+        "class Mine(_Other):\n    def __init__(self, *, c: int = 4, **others): ...\n"
+    )
+    options = read_choices(tmp_path, "method", classes=True)["mine"].options
+    assert {name: option.default for name, option in options.items()} == {"c": 4, "b": 3, "a": 1}
+    assert list(options) == ["c", "b", "a"]
+    text = (tmp_path / "mine.py").read_text()
+    (tmp_path / "imported.py").write_text(text.replace("Mine(_Other)", "Mine(MaskMixing)"))
+    imported = read_choices(tmp_path, "method", classes=True)["imported"].options
+    assert imported["ema_hold"].default == 0.1
+    assert list(imported)[:2] == ["c", "alpha"]
+    (tmp_path / "gone.py").write_text(text.replace("Mine(_Other)", "Mine(Gone)"))
+    with pytest.raises(registry.RegistryError, match="the class Gone, whose options it takes"):
+        read_choices(tmp_path, "method", classes=True)
 
 
 def test_a_private_file_or_function_is_never_a_choice(tmp_path):

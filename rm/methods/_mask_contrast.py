@@ -5,10 +5,10 @@ No configuration of them is released; what follows is the paper and the defaults
 class (Westlake-AI/openmixup at 37e1372), as their collated facts have it.
 """
 
+import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rm.backbones import FeatureHooks
 from rm.input.views import TwoViews
 from rm.methods import Method, draw_partner
-from rm.methods._mask_mixing import MaskLoss, grouped_variance
+from rm.methods._mask_settings import MaskLoss, grouped_variance
 from rm.methods._mix_block import MixBlock, adjusted
 from rm.methods._mix_network import block_channels
 from rm.methods._moco import Contrast, MoCo, told_apart
@@ -83,9 +83,51 @@ class MaskContrast(Method):
     second view (the paper).
     """
 
-    def __init__(self, block: Callable[[int], MixBlock], settings: ContrastSettings) -> None:
+    def __init__(
+        self,
+        objective: str,
+        *,
+        alpha: Annotated[float, "alpha > 0"] = 2.0,
+        bce_weight: Annotated[float, "bce_weight >= 0"] = 0.5,
+        encoding: Literal["scale", "channel", "none"] = "scale",
+        rescale: Annotated[float | None, "rescale >= 0"] = None,
+        gamma: Literal["fixed", "learned"] = "fixed",
+        attention: Literal["joint", "cross"] = "joint",
+        share_key: bool = False,
+        content: Literal["nonlinear", "linear"] = "nonlinear",
+        activation: Literal["elu", "relu"] = "elu",
+        dropout: Annotated[float, "0 <= dropout < 1"] = 0.0,
+        upsampling: Literal["bilinear", "nearest"] = "bilinear",
+        sigmoid_first: bool = False,
+        variance: Literal["released", "paper", "none"] = "released",
+        mean: Literal["batch", "sample"] = "batch",
+        mask_weight: Annotated[float, "mask_weight >= 0"] = 0.1,
+        adjust: bool = True,
+        partner_view: Literal["key", "query"] = "key",
+        stage: Annotated[int, "1 <= stage <= 4"] = 3,
+    ) -> None:
+        """objective: names of losses of the block's images, joined by ` + `; the others are
+        options of every method that extends this one, explained at `AMixI`.
+        """
         super().__init__()
-        self.build, self.settings = block, settings
+        self.build = functools.partial(
+            MixBlock,
+            encoding=encoding,
+            rescale=rescale,
+            gamma=gamma,
+            attention=attention,
+            share_key=share_key,
+            content=content,
+            activation=activation,
+            dropout=dropout,
+            upsampling=upsampling,
+            sigmoid_first=sigmoid_first,
+        )
+        loss = MaskLoss(variance, mean, mask_weight, "cosine")
+        parts = tuple(objective.split(" + "))
+        self.settings = ContrastSettings(
+            alpha, loss, parts, bce_weight, adjust, partner_view, stage
+        )
 
     def attach(self, network: MoCo, labels: Tensor) -> None:
         stage = f"stage{self.settings.stage}"

@@ -5,10 +5,8 @@ Source: Westlake-AI/openmixup at 37e1372, `automix`; numbers as there where the 
 """
 
 import functools
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,77 +22,24 @@ from rm.methods import (
     partner_in_parts,
 )
 from rm.methods._block_teacher import LABELS, BlockTeacher, Lesson, Pair
-from rm.methods._mix_block import MixBlock, adjusted, mask_loss
+from rm.methods._mask_settings import (
+    Adjusting,
+    BlockRate,
+    MaskLoss,
+    MaskTerms,
+    Momentum,
+    Settings,
+    grouped_variance,
+)
+from rm.methods._mix_block import MixBlock, adjusted
 from rm.methods._mix_network import MixNetwork
 from rm.methods._momentum import follow, momentum_at
 from rm.ops import mix_targets, pair_cross_entropy, soft_cross_entropy
 from rm.optimizers import ParameterGroup
-from rm.schedules import Progress, StepContext, cosine_floor
+from rm.schedules import StepContext, cosine_floor
 from rm.trial import TrialError
 
 _ATTEMPTS = 10
-
-
-class MaskLoss(NamedTuple):
-    """What is asked of the masks themselves, with what weight; decay cosine: it falls to 0 over
-    the steps.
-    """
-
-    variance: Literal["released", "paper", "none"]
-    mean: Literal["batch", "sample"]
-    weight: float
-    decay: Literal["constant", "cosine"]
-
-    def weight_at(self, at: Progress) -> float:
-        """beta of a step."""
-        if self.decay == "constant":
-            return self.weight
-        return self.weight * (1 + math.cos(math.pi * at.fraction)) / 2
-
-    def of(self, mask: Tensor, lam: float, groups: int) -> Tensor:
-        """The mean over the parts of the batch, each with its own mean and variance."""
-        parts = _parts(mask, groups)
-        return torch.stack(
-            [mask_loss(part, lam, variance=self.variance, mean=self.mean) for part in parts]
-        ).mean()
-
-
-class Adjusting(NamedTuple):
-    """How often the backbone's masks are moved, and to whose lambda."""
-
-    probability: float
-    to: Literal["backbone", "block"]
-
-
-class Momentum(NamedTuple):
-    """Of the network k: at the start of the training and for how much of it, and at its end."""
-
-    start: float
-    end: float
-    hold: float
-
-
-class BlockRate(NamedTuple):
-    """The block's learning rate: a factor on the trial's, and the floor of its own cosine."""
-
-    factor: float
-    floor: float | None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the two methods have in common; `AMix` says what each option is."""
-
-    alpha: float
-    margin: float
-    adjusting: Adjusting
-    mask_loss: MaskLoss
-    momentum: Momentum
-    block_rate: BlockRate
-    fixed_points: bool
-    head: str
-    stage: int
-    lesson: Lesson = LABELS
 
 
 class Draw(NamedTuple):
@@ -117,9 +62,36 @@ class MaskMixing(Method):
     optimizer's step k follows q. Labels keep lambda, whatever the mask's mean is.
     """
 
-    def __init__(self, block: Callable[[int], MixBlock], settings: Settings) -> None:
+    def __init__(
+        self,
+        block: Callable[[int], MixBlock],
+        terms: MaskTerms,
+        lesson: Lesson = LABELS,
+        *,
+        alpha: Annotated[float, "alpha > 0"] = 2.0,
+        margin: Annotated[float, "0 <= margin < 0.5"] = 0.08,
+        adjust: Annotated[float, "0 <= adjust <= 1"] = 0.0,
+        mask_weight: Annotated[float, "mask_weight >= 0"] = 0.1,
+        mask_decay: Literal["constant", "cosine"] = "constant",
+        ema_start: Annotated[float, "0 <= ema_start <= 1"] = 0.999,
+        ema_end: Annotated[float, "0 <= ema_end <= 1"] = 0.999999,
+        ema_hold: Annotated[float, "0 <= ema_hold <= 1"] = 0.1,
+        fixed_points: bool = True,
+        block_lr_factor: Annotated[float, "block_lr_factor > 0"] = 1.0,
+        block_floor: Annotated[float | None, "0 <= block_floor <= 1"] = None,
+        head: Literal["mix_k", "one_k", "mix_q", "one_q"] = "mix_k",
+        stage: Annotated[int, "1 <= stage <= 4"] = 3,
+    ) -> None:
+        """What has a default is an option of both methods, explained at `AMix`."""
         super().__init__()
-        self.block, self.settings = block, settings
+        self.block = block
+        adjusting = Adjusting(adjust, terms.adjust_to)
+        momentum = Momentum(ema_start, ema_end, ema_hold)
+        loss = MaskLoss(terms.variance, terms.mean, mask_weight, mask_decay)
+        rate = BlockRate(block_lr_factor, block_floor)
+        self.settings = Settings(
+            alpha, margin, adjusting, loss, momentum, rate, fixed_points, head, stage, lesson
+        )
         self.teacher: BlockTeacher | None = None
 
     @property
@@ -258,15 +230,6 @@ class MaskMixing(Method):
 
 def _blended(images: Tensor, partner: Tensor, mask: Tensor) -> Tensor:
     return torch.lerp(images, images[partner], mask[:, None].to(images.dtype))
-
-
-def _parts(mask: Tensor, groups: int) -> list[Tensor]:
-    return [part for part in mask.tensor_split(groups) if len(part)]
-
-
-def grouped_variance(mask: Tensor, groups: int) -> Tensor:
-    """The mean over the parts of the batch of each one's variance."""
-    return torch.stack([part.var(correction=0) for part in _parts(mask, groups)]).mean()
 
 
 def _draw_deranged(

@@ -13,17 +13,11 @@ steps from AutoMix (Table 8).
 """
 
 import functools
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from rm.methods._block_teacher import Lesson
-from rm.methods._mask_mixing import (
-    Adjusting,
-    BlockRate,
-    MaskLoss,
-    MaskMixing,
-    Momentum,
-    Settings,
-)
+from rm.methods._mask_mixing import MaskMixing
+from rm.methods._mask_settings import MaskTerms
 from rm.methods._mix_block import MixBlock
 
 TASKS = ("classification",)
@@ -64,7 +58,6 @@ class AMix(MaskMixing):
     def __init__(
         self,
         *,
-        alpha: Annotated[float, "alpha > 0"] = 2.0,
         rescale: Annotated[float | None, "rescale >= 0"] = None,
         gamma: Literal["fixed", "learned"] = "fixed",
         attention: Literal["joint", "cross"] = "joint",
@@ -76,23 +69,12 @@ class AMix(MaskMixing):
         sigmoid_first: bool = False,
         variance: Literal["released", "paper", "none"] = "released",
         mean: Literal["batch", "sample"] = "batch",
-        margin: Annotated[float, "0 <= margin < 0.5"] = 0.08,
-        adjust: Annotated[float, "0 <= adjust <= 1"] = 0.0,
         adjust_to: Literal["backbone", "block"] = "backbone",
-        mask_weight: Annotated[float, "mask_weight >= 0"] = 0.1,
-        mask_decay: Literal["constant", "cosine"] = "constant",
         objective: Literal["ce", "pbce", "bce", "infonce"] = "ce",
         pseudo_labels: Annotated[int | None, "pseudo_labels >= 2"] = None,
         keys: Annotated[int, "keys >= 1"] = 65536,
         left_out: Literal["none", "same_label"] = "none",
-        ema_start: Annotated[float, "0 <= ema_start <= 1"] = 0.999,
-        ema_end: Annotated[float, "0 <= ema_end <= 1"] = 0.999999,
-        ema_hold: Annotated[float, "0 <= ema_hold <= 1"] = 0.1,
-        fixed_points: bool = True,
-        block_lr_factor: Annotated[float, "block_lr_factor > 0"] = 1.0,
-        block_floor: Annotated[float | None, "0 <= block_floor <= 1"] = None,
-        head: Literal["mix_k", "one_k", "mix_q", "one_q"] = "mix_k",
-        stage: Annotated[int, "1 <= stage <= 4"] = 3,
+        **options: Any,
     ) -> None:
         block = functools.partial(MixBlock, rescale=rescale, gamma=gamma, attention=attention)
         block = functools.partial(
@@ -101,11 +83,5 @@ class AMix(MaskMixing):
         block = functools.partial(
             block, dropout=dropout, upsampling=upsampling, sigmoid_first=sigmoid_first
         )
-        adjusting, momentum = Adjusting(adjust, adjust_to), Momentum(ema_start, ema_end, ema_hold)
-        loss = MaskLoss(variance, mean, mask_weight, mask_decay)
-        rate = BlockRate(block_lr_factor, block_floor)
         lesson = Lesson(objective, pseudo_labels, keys, left_out)
-        settings = Settings(
-            alpha, margin, adjusting, loss, momentum, rate, fixed_points, head, stage, lesson
-        )
-        super().__init__(block, settings)
+        super().__init__(block, MaskTerms(variance, mean, adjust_to), lesson, **options)

@@ -11,8 +11,7 @@ no released configuration. In that class mixed features also pass through the he
 trained, so that the block's gradient counts twice; here through its copy alone.
 """
 
-import functools
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +20,7 @@ from torch import Tensor, nn
 from rm.datasets import DataError
 from rm.input.views import TwoViews
 from rm.methods._clusters import PseudoLabels
-from rm.methods._mask_contrast import Clean, ContrastSettings, MaskContrast, Mixture
-from rm.methods._mask_mixing import MaskLoss
-from rm.methods._mix_block import MixBlock
+from rm.methods._mask_contrast import Clean, MaskContrast, Mixture
 from rm.methods._moco import Contrast, MoCo
 from rm.ops import mix_targets, pair_cross_entropy, soft_cross_entropy
 from rm.schedules import StepContext
@@ -52,48 +49,15 @@ class AMixC(MaskContrast):
     def __init__(
         self,
         *,
-        alpha: Annotated[float, "alpha > 0"] = 2.0,
         objective: Literal[
             "ce + bce", "ce", "pbce", "bce", "infonce", "ce + infonce"
         ] = "ce + bce",
-        bce_weight: Annotated[float, "bce_weight >= 0"] = 0.5,
         clusters: Annotated[int, "clusters >= 2"] = 200,
         labels: Literal["clusters", "truth"] = "clusters",
         negatives: Literal["all", "other_labels"] = "all",
-        encoding: Literal["scale", "channel", "none"] = "scale",
-        rescale: Annotated[float | None, "rescale >= 0"] = None,
-        gamma: Literal["fixed", "learned"] = "fixed",
-        attention: Literal["joint", "cross"] = "joint",
-        share_key: bool = False,
-        content: Literal["nonlinear", "linear"] = "nonlinear",
-        activation: Literal["elu", "relu"] = "elu",
-        dropout: Annotated[float, "0 <= dropout < 1"] = 0.0,
-        upsampling: Literal["bilinear", "nearest"] = "bilinear",
-        sigmoid_first: bool = False,
-        variance: Literal["released", "paper", "none"] = "released",
-        mean: Literal["batch", "sample"] = "batch",
-        mask_weight: Annotated[float, "mask_weight >= 0"] = 0.1,
-        adjust: bool = True,
-        partner_view: Literal["key", "query"] = "key",
-        stage: Annotated[int, "1 <= stage <= 4"] = 3,
+        **options: Any,
     ) -> None:
-        block = functools.partial(
-            MixBlock,
-            encoding=encoding,
-            rescale=rescale,
-            gamma=gamma,
-            attention=attention,
-            share_key=share_key,
-            content=content,
-            activation=activation,
-            dropout=dropout,
-            upsampling=upsampling,
-            sigmoid_first=sigmoid_first,
-        )
-        loss = MaskLoss(variance, mean, mask_weight, "cosine")
-        parts = tuple(objective.split(" + "))
-        settings = ContrastSettings(alpha, loss, parts, bce_weight, adjust, partner_view, stage)
-        super().__init__(block, settings)
+        super().__init__(objective, **options)
         self.count, self.truth, self.filtered = clusters, labels == "truth", negatives != "all"
 
     def attach(self, network: MoCo, labels: Tensor) -> None:

@@ -10,12 +10,9 @@ no released configuration. Two mistakes of the class are not followed: the partn
 permuted twice, and `weight_mb_main` scales the backbone's loss too.
 """
 
-import functools
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from rm.methods._mask_contrast import ContrastSettings, MaskContrast
-from rm.methods._mask_mixing import MaskLoss
-from rm.methods._mix_block import MixBlock
+from rm.methods._mask_contrast import MaskContrast
 
 TASKS = ("contrastive",)
 REQUIRES_FEATURES = ("stages",)
@@ -38,40 +35,7 @@ class AMixI(MaskContrast):
     def __init__(
         self,
         *,
-        alpha: Annotated[float, "alpha > 0"] = 2.0,
         objective: Literal["infonce + bce", "infonce", "bce"] = "infonce + bce",
-        bce_weight: Annotated[float, "bce_weight >= 0"] = 0.5,
-        encoding: Literal["scale", "channel", "none"] = "scale",
-        rescale: Annotated[float | None, "rescale >= 0"] = None,
-        gamma: Literal["fixed", "learned"] = "fixed",
-        attention: Literal["joint", "cross"] = "joint",
-        share_key: bool = False,
-        content: Literal["nonlinear", "linear"] = "nonlinear",
-        activation: Literal["elu", "relu"] = "elu",
-        dropout: Annotated[float, "0 <= dropout < 1"] = 0.0,
-        upsampling: Literal["bilinear", "nearest"] = "bilinear",
-        sigmoid_first: bool = False,
-        variance: Literal["released", "paper", "none"] = "released",
-        mean: Literal["batch", "sample"] = "batch",
-        mask_weight: Annotated[float, "mask_weight >= 0"] = 0.1,
-        adjust: bool = True,
-        partner_view: Literal["key", "query"] = "key",
-        stage: Annotated[int, "1 <= stage <= 4"] = 3,
+        **options: Any,
     ) -> None:
-        block = functools.partial(
-            MixBlock,
-            encoding=encoding,
-            rescale=rescale,
-            gamma=gamma,
-            attention=attention,
-            share_key=share_key,
-            content=content,
-            activation=activation,
-            dropout=dropout,
-            upsampling=upsampling,
-            sigmoid_first=sigmoid_first,
-        )
-        loss = MaskLoss(variance, mean, mask_weight, "cosine")
-        parts = tuple(objective.split(" + "))
-        settings = ContrastSettings(alpha, loss, parts, bce_weight, adjust, partner_view, stage)
-        super().__init__(block, settings)
+        super().__init__(objective, **options)

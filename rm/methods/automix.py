@@ -9,16 +9,10 @@ the mask does not depend on lambda.
 """
 
 import functools
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from rm.methods._mask_mixing import (
-    Adjusting,
-    BlockRate,
-    MaskLoss,
-    MaskMixing,
-    Momentum,
-    Settings,
-)
+from rm.methods._mask_mixing import MaskMixing
+from rm.methods._mask_settings import MaskTerms
 from rm.methods._mix_block import MixBlock
 
 TASKS = ("classification",)
@@ -39,21 +33,9 @@ class AutoMix(MaskMixing):
     def __init__(
         self,
         *,
-        alpha: Annotated[float, "alpha > 0"] = 2.0,
         lam_channel: bool = False,
         variance: Literal["none", "released"] = "none",
-        margin: Annotated[float, "0 <= margin < 0.5"] = 0.08,
-        adjust: Annotated[float, "0 <= adjust <= 1"] = 0.0,
-        mask_weight: Annotated[float, "mask_weight >= 0"] = 0.1,
-        mask_decay: Literal["constant", "cosine"] = "constant",
-        ema_start: Annotated[float, "0 <= ema_start <= 1"] = 0.999,
-        ema_end: Annotated[float, "0 <= ema_end <= 1"] = 0.999999,
-        ema_hold: Annotated[float, "0 <= ema_hold <= 1"] = 0.1,
-        fixed_points: bool = True,
-        block_lr_factor: Annotated[float, "block_lr_factor > 0"] = 1.0,
-        block_floor: Annotated[float | None, "0 <= block_floor <= 1"] = None,
-        head: Literal["mix_k", "one_k", "mix_q", "one_q"] = "mix_k",
-        stage: Annotated[int, "1 <= stage <= 4"] = 3,
+        **options: Any,
     ) -> None:
         block = functools.partial(
             MixBlock,
@@ -63,10 +45,4 @@ class AutoMix(MaskMixing):
             content="linear",
             upsampling="nearest",
         )
-        adjusting, momentum = Adjusting(adjust, "backbone"), Momentum(ema_start, ema_end, ema_hold)
-        loss = MaskLoss(variance, "batch", mask_weight, mask_decay)
-        rate = BlockRate(block_lr_factor, block_floor)
-        settings = Settings(
-            alpha, margin, adjusting, loss, momentum, rate, fixed_points, head, stage
-        )
-        super().__init__(block, settings)
+        super().__init__(block, MaskTerms(variance), **options)

@@ -4,7 +4,8 @@ The registry is the file system. `method: cutmix` is the class in `rm/methods/cu
 `backbone: resnet18` the function of that name in some file of `rm/backbones/`; likewise tasks
 (classes) and data sets, optimizers, schedules and probes (functions). A file or a function whose
 name begins with `_` is never a choice. Options are the keyword-only parameters, with annotations
-and literal defaults. Beside them a file may say, as literals:
+and literal defaults; a class that hands on `**options` has those of its bases too. Beside them a
+file may say, as literals:
 
     Annotated[float, "0 < alpha <= 1"]      a condition on the value of one option
     CONSTRAINTS = {"low <= high": "why"}    conditions on several options together

@@ -1,15 +1,14 @@
 """Reads what `rm` offers from its source, with `ast`, for `rm.registry`; imports none of it."""
 
 import ast
-import math
-import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from rm.metrics import Metric
+from rm.registry.option import Option as Option
 
 _ANNOTATIONS = {
     "float": float,
@@ -20,42 +19,15 @@ _ANNOTATIONS = {
     "Literal": Literal,
     "Annotated": Annotated,
 }
-_PHRASES = {
-    float: "a number",
-    int: "a whole number",
-    bool: "true or false",
-    str: "text",
-    dict: "a mapping",
-}
-_CONDITION_NAMES: dict[str, Any] = {"__builtins__": {"len": len, "all": all}}
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class RegistryError(ValueError):
     """A file of `rm` that cannot be offered, or a name that is not there; the message says which,
     and what would be valid.
     """
-
-
-@dataclass(frozen=True)
-class Option:
-    """One keyword-only parameter: its type, a condition on its value, its default."""
-
-    name: str
-    kind: Any
-    condition: str | None
-    required: bool
-    default: Any = None
-
-    def check(self, value: Any) -> Any:
-        """The value as the trial has it (1 for a float is 1.0); ValueError says in one phrase what
-        would have been valid. None, where it is allowed, meets every condition.
-        """
-        value = _typed(value, self.kind)
-        if self.condition is None or value is None:
-            return value
-        if not eval(self.condition, {**_CONDITION_NAMES, self.name: value}):  # our own source
-            raise ValueError(f"must satisfy {self.condition}")
-        return value
 
 
 @dataclass(frozen=True)
@@ -174,7 +146,7 @@ def _entry(
         name,
         file,
         node.name,
-        {**_options(_parameters(node), file), **common},
+        {**_own_options(node, file), **common},
         literal("CONSTRAINTS", {}),
         frozenset(features),
         literal("REQUIRES_FILES", {}),
@@ -225,6 +197,29 @@ def _parameters(node: ast.ClassDef | ast.FunctionDef) -> ast.arguments:
     return ast.arguments([], [], None, [], [], None, [])
 
 
+def _own_options(node: ast.ClassDef | ast.FunctionDef, file: Path) -> dict[str, Option]:
+    """Of a class whose `__init__` hands on what is left (`**options`), those of the classes that
+    it extends too, after its own.
+    """
+    arguments = _parameters(node)
+    options = _options(arguments, file)
+    if isinstance(node, ast.ClassDef) and arguments.kwarg is not None:
+        for base in node.bases:
+            inherited = _own_options(*_class(ast.unparse(base), file))
+            options |= {name: one for name, one in inherited.items() if name not in options}
+    return options
+
+
+def _class(name: str, file: Path) -> tuple[ast.ClassDef, Path]:
+    """A class that a file defines, or imports from a module of `rm` by its whole name."""
+    for node in _parse(file).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return node, file
+        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+            return _class(name, ROOT.joinpath(*(node.module or "").split(".")).with_suffix(".py"))
+    raise RegistryError(f"{file}: the class {name}, whose options it takes, is not there")
+
+
 def _common_options(file: Path) -> dict[str, Option]:
     """Options that every choice of a package has: the keyword-only parameters of `load` in its
     `__init__.py`.
@@ -272,48 +267,3 @@ def _literal(places: Iterable[list[ast.stmt]], name: str, default: Any) -> Any:
         if isinstance(target, ast.Name) and target.id == name:
             return ast.literal_eval(value)
     return default
-
-
-def _typed(value: Any, kind: Any) -> Any:
-    """The value as one of `kind`; ValueError says what it must be."""
-    if get_origin(kind) is Literal:
-        if not any(value == valid and type(value) is type(valid) for valid in get_args(kind)):
-            raise ValueError(f"must be {_alternatives(map(repr, get_args(kind)))}")
-        return value
-    if get_origin(kind) in (types.UnionType, Union):
-        return _one_of(value, get_args(kind))
-    if kind is Any:
-        return value
-    if (get_origin(kind) or kind) is list:
-        if not isinstance(value, list | tuple):
-            raise ValueError("must be a list")
-        item_kind = (*get_args(kind), Any)[0]
-        return [_typed(item, item_kind) for item in value]
-    kind = get_origin(kind) or kind  # what is in a mapping is read by whoever knows its keys
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"must be {_PHRASES[kind]}")
-    if kind is float and not math.isfinite(value):
-        raise ValueError("must be a finite number")
-    return value
-
-
-def _one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
-    """The value as the first of `kinds` that takes it: `int | None`."""
-    if value is None and types.NoneType in kinds:
-        return None
-    reasons = []
-    for kind in kinds:
-        if kind is not types.NoneType:
-            try:
-                return _typed(value, kind)
-            except ValueError as error:
-                reasons.append(str(error))
-    first, *others = dict.fromkeys(reasons)
-    raise ValueError(" or ".join([first, *(other.removeprefix("must be ") for other in others)]))
-
-
-def _alternatives(words: Iterable[str]) -> str:
-    *most, last = words
-    return f"{', '.join(most)} or {last}" if most else last
