@@ -13,10 +13,12 @@ itself, so that they are in it: for a machine that does other work too.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import itertools
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -86,8 +88,8 @@ def ours(head: str, steps: int, clock: Clock) -> tuple[list[float], float]:
     return seconds[WARMUP:], start
 
 
-def theirs(head: str, steps: int, clock: Clock) -> list[float]:
-    """Seconds of each step of mmengine's runner."""
+def theirs(head: str, steps: int, clock: Clock, folder: str) -> list[float]:
+    """Seconds of each step of mmengine's runner; it keeps to the first `folder` it was given."""
     from mmengine.hooks import Hook
     from mmengine.runner import Runner
 
@@ -97,8 +99,8 @@ def theirs(head: str, steps: int, clock: Clock) -> list[float]:
         def after_train_iter(self, *args: Any, **options: Any) -> None:
             ends.append(clock())
 
-    with tempfile.TemporaryDirectory() as folder:
-        config = _config(head, steps, folder, readers=clock is time.perf_counter)
+    config = _config(head, steps, folder, readers=clock is time.perf_counter)
+    with contextlib.redirect_stdout(sys.stderr):
         runner = Runner.from_cfg(config)
         runner.register_hook(Ends(), priority="LOWEST")
         runner.train()
@@ -120,8 +122,7 @@ def _config(head: str, steps: int, folder: str, readers: bool) -> Any:
     if package == "mmdet":
         loader.dataset.data_root = f"{SAMPLES}/coco-sample/"
         next(s for s in pipeline if s.type == "Resize").scale = (320, 192)
-        loader.sampler = {"type": "InfiniteSampler"}
-        loader.pop("batch_sampler")
+        loader.sampler = {"type": "InfiniteSampler"}  # batches of one kind, as ours
     else:
         loader.dataset.data_root = f"{SAMPLES}/ade-sample/"
         next(s for s in pipeline if s.type == "RandomResize").scale = (512, 128)
@@ -147,6 +148,22 @@ def _config(head: str, steps: int, folder: str, readers: bool) -> Any:
     return Config({**config.to_dict(), "work_dir": folder, "log_level": "ERROR"})
 
 
+def compare(head: str, blocks: int, steps: int, clock: Clock, folder: str) -> None:
+    """Print a line of the table."""
+    ours(head, WARMUP + 1, clock)  # imports
+    mine: list[float] = []
+    other: list[float] = []
+    starts = []
+    for _ in range(blocks):
+        seconds, start = ours(head, steps, clock)
+        mine += seconds
+        starts.append(start)
+        other += theirs(head, steps, clock, folder)
+    a, b = statistics.median(mine), statistics.median(other)
+    start = statistics.median(starts)
+    print(f"| {head} | {a:.2f} s | {b:.2f} s | {a / b:.2f} | {start:.2f} s |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -162,19 +179,9 @@ def main() -> None:
     torch.set_num_threads(1)
     print("| head | our step | mmengine's step | ratio of medians | start after the first |")
     print("|---|---|---|---|---|")
-    for head in args.heads:
-        ours(head, WARMUP + 1, clock)  # imports
-        mine: list[float] = []
-        other: list[float] = []
-        starts = []
-        for _ in range(args.blocks):
-            seconds, start = ours(head, args.steps, clock)
-            mine += seconds
-            starts.append(start)
-            other += theirs(head, args.steps, clock)
-        a, b = statistics.median(mine), statistics.median(other)
-        start = statistics.median(starts)
-        print(f"| {head} | {a:.2f} s | {b:.2f} s | {a / b:.2f} | {start:.2f} s |", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for head in args.heads:
+            compare(head, args.blocks, args.steps, clock, folder)
 
 
 if __name__ == "__main__":

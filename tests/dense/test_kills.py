@@ -58,7 +58,7 @@ def test_killed_at_every_step(head, trainings, tmp_path):
     assert outcome(killed) == outcome(whole)
 
 
-@pytest.mark.parametrize("head", ["atss", "mask_rcnn", "upernet"])
+@pytest.mark.parametrize("head", HEADS)
 def test_killed_with_two_processes(head, trainings, tmp_path):
     """Each has two pictures: batch norm of one region of one picture has nothing to go by."""
     train = {"batch_norm_groups": 2, "batch_size": 4}
