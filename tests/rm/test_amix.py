@@ -17,7 +17,7 @@ from rm.schedules import Progress, StepContext
 from rm.trainer import Trainer
 from rm.trial import TrialError, parse_trial
 from tests.support.rm.networks import Recorder, batch
-from tests.support.rm.training import train
+from tests.support.rm.training import assert_equal_runs, train
 
 CPU = torch.device("cpu")
 BOTH = pytest.mark.parametrize("kind", [AMix, AutoMix])
@@ -151,6 +151,15 @@ def test_the_head_that_is_chosen_is_judged_first_and_deployed(tiny, tmp_path, he
         logits = trainer.task.model.eval()(images)
         assert next(iter(logits)) == head
         assert torch.allclose(logits[head], plain.eval()(images), atol=1e-6)
+
+
+def test_it_can_stop_before_every_step_in_turn(tiny, tmp_path):
+    """Momentum network, block, optimizer groups and the position of the averaging included."""
+    tiny["method"] = {"name": "amix", "adjust": 0.5, "mask_decay": "cosine", "ema_start": 0.9}
+    tiny["method"] |= {"block_lr_factor": 2.0, "block_floor": 0.1}
+    for name, stops in (("whole", ()), ("stopped", (1,) * 9)):
+        train(tiny, tmp_path / name, stops)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
 
 
 def test_numbers_of_parameters_of_the_whole_network():

@@ -55,8 +55,9 @@ def test_it_teaches_the_block_alone(trial, options):
     assert all(torch.equal(a, b) for a, b in zip(online, alone, strict=True))
 
 
-@EVERY
-def test_an_interrupted_training_ends_with_the_same_bits(trial, tmp_path, options):
+@pytest.mark.parametrize("name", ["CE (PL)", "infoNCE (PL)"])
+def test_an_interrupted_training_ends_with_the_same_bits(trial, tmp_path, name):
+    options = OBJECTIVES[name]
     for folder, stops in (("whole", ()), ("resumed", (2, 7))):
         train(trial(options), tmp_path / folder, stops)
     assert_equal_runs(tmp_path / "whole", tmp_path / "resumed")
