@@ -38,6 +38,15 @@ class RenderedFigure:
     contents: Mapping[str, bytes] = field(default_factory=dict)
 
 
+class Look(NamedTuple):
+    """How figures are to be: their width in inches (None: as each is drawn), and the kinds of
+    their files.
+    """
+
+    width: float | None = None
+    kinds: tuple[str, ...] = ("pdf", "png", "svg")
+
+
 class Sources(NamedTuple):
     """Where a figure's data come from beside the records: curves(metric), artifacts(run, name)."""
 
@@ -46,7 +55,7 @@ class Sources(NamedTuple):
 
 
 def render_figures(
-    table: "Table", sources: Sources, folder: Path, *, with_curves: bool
+    table: "Table", sources: Sources, folder: Path, *, with_curves: bool, look: Look | None = None
 ) -> list[RenderedFigure]:
     """Every figure that the spec names and, `with_curves`, its learning curves if it does not name
     them and has some.
@@ -58,7 +67,7 @@ def render_figures(
     is_named = CURVES in [draw for _, draw, _ in wanted]
     if with_curves and not is_named and len(sources.curves(metric)):
         wanted.append((CURVES, CURVES, {"metric": metric}))
-    return [_render(table, sources, folder, *one) for one in wanted]
+    return [_render(table, sources, folder, *one, look or Look()) for one in wanted]
 
 
 def write_figure(figure: RenderedFigure, folder: Path, slug: str) -> list[Path]:
@@ -80,8 +89,9 @@ def _render(
     name: str,
     draw: str,
     options: Mapping[str, Any],
+    look: Look,
 ) -> RenderedFigure:
-    key = _key(table, sources, draw, options)
+    key = _key(table, sources, draw, {**options, "look": look})
     known = _cached(folder, table.slug, name, key)
     if known is not None:
         return RenderedFigure(known, key)
@@ -93,11 +103,12 @@ def _render(
         )
     except figures.FigureError as error:
         raise FigureRefused(f"{table.spec.path}: figure '{name}': {error}") from error
+    if look.width is not None:
+        figure.set_figwidth(look.width)  # text keeps its size: it is laid out anew, not scaled
     caption = (figures.load(draw).__doc__ or "").strip().split("\n\n")[0]
     caption = " ".join(caption.split())
     contents = {
-        f"{table.slug}/{name}.{kind}": figures.to_bytes(figure, kind, name)
-        for kind in ("pdf", "png", "svg")
+        f"{table.slug}/{name}.{kind}": figures.to_bytes(figure, kind, name) for kind in look.kinds
     }
     contents[f"{table.slug}/{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
     svg = figures.inline_svg(figure, f"{table.slug}-{name}", caption)

@@ -11,10 +11,12 @@ from launch.spec.load import Spec
 from rm.files import write_atomically
 
 if TYPE_CHECKING:
-    from analysis.figure_cache import RenderedFigure
+    from analysis.figure_cache import Look, RenderedFigure
     from analysis.table import Table
 
 FORMATS = {"html": ".html", "md": ".md", "latex": ".tex", "csv": ".csv"}
+KINDS = ("pdf", "png", "svg")
+"""Of figures."""
 NOTES = ROOT / "experiments" / "NOTES.md"
 
 
@@ -30,7 +32,13 @@ class Report:
 
 
 def make(
-    specs: Sequence[Spec], uri: str, folder: Path, *, fresh: bool, reduced_if_committed: bool
+    specs: Sequence[Spec],
+    uri: str,
+    folder: Path,
+    *,
+    fresh: bool,
+    reduced_if_committed: bool,
+    look: "Look | None" = None,
 ) -> Report:
     """Read the records of these specs and work out all tables and figures; InputError says what
     cannot be had. `folder` is where the report, and what is kept of the store, will be.
@@ -46,7 +54,7 @@ def make(
         sources = Sources(data.curves_of(table), data.artifact)
         try:
             figures[table.slug] = render_figures(
-                table, sources, folder, with_curves=len(specs) == 1
+                table, sources, folder, with_curves=len(specs) == 1, look=look
             )
         except FigureRefused as error:
             raise InputError(str(error)) from error

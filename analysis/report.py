@@ -35,7 +35,7 @@ from analysis.paths import (  # noqa: E402
     tracking_uri,
     without_secrets,
 )
-from analysis.render import FORMATS, Report, make, write  # noqa: E402
+from analysis.render import FORMATS, KINDS, Report, make, write  # noqa: E402
 from launch.spec.load import Spec, SpecError, load_spec  # noqa: E402
 
 if TYPE_CHECKING:
@@ -76,7 +76,16 @@ def _once(specs: Sequence[Spec], args: argparse.Namespace) -> None:
 
 def _make(specs: Sequence[Spec], args: argparse.Namespace) -> Report:
     uri = tracking_uri(args.tracking_uri)
-    return make(specs, uri, args.output, fresh=args.fresh, reduced_if_committed=args.all)
+    from analysis.figure_cache import Look
+
+    return make(
+        specs,
+        uri,
+        args.output,
+        fresh=args.fresh,
+        reduced_if_committed=args.all,
+        look=Look(args.figure_width, args.figure_formats),
+    )
 
 
 def _watch(specs: Sequence[Spec], args: argparse.Namespace) -> None:
@@ -155,6 +164,18 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=tuple(FORMATS),
         help=f"any of {','.join(FORMATS)}; default all",
     )
+    parser.add_argument(
+        "--figure-width",
+        type=_inches,
+        metavar="INCHES",
+        help="of all figures, as a column of a paper is wide, e.g. 5.5; text keeps its size",
+    )
+    parser.add_argument(
+        "--figure-formats",
+        type=_kinds,
+        default=KINDS,
+        help=f"of figures, any of {','.join(KINDS)}; default all",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default results/report")
     parser.add_argument(
         "--fresh", action="store_true", help="read the whole store again, whatever is kept of it"
@@ -192,12 +213,30 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _inches(text: str) -> float:
+    try:
+        inches = float(text)
+    except ValueError:
+        inches = 0.0
+    if not 1 <= inches <= 40:
+        raise argparse.ArgumentTypeError(f"a number of inches from 1 to 40, found '{text}'")
+    return inches
+
+
 def _formats(text: str) -> tuple[str, ...]:
+    return _some_of(tuple(FORMATS), text)
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    return _some_of(KINDS, text)
+
+
+def _some_of(valid: tuple[str, ...], text: str) -> tuple[str, ...]:
     formats = tuple(part.strip() for part in text.split(",") if part.strip())
-    unknown = [part for part in formats if part not in FORMATS]
+    unknown = [part for part in formats if part not in valid]
     if unknown or not formats:
         raise argparse.ArgumentTypeError(
-            f"unknown format '{', '.join(unknown) or text}'; valid: {', '.join(FORMATS)}"
+            f"unknown format '{', '.join(unknown) or text}'; valid: {', '.join(valid)}"
         )
     return formats
 

@@ -155,3 +155,18 @@ def test_tables_stand_in_their_natural_order():
     names = [Path(one).stem for one in args.specs]
     assert names.index("table2") < names.index("table10a") < names.index("table11")
     assert names.index("table11") < names.index("table1_supervised"), "AMix's come after RM's"
+
+
+def test_figures_are_as_wide_as_asked_and_of_the_kinds_asked_for(tmp_path, monkeypatch, capsys):
+    """Of committed records, so that there are curves; in points, of which an inch has 72."""
+    monkeypatch.setenv("RM_RESULTS_DIR", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    look = ["--figure-width", "5.5", "--figure-formats", "pdf"]
+    assert report.main(["experiments/cifar10_small.yaml", "--format", "csv", *look]) == 0
+    files = sorted(path.name for path in (tmp_path / "report" / "cifar10_small").iterdir())
+    assert files == ["learning_curves.csv", "learning_curves.pdf"]
+    pdf = (tmp_path / "report" / "cifar10_small" / "learning_curves.pdf").read_bytes()
+    assert b"/MediaBox [ 0 0 396 " in pdf
+    with pytest.raises(SystemExit):
+        report.main(["experiments/cifar10_small.yaml", "--figure-formats", "jpg"])
+    assert "unknown format 'jpg'; valid: pdf, png, svg" in capsys.readouterr().err
