@@ -164,18 +164,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=tuple(FORMATS),
         help=f"any of {','.join(FORMATS)}; default all",
     )
-    parser.add_argument(
-        "--figure-width",
-        type=_inches,
-        metavar="INCHES",
-        help="of all figures, as a column of a paper is wide, e.g. 5.5; text keeps its size",
-    )
-    parser.add_argument(
-        "--figure-formats",
-        type=_kinds,
-        default=KINDS,
-        help=f"of figures, any of {','.join(KINDS)}; default all",
-    )
+    _add_figures(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="default results/report")
     parser.add_argument(
         "--fresh", action="store_true", help="read the whole store again, whatever is kept of it"
@@ -195,6 +184,22 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         args.specs = sorted(map(str, (ROOT / "experiments").rglob("*.yaml")), key=_natural)
     args.output = (args.output or results_dir() / "report").expanduser().resolve()
     return args
+
+
+def _add_figures(parser: argparse.ArgumentParser) -> None:
+    """The arguments on how figures are to be."""
+    parser.add_argument(
+        "--figure-width",
+        type=_inches,
+        metavar="INCHES",
+        help="of all figures, as a column of a paper is wide, e.g. 5.5; text keeps its size",
+    )
+    parser.add_argument(
+        "--figure-formats",
+        type=_kinds,
+        default=KINDS,
+        help=f"of figures, any of {','.join(KINDS)}; default all",
+    )
 
 
 def _natural(path: str) -> tuple[int, list[tuple[int, str]]]:

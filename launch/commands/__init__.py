@@ -24,6 +24,9 @@ from launch.spec.load import Spec, SpecError, load_spec
 SHOWN_REASONS = 4
 """Of how many trials a plan says what they wait for."""
 
+_WHOLE = (("seed", 4), ("trial", 12), ("state", 11))
+"""Columns of a plan that are never cut short, with their widths."""
+
 _COLOURS = {
     "finished": "green",
     "failed": "red",
@@ -131,6 +134,8 @@ def near_spec(name: str) -> str:
     """
     files = {path.stem: path for path in sorted(EXPERIMENTS.rglob("*.yaml"), reverse=True)}
     stem = Path(name).name.removesuffix(".yaml").removesuffix(".yml")
+    here = Path(name).parent  # a spec of one's own: mine.yml for mine.yaml
+    files |= {path.stem: path for path in sorted(here.glob("*.yaml")) if path.parent == here}
     close = difflib.get_close_matches(stem, files, n=1, cutoff=0.6)
     if not close:
         return f"; specs are in {EXPERIMENTS}"
@@ -144,18 +149,19 @@ def show_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
         print(plan.to_json(values=True))
         return
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
     from launch.backends import cpu_pace
 
     console = rich_console(width=None if sys.stdout.isatty() else 240)  # a pipe: whole lines
-    table = Table("spec", "row", "seed", "trial", "state", box=None, header_style="bold")
+    whole = [Column(name, no_wrap=True, min_width=n) for name, n in _WHOLE]
+    table = Table("spec", "row", *whole, box=None, header_style="bold", pad_edge=False)
     for use in plan.uses:
         colour = _COLOURS[use.state]
         table.add_row(
-            escape(use.spec.title_name),
-            escape(use.row),
+            Text(use.spec.title_name, no_wrap=True, overflow="ellipsis"),
+            Text(use.row, no_wrap=True, overflow="ellipsis"),
             str(use.trial.seed),
             use.trial.id,
             f"[{colour}]{use.state}[/]",

@@ -1,12 +1,14 @@
-"""`serve`: MLflow's server and web pages, on this machine alone, over the store that `sync`
-writes.
+"""`serve`: MLflow's server and web pages, on this machine alone, over the store
+that `sync` writes.
 
-The store is $MLFLOW_BACKEND_STORE_URI (PostgreSQL, say), else the sqlite file in the results
-folder. What follows `--` goes to `mlflow server` as it is. The server answers only requests that
-name it as it knows itself, so that no web page can be tricked into reading the records: to open it
-to other machines, say by which names they reach it, and put a login before it:
+The store is $MLFLOW_BACKEND_STORE_URI (PostgreSQL, say), else the sqlite file
+in the results folder. What follows `--` goes to `mlflow server` as it is. The
+server answers only requests that name it as it knows itself, so that no web
+page can be tricked into reading the records: to open it to other machines, say
+by which names they reach it, and put a login before it:
 
-    python launch/run.py serve --host 0.0.0.0 -- --allowed-hosts "mlflow.example.org,10.0.0.5:*"
+    python launch/run.py serve --host 0.0.0.0 -- \\
+        --allowed-hosts "mlflow.example.org,10.0.0.5:*"
 
 A launcher elsewhere then takes MLFLOW_TRACKING_URI=http://10.0.0.5:5000.
 """
