@@ -26,8 +26,10 @@ SPECS=${SPECS:-"experiments/table3.yaml --where backbone=resnet18"}
 SEEDS=${SEEDS:-"0 1 2"}
 EPOCHS=${EPOCHS:-200}                    # of each trial: how many side by side end in time?
 DEVICE=${DEVICE:-cuda}
-TESTS=${TESTS:-"tests/rm/test_no_waiting.py tests/rm/test_trajectory.py tests/rm/test_ops.py"}
+TESTS=${TESTS:-"tests/rm/test_graph.py tests/rm/test_no_waiting.py tests/rm/test_trajectory.py"}
 PROFILE=${PROFILE:-"--steps 30"}
+FASTEST=${FASTEST:-"--steps 30 --rounds 3"}
+STEPS=${STEPS:-}                         # eager or graph: taken whatever is measured
 SIDE=${SIDE:-"--most 4 --seconds 4 --minutes 0.5"}
 export PYTHONUNBUFFERED=1 PYTHONPATH=$ROOT:$KEPT/site
 unset PYTHONDONTWRITEBYTECODE
@@ -97,7 +99,12 @@ part() {
   # shellcheck disable=SC2086
   timeout 45 "$PYTHON" -m benchmarks.profile_step $PROFILE 2>&1 | tee "$OUT/profile.txt" || true
   # shellcheck disable=SC2086
-  timeout 60 "$PYTHON" -m benchmarks.side_by_side $SIDE --device "$DEVICE" 2>&1 |
+  timeout 75 "$PYTHON" -m benchmarks.fastest $FASTEST --device "$DEVICE" 2>&1 |
+    tee "$OUT/fastest.txt" || true
+  local steps=${STEPS:-$(sed -n 's/^taken: //p' "$OUT/fastest.txt")} graph=
+  if [ "$steps" = graph ]; then graph=--cuda-graph; fi
+  # shellcheck disable=SC2086
+  timeout 60 "$PYTHON" -m benchmarks.side_by_side $SIDE $graph --device "$DEVICE" 2>&1 |
     tee "$OUT/side_by_side.txt" || true
   local left=$((seconds - (SECONDS - began) - 30)) together
   together=$(most_that_end_in_time "$left")
@@ -107,6 +114,7 @@ part() {
   for archive in "$BORROWED"/common/seed*.tar.gz; do
     tar xf "$archive" -C "$KEPT/work" --one-top-level="$(basename "$archive" .tar.gz)"
   done
+  if [ "$steps" = graph ]; then "$PYTHON" -m benchmarks.fastest --apply "$KEPT/work"; fi
   train "$left" "$together"
   say "back: $(ls -s -h "$OUT" | tr '\n' ' ')"
 }
@@ -158,6 +166,8 @@ rehearse() {
   export SPECS="experiments/table3.yaml --profile smoke --where backbone=resnet18"
   export SIDE="--least 1 --most 1 --seconds 1 --limit 256 --backbone resnet8 --minutes 1"
   export PROFILE="--backbone resnet8 --batch 16 --steps 1" TESTS=tests/rm/test_ops.py
+  export FASTEST="--backbone resnet8 --batch 16 --steps 3 --rounds 1 --choices eager graph"
+  export STEPS=graph
   local self=$ROOT/benchmarks/borrowed_gpu.sh number
   "$self" pack "$@"
   for number in $(seq "$(cat "$BORROWED/common/parts")"); do

@@ -12,14 +12,15 @@ from launch.runs.rundir import RunDir
 def check_whole(run_dirs: Sequence[Path]) -> None:
     """SystemExit where a tick is missing or was journalled twice, a trial did not finish once or
     began before what it starts from had finished, or two had the same GPU at a time.
+
+    What is finished says result.json: a worker that is killed right after writing it leaves a
+    journal without its last line, and nothing is lost.
     """
     journals = {run_dir: RunDir(run_dir).events()[0] for run_dir in run_dirs}
     for run_dir, events in journals.items():
-        steps = [event["step"] for event in events if event["event"] == "checkpoint"]
-        names = [event["event"] for event in events]
-        once = names.count("finished") == names.count("started") == 1
-        if steps != list(range(1, len(steps) + 1)) or not once:
-            raise SystemExit(f"{run_dir}: something of it is lost, or was done twice")
+        wrong = _wrong_in(run_dir, events)
+        if wrong:
+            raise SystemExit(f"{run_dir}: {wrong}")
         for parent in RunDir(run_dir).parents:
             if events[0]["time"] < journals[parent][-1]["time"]:
                 raise SystemExit(f"{run_dir}: began before {parent.name} had finished")
@@ -27,6 +28,20 @@ def check_whole(run_dirs: Sequence[Path]) -> None:
         for (_, end), (start, _) in itertools.pairwise(sorted(held)):
             if start < end:
                 raise SystemExit(f"GPU {gpu}: two trials at a time")
+
+
+def _wrong_in(run_dir: Path, events: Sequence[Event]) -> str | None:
+    """What of a trial is lost or was done twice."""
+    steps = [event["step"] for event in events if event["event"] == "checkpoint"]
+    names = [event["event"] for event in events]
+    if not RunDir(run_dir).is_finished():
+        return f"not finished; its journal ends with {names[-1] if names else 'nothing'}"
+    if names.count("started") != 1 or names.count("finished") > 1:
+        return f"started {names.count('started')} times, ended {names.count('finished')} times"
+    for tick, step in enumerate(steps, 1):
+        if step != tick:
+            return f"tick {step} where {tick} was to come: one is lost, or was done twice"
+    return None
 
 
 def _held(journals: Iterable[Sequence[Event]]) -> dict[str, list[tuple[float, float]]]:

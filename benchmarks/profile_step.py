@@ -94,6 +94,21 @@ def operators(run: Trainer, word: str = "") -> int:
     )
 
 
+def operators_outside(run: Trainer) -> int:
+    """How many of them a host has to send one by one where the rest of a step is a CUDA graph:
+    those of a step whose captured part does nothing.
+    """
+    static, found = run.static, []
+    if static is None:
+        raise ValueError("a run without cuda_graph has no captured part")
+    body = static.body
+    static.body = lambda kind, tensors: found.append(body(kind, tensors)) or found[-1]
+    while not found or "consistency_loss" not in found[-1].logs:
+        run.train_step()
+    static.body = lambda kind, tensors: found[-1]
+    return operators(run)
+
+
 def parts(run: Trainer, batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
     """What RecursiveMix adds to a step, and what it could have been made of."""
     images, _ = run.task.images.batch(run.epoch_plan, slice(0, batch))
@@ -164,6 +179,10 @@ def main() -> None:
         f"{share * whole / dense:.0f} % while they run"
     )
     print(f"operators a step: {operators(run)}, of which {operators(run, 'sgd')} the optimizer's")
+    graph = our_run(
+        args.backbone, args.batch, RM, device, precision=args.precision, cuda_graph=True
+    )
+    print(f"of them outside of what train.cuda_graph captures: {operators_outside(graph)}")
     for part, call in parts(run, args.batch, device).items():
         print(f"  {part:42}{milliseconds(call, device):9.3f} ms")
 

@@ -36,6 +36,7 @@ def trial(args: argparse.Namespace, seed: int) -> dict[str, object]:
             "batch_size": 128,
             "batch_norm_groups": 2,
             "precision": "bf16",
+            "cuda_graph": args.cuda_graph,
         },
         "optimizer": {"name": "sgd", "lr": 0.1, "weight_decay": 5e-4},
         "schedule": {"name": "cosine", "warmup_epochs": 5},
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="that count, at least")
     parser.add_argument("--limit", type=int, help="train and test on this many images only")
     parser.add_argument("--minutes", type=float, default=3.0, help="at most, for each N")
+    parser.add_argument("--cuda-graph", action="store_true", help="train.cuda_graph")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     args = parser.parse_args()
     alone = None

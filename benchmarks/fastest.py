@@ -1,0 +1,122 @@
+"""Eager, compiled, or whole steps as one CUDA graph: the fastest of those with equal bits.
+
+    python -m benchmarks.fastest [--backbone resnet18] [--steps 30] [--rounds 3]
+    python -m benchmarks.fastest --apply FOLDER
+
+Each trains Table 3's RecursiveMix from the same start for --steps steps with torch's deterministic
+algorithms; what has the eager weights to the bit is equal. Then all are timed in turn, with the
+algorithms that a training uses. The last line says which one is taken: `train.cuda_graph` where it
+is equal and faster, `compile` never, as it makes other trials.
+
+--apply sets `train.cuda_graph` in every trial.json of a folder whose method takes it: it is no
+part of a trial's identity.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.step import RM, VARIANTS, alternate, our_run
+from rm.files import write_atomically
+from rm.trainer import Trainer
+from rm.trial import TrialError, parse_trial
+
+CHOICES = {"eager": "bf16", "compiled": "compiled", "graph": "graph"}
+"""Name -> its variant in benchmarks.step."""
+
+
+def step(run: Trainer) -> None:
+    """One step, of the next epoch where one has ended."""
+    if run.step >= run.steps_per_epoch:
+        run.epoch += 1
+        run.start_epoch()
+    run.train_step()
+
+
+def weights_after(run: Trainer, steps: int) -> dict[str, Tensor]:
+    """All parameters and buffers, copied."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        for _ in range(steps):
+            step(run)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return {
+        name: value.cpu().clone()
+        for name, value in run.task.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+
+
+def measure(args: argparse.Namespace, device: torch.device) -> str:
+    """Print a line for each choice; returns the one to take."""
+    runs: dict[str, Trainer] = {}
+    equal: dict[str, bool] = {}
+    wanted: dict[str, Tensor] = {}
+    for name in args.choices:
+        options: dict[str, Any] = {"batch_norm_groups": 2, **VARIANTS[CHOICES[name]]}
+        try:
+            run = our_run(args.backbone, args.batch, RM, device, **options)
+            found = weights_after(run, args.steps)
+        except Exception as error:  # a compiler or a driver that cannot: the others are measured
+            print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}", flush=True)
+            continue
+        runs[name], wanted = run, wanted or found
+        equal[name] = all(torch.equal(found[key], wanted[key]) for key in wanted)
+    turns = {
+        name: lambda run=run: [step(run) for _ in range(args.steps)] for name, run in runs.items()
+    }
+    taken = {name: min(values) for name, values in alternate(turns, args.rounds, device).items()}
+    for name, seconds in taken.items():
+        same = "bit-equal to eager" if equal[name] else "other bits than eager"
+        pace = args.steps * args.batch / seconds
+        print(
+            f"{name:10}{1000 * seconds / args.steps:9.3f} ms a step {pace:10,.0f} images/s  {same}"
+        )
+    faster = taken.get("graph", float("inf")) < taken.get("eager", float("inf"))
+    return "graph" if equal.get("graph") and faster else "eager"
+
+
+def apply(folder: Path) -> int:
+    """Set `train.cuda_graph` in the trials below a folder; returns how many have it now."""
+    count = 0
+    for path in sorted(folder.rglob("trial.json")):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["train"]["cuda_graph"] = True
+        try:
+            parse_trial({key: value for key, value in values.items() if key != "numerics"})
+        except TrialError as error:
+            print(f"{path.parent.name} stays as it is: {error}")
+            continue
+        write_atomically(path, json.dumps(values, indent=1))
+        count += 1
+    return count
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=30, help="of a turn")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--choices", nargs="+", choices=CHOICES, default=list(CHOICES))
+    parser.add_argument("--apply", type=Path, metavar="FOLDER")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    if args.apply:
+        print(f"train.cuda_graph is set in {apply(args.apply)} trials")
+        return
+    device = torch.device(args.device)
+    print(f"{args.backbone}, batch {args.batch}, bf16, {device}, torch {torch.__version__}")
+    print(f"taken: {measure(args, device)}")
+
+
+if __name__ == "__main__":
+    main()
