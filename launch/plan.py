@@ -6,6 +6,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -69,8 +70,8 @@ class Plan:
     committed: frozenset[str] = frozenset()
     former: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def unique(self) -> dict[str, Planned]:
+    @cached_property
+    def unique(self) -> Mapping[str, Planned]:
         """The first use of each trial, by id."""
         found: dict[str, Planned] = {}
         for use in self.uses:

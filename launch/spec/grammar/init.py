@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from launch.spec.grammar.locate import digest, find_spec, known_specs, weights_path
+from launch.spec.grammar.locate import RowIndex, digest, find_spec, known_specs, weights_path
 from launch.spec.grammar.resolver import Resolver
 from launch.spec.grammar.settings import (
     INIT_KINDS,
@@ -52,7 +52,8 @@ class Table(Protocol):
 
     resolving: list[int]
 
-    def labels(self) -> Sequence[tuple[str, ...]]: ...
+    @property
+    def index(self) -> RowIndex: ...
     def cell(self, number: int) -> Cell | None: ...
 
 
@@ -62,9 +63,7 @@ class SpecTable:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.resolving: list[int] = []
-
-    def labels(self) -> Sequence[tuple[str, ...]]:
-        return [cell.labels for cell in self.spec.cells]
+        self.index = RowIndex([cell.labels for cell in spec.cells])
 
     def cell(self, number: int) -> Cell | None:
         return self.spec.cells[number]
@@ -98,6 +97,7 @@ class InitReader:
         self.resolver, self.source = resolver, resolver.source
         self.own, self.profile, self.load, self.nested = own, profile, load, nested
         self._known: dict[tuple[Any, ...], list[Start] | None] = {}
+        self._tables: dict[tuple[Path, Any], SpecTable] = {}
         self._kept: list[Any] = []
         """What the `id()`s in `_known` are of."""
 
@@ -199,7 +199,10 @@ class InitReader:
             valid = suggestion(name, known_specs(self.source.path.parent))
             raise _Wrong(given["from"].position, f"no spec '{name}'{valid}")
         try:
-            return SpecTable(self.load(path, profile.value if profile else None))
+            key = path, profile.value if profile else None
+            if key not in self._tables:
+                self._tables[key] = SpecTable(self.load(*key))
+            return self._tables[key]
         except SpecError as error:
             first, *more = str(error).splitlines()
             rest = f" (and {len(more)} more)" if more else ""
@@ -213,16 +216,13 @@ class InitReader:
         has these and the backbone of the trial that starts from it.
         """
         row, position = given["row"].value, given["row"].position
-        labels = table.labels()
-        numbers = [i for i, cell in enumerate(labels) if " · ".join(cell) == row]
+        index = table.index
+        numbers = index.find(str(row))
         if not numbers:
-            words = str(row).split(" · ")
-            numbers = [i for i, cell in enumerate(labels) if all(w in cell for w in words)]
-        if not numbers:
-            valid = suggestion(str(row), [" · ".join(cell) for cell in labels])
+            valid = suggestion(str(row), index.names)
             raise _Wrong(position, f"no row '{row}' in {given['from'].value}{valid}")
-        if circle := [labels[i] for i in numbers if i in table.resolving]:
-            raise _Wrong(position, f"cycle: row '{' · '.join(circle[0])}' starts from itself")
+        if circle := [index.names[i] for i in numbers if i in table.resolving]:
+            raise _Wrong(position, f"cycle: row '{circle[0]}' starts from itself")
         cells = [cell for cell in map(table.cell, numbers) if cell is not None]
         if cells and not any(cell.trials for cell in cells):
             raise _Wrong(position, f"'{cells[0].row}' is quoted: it has no trial")

@@ -1,6 +1,9 @@
-"""Where the specs and the weights that a trial starts from lie on this machine."""
+"""Where the specs and the weights that a trial starts from lie on this machine, and which row of
+a table is meant.
+"""
 
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -32,3 +35,21 @@ def find_spec(name: str, folder: Path) -> Path | None:
 def known_specs(folder: Path) -> list[str]:
     """What `find_spec` finds."""
     return sorted({p.stem for p in (*folder.glob("*.yaml"), *EXPERIMENTS.rglob("*.yaml"))})
+
+
+class RowIndex:
+    """The rows of a table by their names, each its labels joined with ` · `."""
+
+    def __init__(self, labels: Sequence[tuple[str, ...]]) -> None:
+        self.labels = labels
+        self.names = [" · ".join(cell) for cell in labels]
+        self._numbers: dict[str, list[int]] = {}
+        for number, name in enumerate(self.names):
+            self._numbers.setdefault(name, []).append(number)
+
+    def find(self, row: str) -> list[int]:
+        """The numbers of those that all of the labels name, else of those that have them all."""
+        words = row.split(" · ")
+        return self._numbers.get(row) or [
+            number for number, cell in enumerate(self.labels) if all(w in cell for w in words)
+        ]

@@ -4,9 +4,11 @@ as one may start from another.
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from launch.spec.grammar.init import InitReader, unique_parents
+from launch.spec.grammar.locate import RowIndex
 from launch.spec.grammar.overrides import Overrides
 from launch.spec.grammar.resolver import Resolver
 from launch.spec.grammar.rows import Choice
@@ -50,8 +52,11 @@ class Table:
         self._cells: dict[int, Cell | None] = {}
         self._texts: dict[int, str] = {}
 
-    def labels(self) -> list[tuple[str, ...]]:
-        return [tuple(choice.label for choice in choices) for choices in self.combinations]
+    @cached_property
+    def index(self) -> RowIndex:
+        """Its rows by their names."""
+        labels = (tuple(choice.label for choice in choices) for choices in self.combinations)
+        return RowIndex(list(labels))
 
     def cells(self) -> tuple[Cell, ...]:
         """All that can be resolved."""
