@@ -156,7 +156,9 @@ class Classification(Task):
         return self.method.has_fixed_shapes
 
     def prepare(self, batch: Batch, step: StepContext) -> Prepared | None:
-        images, labels = batch
+        images, labels, *places = batch
+        if places:
+            step = step._replace(places=places[0])
         if len(labels) < self.options.batch_size // self.group.count:
             return None  # an epoch's last batch
         if not self.options.channels_last:

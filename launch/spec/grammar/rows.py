@@ -100,6 +100,7 @@ def read_rows(source: YamlSource, rows: list[Any], reserved: str | None) -> list
     reserved   a label that no row may have
     """
     choices: list[Choice] = []
+    labels: set[str] = set()
     for i, row in enumerate(rows):
         at: YamlPath = ("rows", i)
         label = row.get("row") if isinstance(row, dict) else None
@@ -110,10 +111,11 @@ def read_rows(source: YamlSource, rows: list[Any], reserved: str | None) -> list
             source.error(at, "every row needs its label: {row: ..., method: ...}")
         elif label == reserved:
             source.error((*at, "row"), f"the row '{label}' is the search's own")
-        elif any(label == other.label for other in choices):
+        elif label in labels:
             source.error((*at, "row"), f"a row labelled '{label}' is there already")
         if isinstance(row, dict):
             skip = ("row", "published", *RowOverrides._fields)
             layer = read_settings(source, at, row, skip)
             choices.append(Choice(str(label), layer, read_overrides(source, at, row)))
+            labels.add(str(label))
     return choices
