@@ -8,8 +8,10 @@ things are said.
 import argparse
 import difflib
 import functools
+import shlex
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,21 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=_seeds, help="other seeds than the spec's, e.g. 0,1")
     parser.add_argument("--json", action="store_true", help="print the trials as JSON")
+
+
+def report_command(specs: Iterable[Spec]) -> str:
+    """What shows the results of these specs, as they were asked for."""
+    chosen = {spec.path: spec for spec in specs}
+    here = Path.cwd()
+    paths = [
+        path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
+        for path in chosen
+    ]
+    words = ["python", "analysis/report.py", *map(str, paths)]
+    first = next(iter(chosen.values()))
+    words += ["--profile", first.profile] if first.profile else []
+    words += [word for setting in first.overrides for word in ("--set", setting)]
+    return shlex.join(words)
 
 
 def positive(text: str) -> int:

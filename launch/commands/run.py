@@ -12,7 +12,7 @@ from launch.backends import Backend, Limits, cpu_pace
 from launch.backends.base import exit_status
 from launch.backends.deadline import Deadline
 from launch.backends.scheduling import longest_first
-from launch.commands import add_selection, load_specs, positive, show_plan
+from launch.commands import add_selection, load_specs, positive, report_command, show_plan
 from launch.commands._backend import add_backend_choice, chosen_backend
 from launch.commands._damage import find_damaged, how_to_retry
 from launch.commands._follow import add_followers, catch_up, followers_of
@@ -29,6 +29,7 @@ from launch.runs.rundir import RunDir
 from launch.search.run import Searched, announce, carry_out, check
 from launch.search.state import set_aside
 from launch.spec.resources import incompatibility, parse
+from launch.spec.spec import Spec
 from launch.tracking.followers import Follower
 from launch.worker import system_metrics
 
@@ -219,11 +220,14 @@ def run_plan(
     ended: dict[Path, Outcome]
     with Mirroring(watcher, everything, followers), watcher:
         ended = {**backend.run(longest_first(list(to_run)), watcher, limits), **damaged}
-    _say_how_it_ended(ended, limits, time.monotonic() - began)
+    specs = [use.spec for use in plan.uses]
+    _say_how_it_ended(ended, specs, limits, time.monotonic() - began)
     return ended
 
 
-def _say_how_it_ended(ended: Mapping[Path, Outcome], limits: Limits, seconds: float) -> None:
+def _say_how_it_ended(
+    ended: Mapping[Path, Outcome], specs: Sequence[Spec], limits: Limits, seconds: float
+) -> None:
     """What became of them, and how to go on."""
     outcomes = Counter(end.status for end in ended.values())
     say(
@@ -244,3 +248,5 @@ def _say_how_it_ended(ended: Mapping[Path, Outcome], limits: Limits, seconds: fl
             "`python launch/run.py status SPEC.yaml` shows how they do; `sync` mirrors what is "
             "new into MLflow"
         )
+    elif tracking_is_on():
+        say(f"`{report_command(specs)}` shows what came out")

@@ -42,6 +42,7 @@ def test_the_whole_way_and_back_again(write_spec, results, tmp_path):
 
     code, out, err = run("small.yaml", "--json", cwd=tmp_path)
     assert code == 0, err
+    assert "`python analysis/report.py small.yaml` shows what came out" in err
     assert {t["state"] for t in trials(out)} == {"finished"}
     for trial in load_spec(path).trials:
         names = {entry.name for entry in (results / "runs" / trial.id).iterdir()}
