@@ -77,7 +77,8 @@ def page(folder: Path, experiments: Path) -> str:
         own = {trial: row for trial, row in rows.items() if trial in trials or trial in former}
         if own:
             frame = to_frame(as_of_today(own, former))
-            parts.append(_section(spec, len(trials), collect(spec, frame)))
+            shown = Path("experiments") / path.relative_to(experiments)
+            parts.append(_section(spec, shown, len(trials), collect(spec, frame)))
     return "\n".join(parts)
 
 
@@ -105,7 +106,7 @@ def _inventory(files: dict[str, list[Record]]) -> str:
     return "".join(f"| {line} |\n" for line in lines)
 
 
-def _section(spec: Spec, trials: int, table: Table) -> str:
+def _section(spec: Spec, path: Path, trials: int, table: Table) -> str:
     """A spec's cells and claims of which there is something; what is missing is counted, not
     listed.
     """
@@ -118,8 +119,7 @@ def _section(spec: Spec, trials: int, table: Table) -> str:
         else "not in the paper: nothing here is comparable with its numbers"
     )
     summary = (
-        f"`experiments/{spec.path.name}`: {what}. {done} of {trials} trials, {len(cells)} "
-        f"of {len(table.cells)} cells."
+        f"`{path}`: {what}. {done} of {trials} trials, {len(cells)} of {len(table.cells)} cells."
     )
     heading, rest = to_markdown(replace(table, cells=cells, claims=claims)).split("\n", 1)
     return f"{heading.removeprefix('#')}\n\n{summary}\n{rest}"
