@@ -13,6 +13,8 @@ import pytest
 
 from tests.support.trials import ROOT
 
+pytestmark = pytest.mark.cluster
+
 EPOCHS, EVERY = 12, 2
 SPEC = f"""\
 title: "Three methods on a few digits"

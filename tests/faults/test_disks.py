@@ -84,6 +84,7 @@ def test_a_power_cut_in_training_costs_no_bit(tmp_path, tiny, monkeypatch):
         assert deterministic(run_dir) == deterministic(tmp_path / "undisturbed")
 
 
+@pytest.mark.cluster
 @mounts
 def test_a_full_disk_is_said_and_the_same_command_goes_on_with_room(
     tmp_path, write_spec, monkeypatch

@@ -35,6 +35,7 @@ def launched(path, results, *words):
     return process
 
 
+@pytest.mark.cluster
 def test_status_and_cancel_while_trials_run(write_spec, results):
     """Two run and two wait; one of each is cancelled, then all; `run` goes on with what was
     cancelled.
@@ -86,6 +87,7 @@ def test_status_and_cancel_while_trials_run(write_spec, results):
     assert "finished already" in out
 
 
+@pytest.mark.cluster
 def test_a_failed_trial_its_logs_and_its_retry(write_spec, results):
     """Weights that cannot be written: failed. The others finish; `retry` runs it alone, and once
     there is room for them to the end.
@@ -227,6 +229,7 @@ def test_cancelling_what_is_finished_changes_nothing(write_spec, results):
     assert {RunDir(run_dir).state() for run_dir in (results / "runs").iterdir()} == {"finished"}
 
 
+@pytest.mark.cluster
 def test_doctor_on_a_machine_without_a_cluster(write_spec, results, tmp_path):
     spec = write_spec()
     code, out, err = run("doctor", spec)

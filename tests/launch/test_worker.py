@@ -45,6 +45,7 @@ def events(run_dir):
     return [event["event"] for event in RunDir(run_dir).events()[0]]
 
 
+@pytest.mark.cluster
 def test_cancelling_one_trial_stops_it_alone(worker, tmp_path, tiny):
     long = {**tiny, "train": {**tiny["train"], "epochs": 150}}
     first, queued, last, undisturbed = (

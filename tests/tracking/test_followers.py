@@ -46,6 +46,7 @@ def event_file(results, run):
     return file
 
 
+@pytest.mark.cluster
 def test_tensorboards_reader_finds_every_point_once_whatever_was_killed_between(runs, results):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     draw, follower, made = random.Random(4), load("tensorboard"), []

@@ -15,6 +15,7 @@ def hanging():
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.mark.cluster
 def test_a_command_ends_one_time_limit_after_its_trials(write_spec, hanging):
     """And says meanwhile what it waits for; `sync` says what is wrong."""
     spec = write_spec(**{"[0, 1]": "[0]"})
