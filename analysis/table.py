@@ -200,6 +200,18 @@ class Table:
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(cell.column for cell in self.cells))
 
+    @property
+    def places(self) -> pd.DataFrame:
+        """Where in the table each trial stands: columns row (of a grid, else ""), cell, seed,
+        trial_id.
+        """
+        places = [
+            (cell.row * self.is_grid, cell.labels[-1], seed.seed, seed.trial_id)
+            for cell in self.cells
+            for seed in cell.seeds
+        ]
+        return pd.DataFrame(places, columns=["row", "cell", "seed", "trial_id"])
+
     def in_row(self, row: str) -> tuple[CellResult, ...]:
         return tuple(cell for cell in self.cells if cell.row == row)
 

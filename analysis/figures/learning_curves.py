@@ -30,17 +30,7 @@ def data(
     trials = dict(zip(records["run_id"], records["trial_id"], strict=True))
     points = curves(metric)
     points = points.assign(trial_id=points["run_id"].map(trials))
-    places = [
-        {
-            "row": cell.row * table.is_grid,
-            "cell": cell.labels[-1],
-            "seed": seed.seed,
-            "trial_id": seed.trial_id,
-        }
-        for cell in table.cells
-        for seed in cell.seeds
-    ]
-    merged = pd.DataFrame(places).merge(points, on="trial_id")
+    merged = table.places.merge(points, on="trial_id")
     return merged[["row", "cell", "seed", "epoch", "value"]]
 
 

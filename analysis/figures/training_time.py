@@ -41,18 +41,7 @@ def data(
     values = curves(metric or f"test_{spec.metric.name}")
     points = points.drop(columns="value").merge(values, on=["run_id", "epoch"])
     runs = records[["run_id", "trial_id", "device"]]
-    places = [
-        {
-            "row": cell.row * table.is_grid,
-            "cell": cell.labels[-1],
-            "seed": seed.seed,
-            "trial_id": seed.trial_id,
-        }
-        for cell in table.cells
-        for seed in cell.seeds
-    ]
-    frame = pd.DataFrame(places, columns=["row", "cell", "seed", "trial_id"])
-    return frame.merge(points.merge(runs, on="run_id"), on="trial_id")[COLUMNS]
+    return table.places.merge(points.merge(runs, on="run_id"), on="trial_id")[COLUMNS]
 
 
 def draw(

@@ -90,6 +90,18 @@ def plain_images(split: Split, data: Dataset, device: torch.device, processes: i
     return StreamedImages(shown, pool, Normalise(data.mean, data.std, device), device)
 
 
+def all_plain(data: Dataset, device: torch.device, processes: int, size: int) -> Iterator[Tensor]:
+    """All training pictures as test pictures are shown, in order, (B, C, H, W) of at most `size`
+    at a time.
+    """
+    images = plain_images(data.train, data, device, processes)
+    try:
+        for shown, _ in images.eval_batches(slice(0, len(images)), size):
+            yield shown
+    finally:
+        images.close()
+
+
 def _evaluated_side(test: Split) -> int:
     if isinstance(test, InMemorySplit):
         return test.images.shape[1]

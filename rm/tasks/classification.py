@@ -17,7 +17,7 @@ from rm.datasets import AnnotatedSplit, Dataset, load
 from rm.distributed import ProcessGroup
 from rm.graph import Computed, Prepared
 from rm.input.stream import open_images
-from rm.input.views import plain_images
+from rm.input.views import all_plain
 from rm.methods import Method, MethodOutput, TrainingPictures
 from rm.metrics import Metric
 from rm.optimizers import ParameterGroup
@@ -95,12 +95,7 @@ class Classification(Task):
         return model
 
     def _pictures(self) -> Iterator[Tensor]:
-        images = plain_images(self.data.train, self.data, self.device, self.group.count)
-        try:
-            for shown, _ in images.eval_batches(slice(0, len(images)), EVALUATION_BATCH):
-                yield shown
-        finally:
-            images.close()
+        return all_plain(self.data, self.device, self.group.count, EVALUATION_BATCH)
 
     @property
     def steps_per_epoch(self) -> int:  # type: ignore[override]

@@ -19,7 +19,7 @@ from rm.backbones import Backbone
 from rm.backbones._ghost_norm import group_batch_norm
 from rm.datasets import AnnotatedSplit, DataError, Dataset, load
 from rm.distributed import ProcessGroup
-from rm.input.views import Recipe, TwoViews, open_views, plain_images
+from rm.input.views import Recipe, TwoViews, all_plain, open_views, plain_images
 from rm.methods import Method
 from rm.methods._moco import MoCo, MoCoSettings
 from rm.methods._momentum import follow
@@ -120,12 +120,7 @@ class Contrastive(Task):
         return network.to(self.device).to(memory_format=layout)
 
     def _pictures(self) -> Iterator[Tensor]:
-        images = plain_images(self.data.train, self.data, self.device, self.group.count)
-        try:
-            for shown, _ in images.eval_batches(slice(0, len(images)), EVALUATION_BATCH):
-                yield shown
-        finally:
-            images.close()
+        return all_plain(self.data, self.device, self.group.count, EVALUATION_BATCH)
 
     @property
     def steps_per_epoch(self) -> int:  # type: ignore[override]
