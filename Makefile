@@ -53,7 +53,7 @@ smoke: .venv/ready samples  ## run the smoke profile of every spec: each method 
 report: .venv/ready  ## render the report of SPEC (default: quickstart)
 	$(BIN)/python analysis/report.py $(SPEC)
 
-readme-pictures: .venv/ready  ## make the README's pictures again: from committed records, and mixed CIFAR-10 images (needs chromium)
+readme-pictures: .venv/ready  ## make the README's pictures again (needs chromium)
 	$(BIN)/python -m benchmarks.readme_pictures
 
 MINUTES ?= 9
@@ -80,7 +80,7 @@ clean:  ## remove the environment and caches; results stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 UPGRADE ?= --upgrade
-lock:  ## renew requirements.lock from pyproject.toml (needs uv; UPGRADE= keeps the versions that are there)
+lock:  ## renew requirements.lock (needs uv; UPGRADE= keeps the versions)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --extra dev $(UPGRADE) pyproject.toml --output-file requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -208,24 +208,23 @@ def _natural(path: str) -> tuple[int, list[tuple[int, str]]]:
     return len(Path(path).parts), [(int(p), "") if p.isdigit() else (-1, p) for p in parts]
 
 
-def _seconds(text: str) -> float:
+def _number(text: str, most: float, what: str) -> float:
+    """An argument's type: a number from 1 on."""
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = 0.0
-    if not 1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"a number of seconds from 1 to 3600, found '{text}'")
-    return seconds
+        number = 0.0
+    if not 1 <= number <= most:
+        raise argparse.ArgumentTypeError(f"a number of {what} from 1 to {most:g}, found '{text}'")
+    return number
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 3600, "seconds")
 
 
 def _inches(text: str) -> float:
-    try:
-        inches = float(text)
-    except ValueError:
-        inches = 0.0
-    if not 1 <= inches <= 40:
-        raise argparse.ArgumentTypeError(f"a number of inches from 1 to 40, found '{text}'")
-    return inches
+    return _number(text, 40, "inches")
 
 
 def _formats(text: str) -> tuple[str, ...]:

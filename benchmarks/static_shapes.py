@@ -30,7 +30,7 @@ from benchmarks.step import alternate
 from rm import registry
 from rm.datasets import load
 from rm.input.stream import open_images
-from rm.methods._consistency import ConsistencyNetwork, _axis_weights
+from rm.methods._consistency import ConsistencyNetwork, region_weights
 from rm.ops import Box, mix_targets, mixed_area, resize_fill, sample_box, soft_cross_entropy
 
 OMEGA = 0.1
@@ -77,25 +77,12 @@ def draw_up(
     y0, x0, y1, x1 = box
     inside = np.zeros(size, bool)
     inside[y0:y1, x0:x1] = True
-    scale = features[0] / size[0]
-    weights = np.outer(
-        _axis_weights(y0 * scale, y1 * scale, features[0]),
-        _axis_weights(x0 * scale, x1 * scale, features[1]),
-    )
     area = mixed_area(box, size)
-    arrays = (
-        sources(y0, y1, size[0]),
-        sources(x0, x1, size[1]),
-        inside,
-        weights.astype(np.float32),
-    )
-    numbers = (np.float32(1 - area), np.float32(area))
-    return Grid(
-        *(
-            torch.from_numpy(np.array(each)).to(device, non_blocking=True)
-            for each in (*arrays, *numbers)
-        )
-    )
+    weights = region_weights(box, size, features).numpy().astype(np.float32)
+    arrays = (sources(y0, y1, size[0]), sources(x0, x1, size[1]), inside, weights)
+    numbers = (np.array(each, np.float32) for each in (1 - area, area))
+    tensors = map(torch.from_numpy, (*arrays, *numbers))
+    return Grid(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
 def paste(images: Tensor, previous: Tensor, grid: Grid) -> Tensor:
@@ -272,41 +259,35 @@ def main() -> None:
         features = tuple(copy.deepcopy(model).backbone.features(batch.images).shape[-2:])
     boxes = draw_boxes(args.boxes, size)
     grids = [draw_up(box, size, features, args.device) for box in boxes]
-    where = f"{args.device}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    print(f"{args.backbone}, batch {args.batch}, {args.precision}, {where}")
-    pasted = [paste(batch.images, batch.previous, grid) for grid in grids]
-    print(
-        "paste alone, images:",
-        compare(pasted, [resize_fill(batch.images, batch.previous, box) for box in boxes]),
-    )
-    turns: dict[str, Callable[[], object]] = {
-        "paste, slices": lambda: [resize_fill(batch.images, batch.previous, box) for box in boxes],
-        "paste, grid": lambda: [
-            paste(batch.images, batch.previous, draw_up(box, size, features, args.device))
-            for box in boxes
-        ],
-    }
+    here = f"{args.device}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    print(f"{args.backbone}, batch {args.batch}, {args.precision}, {here}")
+
+    def sliced() -> list[Tensor]:
+        return [resize_fill(batch.images, batch.previous, box) for box in boxes]
+
+    def gathered() -> list[Tensor]:
+        drawn = (draw_up(box, size, features, args.device) for box in boxes)
+        return [paste(batch.images, batch.previous, grid) for grid in drawn]
+
+    print("paste alone, images:", compare(gathered(), sliced()))
+    turns: dict[str, Callable[[], object]] = {"paste, slices": sliced, "paste, grid": gathered}
     wanted, notes = None, {}
     for name, make in contestants(model, args, batch, grids[0]).items():
         try:
             contestant = make()
             found = results(contestant, batch, boxes if name.startswith("slices") else grids)
-        except (
-            Exception
-        ) as error:  # a compiler or a GPU that cannot: the others are measured all the same
+        except Exception as error:
+            # A compiler or a GPU that cannot: the others are measured all the same.
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}")
             continue
         wanted = wanted or found
         said = [compare(*each) for each in zip(found, wanted, strict=True)]
         notes[name] = f"losses {said[0]}, gradients {said[1]}"
 
-        def turn(
-            contestant: Contestant = contestant, sliced: bool = name.startswith("slices")
-        ) -> None:
+        def turn(contestant: Contestant = contestant, cut: bool = name.startswith("s")) -> None:
             for box in boxes:
-                contestant.step(
-                    batch, box if sliced else draw_up(box, size, features, args.device)
-                )
+                where = box if cut else draw_up(box, size, features, args.device)
+                contestant.step(batch, where)
 
         turns[name] = turn
     taken = alternate(turns, args.rounds, args.device)
