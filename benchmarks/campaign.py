@@ -11,6 +11,7 @@ its own counts `--speed` times as long as in a real campaign.
 
 import argparse
 import json
+import math
 import os
 import signal
 import tempfile
@@ -131,8 +132,9 @@ def simulate(
     """
     uses = [plan.unique[name] for name in lengths]
     prepare(uses, folder / "runs")
-    content = {"tick": tick, "ticks": {name: length / tick for name, length in lengths.items()}}
-    (folder / "sleeps.json").write_text(json.dumps(content), encoding="utf-8")
+    ticks = {name: length / tick for name, length in lengths.items()}
+    content = json.dumps({"tick": tick, "ticks": ticks})
+    (folder / "sleeps.json").write_text(content, encoding="utf-8")
     changed = {
         VARIABLE: str(folder / "sleeps.json"),
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(gpus))),
@@ -146,7 +148,7 @@ def simulate(
         for after in (*restarts, None):
             _run(run_dirs, watcher, after)
     makespan = time.time() - began
-    check_whole(run_dirs)
+    check_whole({folder / "runs" / name: math.ceil(n) for name, n in ticks.items()})
     work = sum(lengths[use.trial.id] * use.cell.resources.processes for use in uses)
     calls = {**watcher.counts, "worker processes started": SleepingProcess.started}
     chain = max(longest.values())

@@ -2,23 +2,25 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from launch.runs.journal import Event
 from launch.runs.rundir import RunDir
 
 
-def check_whole(run_dirs: Sequence[Path]) -> None:
+def check_whole(ticks: Mapping[Path, int]) -> None:
     """SystemExit where a tick is missing or was journalled twice, a trial did not finish once or
     began before what it starts from had finished, or two had the same GPU at a time.
+
+    ticks   run directory -> how many its trial takes
 
     What is finished says result.json: a worker that is killed right after writing it leaves a
     journal without its last line, and nothing is lost.
     """
-    journals = {run_dir: RunDir(run_dir).events()[0] for run_dir in run_dirs}
+    journals = {run_dir: RunDir(run_dir).events()[0] for run_dir in ticks}
     for run_dir, events in journals.items():
-        wrong = _wrong_in(run_dir, events)
+        wrong = _wrong_in(run_dir, events, ticks[run_dir])
         if wrong:
             raise SystemExit(f"{run_dir}: {wrong}")
         for parent in RunDir(run_dir).parents:
@@ -30,7 +32,7 @@ def check_whole(run_dirs: Sequence[Path]) -> None:
                 raise SystemExit(f"GPU {gpu}: two trials at a time")
 
 
-def _wrong_in(run_dir: Path, events: Sequence[Event]) -> str | None:
+def _wrong_in(run_dir: Path, events: Sequence[Event], ticks: int) -> str | None:
     """What of a trial is lost or was done twice."""
     steps = [event["step"] for event in events if event["event"] == "checkpoint"]
     names = [event["event"] for event in events]
@@ -41,7 +43,7 @@ def _wrong_in(run_dir: Path, events: Sequence[Event]) -> str | None:
     for tick, step in enumerate(steps, 1):
         if step != tick:
             return f"tick {step} where {tick} was to come: one is lost, or was done twice"
-    return None
+    return None if len(steps) == ticks else f"finished after {len(steps)} of {ticks} ticks"
 
 
 def _held(journals: Iterable[Sequence[Event]]) -> dict[str, list[tuple[float, float]]]:

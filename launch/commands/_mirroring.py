@@ -28,8 +28,8 @@ class Mirroring:
 
     In between it looks at what was started here alone, and not again at what has ended and is
     mirrored: thousands of trials that wait or were finished before are not asked for every few
-    seconds. A store that does not answer delays no trial, and the end of the command by one
-    request's time limit.
+    seconds. A store that does not answer delays no trial, and the end of the command by two
+    requests' time limits: that of the look that is under way, and that of the last one.
     """
 
     def __init__(
@@ -41,8 +41,6 @@ class Mirroring:
         self.watcher, self.others = watcher, others
         self.following = Following(followers, lambda: list(watcher.begun), others)
         self.settled: set[Path] = set()
-        self.is_away = False
-        """Whether the last look could not be written down."""
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._loop, daemon=True)
 
@@ -53,8 +51,7 @@ class Mirroring:
             )  # before the mirror looks at them: their last word is on the disk
             quiet = over & self.settled
             begun = [run_dir for run_dir in list(self.watcher.begun) if run_dir not in quiet]
-            self.is_away = tracking_is_on() and mirror_begun(begun) is None
-            if not self.is_away:
+            if mirror_begun(begun) is not None:
                 self.settled |= over
 
     def __enter__(self) -> None:
@@ -65,11 +62,8 @@ class Mirroring:
         self.done.set()
         try:
             with _said_if_slow():
-                self.thread.join(0.1)
-                was_asking = self.thread.is_alive()
                 self.thread.join()
-                if not (was_asking and self.is_away):  # else nobody has answered just now
-                    mirror_begun(list(dict.fromkeys([*self.others, *self.watcher.begun])))
+                mirror_begun(list(dict.fromkeys([*self.others, *self.watcher.begun])))
             self.following.__exit__()
         except KeyboardInterrupt:
             say("stopped while mirroring; `python launch/run.py sync` mirrors the rest")

@@ -31,13 +31,14 @@ def run_dir(tmp_path):
 
 @pytest.mark.parametrize("lines", [WHOLE, WHOLE[:-1]], ids=["whole", "killed after its result"])
 def test_nothing_is_lost(run_dir, lines):
-    check_whole([run_dir(lines)])
+    check_whole({run_dir(lines): 2})
 
 
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
         (["started 0", "checkpoint 2", "finished 2"], "tick 2 where 1 was to come"),
+        ([WHOLE[0], WHOLE[1], WHOLE[4]], "finished after 1 of 2 ticks"),
         ([*WHOLE[:4], "checkpoint 2", "finished 2"], "tick 2 where 3 was to come"),
         ([WHOLE[0], *WHOLE], "started 2 times"),
         ([*WHOLE, WHOLE[-1]], "ended 2 times"),
@@ -45,11 +46,11 @@ def test_nothing_is_lost(run_dir, lines):
 )
 def test_a_loss_is_named(run_dir, lines, said):
     with pytest.raises(SystemExit, match=said):
-        check_whole([run_dir(lines)])
+        check_whole({run_dir(lines): 2})
 
 
 def test_so_is_what_never_ended(run_dir):
     folder = run_dir(WHOLE[:2])
     (folder / "result.json").unlink()
     with pytest.raises(SystemExit, match="not finished; its journal ends with checkpoint"):
-        check_whole([folder])
+        check_whole({folder: 2})

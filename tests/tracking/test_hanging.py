@@ -16,7 +16,7 @@ def hanging():
 
 
 @pytest.mark.cluster
-def test_a_command_ends_one_time_limit_after_its_trials(write_spec, hanging):
+def test_a_command_ends_two_time_limits_after_its_trials(write_spec, hanging):
     """And says meanwhile what it waits for; `sync` says what is wrong."""
     spec = write_spec(**{"[0, 1]": "[0]"})
     environment = {"MLFLOW_TRACKING_URI": hanging, "MLFLOW_HTTP_REQUEST_TIMEOUT": "6"}
