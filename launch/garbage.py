@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,10 +24,14 @@ def without_gc() -> Iterator[None]:
 
 
 @contextmanager
-def lasting() -> Iterator[None]:
-    """`without_gc`, and what has been made so far is not looked at later either: for the import of
-    a large package. Torch's 190,000 objects cost a seventh of its import, and more afterwards.
+def importing(package: str) -> Iterator[None]:
+    """`without_gc` for the first import of a large package, whose objects are not looked at later
+    either: torch's 190,000 cost a seventh of its import, and more afterwards. Where it is there
+    already nothing is done: what a process has made meanwhile, and thrown away, must be found.
     """
+    if package in sys.modules:
+        yield
+        return
     with without_gc():
         yield
     gc.freeze()

@@ -248,5 +248,5 @@ def _say_how_it_ended(
             "`python launch/run.py status SPEC.yaml` shows how they do; `sync` mirrors what is "
             "new into MLflow"
         )
-    elif tracking_is_on():
+    elif tracking_is_on() and set(outcomes) == {"finished"}:
         say(f"`{report_command(specs)}` shows what came out")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from launch.console import say
-from launch.garbage import lasting
+from launch.garbage import importing
 from launch.paths import results_dir, sqlite_file, sqlite_uri, tracking_uri
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _connect(uri: str) -> "MlflowClient":
     os.environ.setdefault(
         "MLFLOW_LOGGING_LEVEL", "CRITICAL"
     )  # what fails is raised; its log would repeat it, at length
-    with lasting():
+    with importing("mlflow"):
         from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])

@@ -28,6 +28,8 @@ MOST_SECONDS = 300.0
 """Between two tries, after it has failed again and again."""
 PATIENCE_SECONDS = 60.0
 """How long a command that is done waits for a follower to come to its end."""
+SILENT_SECONDS = 5.0
+"""After so long a person is told what it waits for."""
 
 
 def follow(follower: Follower, run_dirs: Iterable[Path], until: Callable[[], bool]) -> int:
@@ -108,9 +110,12 @@ class Following:
 
     def __exit__(self, *_: object) -> None:
         self.done.set()
-        over = time.monotonic() + PATIENCE_SECONDS
+        began = time.monotonic()
         for follower, thread in zip(self.followers, self.threads, strict=True):
-            thread.join(max(0.0, over - time.monotonic()))
+            thread.join(max(0.0, began + SILENT_SECONDS - time.monotonic()))
+            if thread.is_alive():
+                say(f"waiting for {follower.name}; Ctrl-C: {_later(follower)}")
+            thread.join(max(0.0, began + PATIENCE_SECONDS - time.monotonic()))
             if thread.is_alive():
                 say(f"{follower.name} is behind; {_later(follower)}")
         self.late.set()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import launch
 import rm
-from launch.garbage import lasting
+from launch.garbage import importing
 from launch.interpreter import foreign_code
 from launch.runs import lease, rundir
 from launch.runs.contents import Damaged
@@ -253,7 +253,7 @@ def _end_with_input(lines: TextIO) -> None:
 
 def warm_up() -> None:
     """Import what every trial needs, and take the thread share that the launcher gave."""
-    with lasting():
+    with importing("rm.train"):
         import torch
 
         import rm.train  # noqa: F401
