@@ -36,12 +36,30 @@ MEET_SECONDS = 300.0
 POLL_SECONDS = 0.5
 
 
-def rendezvous_path(folder: Path) -> Path:
+def rendezvous_path(folder: Path, kind: str = "nodes") -> Path:
     """Where the nodes of this job, in this incarnation of it, find each other."""
-    return (
-        folder
-        / f"nodes-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', 0)}.json"
-    )
+    restart = os.environ.get("SLURM_RESTART_COUNT", 0)
+    return folder / f"{kind}-{os.environ['SLURM_JOB_ID']}-{restart}.json"
+
+
+def invite(path: Path, contents: dict[str, Any]) -> None:
+    """Say where to come: whole or not at all, and for nobody else's eyes, since who has the token
+    may run what they like.
+    """
+    aside = path.with_suffix(".tmp")
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(contents, file)
+    aside.replace(path)
+
+
+def dismiss(path: Path) -> None:
+    """Tell the other nodes that they are not needed any more, and remove the invitations of this
+    job: an incarnation that was killed has left its own, with its token.
+    """
+    path.with_suffix(".done").touch()
+    of_job = path.stem.rpartition("-")[0]
+    for invitation in path.parent.glob(f"{of_job}-*.json"):
+        invitation.unlink(missing_ok=True)
 
 
 class Rendezvous:
@@ -61,10 +79,7 @@ class Rendezvous:
             "port": self.listener.getsockname()[1],
             "token": self.token,
         }
-        aside = self.path.with_suffix(".tmp")
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(told, file)  # who has the token may start what they like
-        aside.replace(self.path)
+        invite(self.path, told)
         return self
 
     def __exit__(

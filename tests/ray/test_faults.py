@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -131,10 +132,12 @@ def private(path, results):
 
 
 @pytest.mark.cluster
-def test_a_private_cluster_ends_with_its_command(write_spec, results, reference):
+def test_a_private_cluster_ends_with_its_command(write_spec, results, reference, monkeypatch):
     """The driver is killed; run again, and stopped by Ctrl-C, which a terminal sends to the whole
     group; run again.
     """
+    # Not /tmp itself: another test's command would remove what this one's leaves there.
+    monkeypatch.setenv("TMPDIR", tempfile.mkdtemp(prefix="rt-", dir="/tmp"))
     path = write_spec(**LONG)
     backend = Backend("ray", results, ["--backend", "ray"])
     process = private(path, results)

@@ -25,7 +25,10 @@ class RayFolder:
         base = base if len(str(base)) <= _LONGEST else Path("/tmp")
         _sweep(base)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-        self._owner = _locked(self.path / _OWNER)
+        # Locked before it has its name: no other command may find it without an owner.
+        if owner := _locked(self.path / "owner.tmp"):
+            (self.path / "owner.tmp").rename(self.path / _OWNER)
+        self._owner = owner
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

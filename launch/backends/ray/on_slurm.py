@@ -41,6 +41,7 @@ from launch.errors import UsageError
 from launch.interpreter import module_command
 from launch.paths import ROOT, results_dir
 from launch.runs.job import Outcome
+from launch.worker.nodes import dismiss, invite, rendezvous_path
 
 NODES_SECONDS = 180.0
 """How long the first node waits for the others; later ones still join, but the CPU share of a
@@ -188,25 +189,14 @@ def _head(folder: Path, side_by_side: int, workers: int, rendezvous: Path) -> in
                 return 1
             time.sleep(0.2)
         address = found.read_text(encoding="ascii").strip()
-        _write(rendezvous, {"address": address, "token": os.environ["RAY_AUTH_TOKEN"]})
+        invite(rendezvous, {"address": address, "token": os.environ["RAY_AUTH_TOKEN"]})
         return _RayTask(folder, side_by_side, SlurmJobContext.read(), workers, address).run()
     except UsageError as error:
         print(error, flush=True)
         return 1
     finally:
-        rendezvous.with_suffix(".done").touch()
+        dismiss(rendezvous)
         node.stop()
-        rendezvous.unlink(missing_ok=True)
-
-
-def _write(rendezvous: Path, contents: dict[str, str]) -> None:
-    """Whole or not at all, and for nobody else's eyes: who has the token may run what they
-    like.
-    """
-    aside = rendezvous.with_suffix(".tmp")
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(contents, file)
-    aside.replace(rendezvous)
 
 
 def _member(rendezvous: Path) -> int:
@@ -233,10 +223,7 @@ def _member(rendezvous: Path) -> int:
 def main() -> int:
     """The command."""
     folder, side_by_side, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    rendezvous = (
-        folder
-        / f"ray-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', 0)}.json"
-    )
+    rendezvous = rendezvous_path(folder, "ray")
     if int(os.environ["SLURM_PROCID"]) == 0:
         return _head(folder, side_by_side, workers, rendezvous)
     for number in SIGNALS:

@@ -72,7 +72,7 @@ class Task:
                     self._refuse(left, str(refusal))
         finally:
             if int(os.environ.get("SLURM_JOB_NUM_NODES", 1)) > 1:
-                nodes.rendezvous_path(self.folder).with_suffix(".done").touch()
+                nodes.dismiss(nodes.rendezvous_path(self.folder))
         if left:
             self._requeue(left)
             return INTERRUPTED
