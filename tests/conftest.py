@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support import specs
+from tests.support import inprocess, specs
 from tests.support.backends import Backend
 from tests.support.trials import TINY
 
@@ -133,14 +133,15 @@ def undisturbed(tmp_path: Path) -> Backend:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Backend]:
-    """The local backend's undisturbed run of a spec by two workers, each spec once."""
+    """What a spec's trials give undisturbed, with MLflow's records where that is on; each spec
+    once.
+    """
     known: dict[str, Backend] = {}
 
     def ran(path: Path, environment: dict[str, str] | None = None) -> Backend:
         if (text := path.read_text(encoding="utf-8")) not in known:
             backend = Backend("local", tmp_path_factory.mktemp("reference"), [])
-            code, _, err = backend.run(path, "--workers", 2, environment=environment)
-            assert code == 0, err
+            inprocess.train(path, backend.results, environment)
             known[text] = backend
         return known[text]
 

@@ -5,6 +5,7 @@ import os
 import platform
 import pty
 import re
+import signal
 import subprocess
 import sys
 
@@ -80,11 +81,10 @@ def test_status_and_cancel_while_trials_run(write_spec, results):
     assert counts(out) == {"interrupted": 4}
     assert journal(results, queued) == []
 
-    code, _, err = run(path, "--where", "method=Baseline", "--seeds", "0")
-    assert code == 0, err
-    assert "resumed" in journal(results, load_spec(path).trials[0].id)
-    code, out, _ = run("cancel", load_spec(path).trials[0].id)
-    assert "finished already" in out
+    launcher = command(path, "--where", "method=Baseline", "--seeds", "0")
+    wait_for(lambda: "resumed" in journal(results, load_spec(path).trials[0].id), launcher)
+    launcher.send_signal(signal.SIGINT)
+    launcher.communicate(timeout=PATIENCE)
 
 
 @pytest.mark.cluster

@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from launch.spec.load import load_spec
+from tests.support import inprocess
 from tests.support.commands import command, journal, mlflow_records, run, running_pids, wait_for
 from tests.support.commands import trials as trials_of
 from tests.support.rm.training import assert_equal_runs
@@ -76,8 +77,7 @@ def test_a_parent_killed_and_resumed_leaves_its_child_bit_identical(spec, result
     path = spec(epochs=6)
     environment = {"RM_CHECKPOINT_SECONDS": "0"}
     parent, tuned, linear = ids(path)
-    other = {**environment, "RM_RESULTS_DIR": str(tmp_path / "undisturbed")}
-    assert run(path, "--workers", "1", environment=other)[0] == 0
+    inprocess.train(path, tmp_path / "undisturbed")
     process = command(path, "--workers", "1", environment=environment)
 
     def is_midway():

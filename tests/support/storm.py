@@ -15,7 +15,7 @@ from typing import Any
 
 from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
-from tests.support import commands, disks
+from tests.support import commands, disks, inprocess
 from tests.support.mutations import Campaign
 from tests.support.specs import SPEC, write_spec
 from tests.support.trials import PATIENCE, deterministic
@@ -185,9 +185,7 @@ def run(
     """A storm of so many kills, in `cuts` of which the disk loses its power (needs root)."""
     length = epochs or 8 + kills
     spec = write_spec(folder, text, **{"epochs: 2": f"epochs: {length}"})
-    quiet = {"RM_RESULTS_DIR": str(folder / "undisturbed"), "RM_CHECKPOINT_SECONDS": "60"}
-    code, _, err = commands.run(spec, "--workers", "2", environment=quiet)
-    assert code == 0, err
+    inprocess.train(spec, folder / "undisturbed")
     runs = folder / "undisturbed" / "runs"
     reference = {path.name: deterministic(path) for path in runs.iterdir()}
     with contextlib.ExitStack() as stack:
