@@ -77,8 +77,9 @@ def test_a_parent_killed_and_resumed_leaves_its_child_bit_identical(spec, result
     path = spec(epochs=6)
     environment = {"RM_CHECKPOINT_SECONDS": "0"}
     parent, tuned, linear = ids(path)
+    # Two workers have one thread each, as the reference has.
     inprocess.train(path, tmp_path / "undisturbed")
-    process = command(path, "--workers", "1", environment=environment)
+    process = command(path, "--workers", "2", environment=environment)
 
     def is_midway():
         folder = results / "runs" / parent
@@ -89,7 +90,7 @@ def test_a_parent_killed_and_resumed_leaves_its_child_bit_identical(spec, result
     process.kill()
     process.wait()
     os.kill(pids[parent], signal.SIGKILL)
-    assert run(path, "--workers", "1", environment=environment)[0] == 0
+    assert run(path, "--workers", "2", environment=environment)[0] == 0
     assert "resumed" in journal(results, parent)
     for name in (parent, tuned, linear):
         assert_equal_runs(results / "runs" / name, tmp_path / "undisturbed" / "runs" / name)
