@@ -117,8 +117,7 @@ def test_pictures_read_by_processes_of_their_own(backend, reference, write_spec,
     data = {"RM_DATA_DIR": str(tmp_path / "data"), "RM_LOADER_WORKERS": "2"}
     path = write_spec(**PICTURES)
     process = backend.start(path, *WORKERS, environment=data)
-    backend.wait_for_epochs(process, trials=1)
-    code, err = backend.interrupt(process)
+    code, err = backend.interrupt(process, frozen=backend.freeze_one(process))
     assert code == 130, err
     code, _, err = backend.run(path, *WORKERS, environment=data)
     assert code == 0, err

@@ -131,14 +131,25 @@ def private(path, results):
     )
 
 
+@pytest.fixture
+def short_folder():
+    """One whose name leaves room for Ray's sockets."""
+    with tempfile.TemporaryDirectory(
+        prefix="rt-", dir="/tmp", ignore_cleanup_errors=True
+    ) as folder:
+        yield folder
+
+
 @pytest.mark.cluster
-def test_a_private_cluster_ends_with_its_command(write_spec, results, reference, monkeypatch):
+def test_a_private_cluster_ends_with_its_command(
+    write_spec, results, reference, short_folder, monkeypatch
+):
     """The driver is killed; run again, and stopped by Ctrl-C, which a terminal sends to the whole
     group; run again.
     """
     # Not /tmp itself: another test's command would remove what this one's leaves there.
-    monkeypatch.setenv("TMPDIR", tempfile.mkdtemp(prefix="rt-", dir="/tmp"))
-    path = write_spec(**LONG)
+    monkeypatch.setenv("TMPDIR", short_folder)
+    path = write_spec(**{**LONG, "epochs: 2": "epochs: 140"})  # actors train on for two seconds
     backend = Backend("ray", results, ["--backend", "ray"])
     process = private(path, results)
     backend.wait_for_epochs(process, trials=2, checkpoint=True)
@@ -149,10 +160,11 @@ def test_a_private_cluster_ends_with_its_command(write_spec, results, reference,
     }, "Ray would start them with the lowest priority but a few"
     (left,) = ray_folders(process.pid)
     process.kill()
-    process.communicate()
+    _, err = process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"it had ended before: {err}"
+    assert left.exists()
     assert gone(below) == []
     assert not backend_finished(backend)
-    assert left.exists()
 
     process = private(path, results)
     backend.wait(

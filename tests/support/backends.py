@@ -46,11 +46,40 @@ class Backend:
         out, err = process.communicate(timeout=PATIENCE)
         return process.returncode, out, err
 
-    def interrupt(self, process: subprocess.Popen[str]) -> tuple[int, str]:
+    def freeze_one(self, process: subprocess.Popen[str]) -> int:
+        """Stop (SIGSTOP) the first worker that has an epoch behind it: its trial does not end
+        meanwhile, however fast this machine is.
+        """
+        trained: list[int] = []
+
+        def has_trained() -> bool:
+            trained[:] = [
+                pid for name, pid in self.leased().items() if "epoch" in self.events(name)
+            ]
+            return bool(trained)
+
+        self.wait(has_trained, process)
+        os.kill(trained[0], signal.SIGSTOP)
+        return trained[0]
+
+    def interrupt(
+        self, process: subprocess.Popen[str], frozen: int | None = None
+    ) -> tuple[int, str]:
         """Ask for a checkpoint and a stop, as a person would; returns exit status and errors once
         all have stopped.
+
+        frozen   a worker that goes on once the workers have been told
         """
         process.send_signal(signal.SIGINT)
+        if frozen is not None:
+            # Ray's actors hear of it within a second or two; the first that stops shows it.
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline and not any(
+                self.events(folder.name)[-1:] == ["interrupted"]
+                for folder in (self.results / "runs").iterdir()
+            ):
+                time.sleep(0.1)
+            os.kill(frozen, signal.SIGCONT)
         _, err = process.communicate(timeout=PATIENCE)
         return process.returncode, err
 
