@@ -2,6 +2,7 @@
 slots.
 """
 
+import gc
 import logging
 import math
 import os
@@ -20,6 +21,7 @@ from launch.backends.base import Limits
 from launch.backends.ray.folder import ray_folder
 from launch.backends.threads import thread_environment
 from launch.errors import UsageError
+from launch.garbage import without_gc
 from launch.gpus import cores, visible_gpus
 from launch.interpreter import checkout
 from launch.paths import ROOT
@@ -150,7 +152,7 @@ def joined(address: str | None, variables: Mapping[str, str] | None = None) -> I
         address is None and "RAY_AUTH_MODE" not in os.environ
     ):  # else Ray would leave a token in the home folder
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
-    ray = library()
+    library()
 
     logging.getLogger("ray").setLevel(
         logging.CRITICAL
@@ -168,7 +170,16 @@ def joined(address: str | None, variables: Mapping[str, str] | None = None) -> I
                     _join(str(address), quiet)
             yield
         finally:
-            ray.shutdown()
+            _shut_down()
+
+
+def _shut_down() -> None:
+    """Leave the cluster, with nothing of Ray's in the garbage: a thread that collected it just
+    then would find the core worker gone, upon which Ray ends the whole process, with status 1.
+    """
+    gc.collect()
+    with without_gc():
+        library().shutdown()
 
 
 def _start_or_say_why(folder: str, quiet: dict[str, Any]) -> None:
@@ -180,7 +191,7 @@ def _start_or_say_why(folder: str, quiet: dict[str, Any]) -> None:
             return _start(folder, quiet)
         # Ray raises a bare Exception for a node that is not up in time, RuntimeError, ValueError.
         except Exception as error:
-            library().shutdown()
+            _shut_down()
             if again and "timed out" in str(error):
                 continue
             first = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
