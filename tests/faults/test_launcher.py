@@ -56,7 +56,7 @@ def test_a_worker_killed_behind_a_launchers_back_loses_no_trial(write_spec, resu
     """The launcher stands still, both first trials finish, one worker dies: the request to it is
     on its way then.
     """
-    process = command(write_spec(**{"epochs: 2": "epochs: 25"}), "--workers", "2")
+    process = command(write_spec(**{"epochs: 2": "epochs: 60"}), "--workers", "2")
     first = both_at_work(results, process)
     process.send_signal(signal.SIGSTOP)
     wait_for(lambda: all((results / "runs" / t / "result.json").exists() for t in first), process)

@@ -84,7 +84,8 @@ def test_status_and_cancel_while_trials_run(write_spec, results):
     launcher = command(path, "--where", "method=Baseline", "--seeds", "0")
     wait_for(lambda: "resumed" in journal(results, load_spec(path).trials[0].id), launcher)
     launcher.send_signal(signal.SIGINT)
-    launcher.communicate(timeout=PATIENCE)
+    _, err = launcher.communicate(timeout=PATIENCE)
+    assert launcher.returncode == 130, err
 
 
 @pytest.mark.cluster

@@ -206,7 +206,7 @@ def test_a_diverging_trial_is_failed_and_named(write_spec, results):
     assert "Traceback" in (results / "runs" / trials(out)[0]["id"] / "log.txt").read_text()
 
 
-LONG = {"epochs: 2": "epochs: 30", "[0, 1]": "[0]"}
+LONG = {"epochs: 2": "epochs: 40", "[0, 1]": "[0]"}
 
 
 @pytest.mark.cluster

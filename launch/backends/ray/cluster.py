@@ -152,7 +152,7 @@ def joined(address: str | None, variables: Mapping[str, str] | None = None) -> I
         address is None and "RAY_AUTH_MODE" not in os.environ
     ):  # else Ray would leave a token in the home folder
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
-    library()
+    library()  # first: its import sets its logger up
 
     logging.getLogger("ray").setLevel(
         logging.CRITICAL
