@@ -3,9 +3,10 @@
 # of at most ten minutes.
 #
 #   here    borrowed_gpu.sh pack [PIECES RESTORE]   borrowed/: CIFAR-100 in parts, trials, wheels
-#   there   borrowed_gpu.sh part 1                  keeps part 1 of the data, runs the GPU tests
-#   there   borrowed_gpu.sh part 2 [SECONDS]        keeps the last part, restores, profiles, trains
-#                                                   until SECONDS are over (540)
+#   there   borrowed_gpu.sh part 1                  keeps part 1 of the data; GPU tests, profile,
+#                                                   the fastest kind of step
+#   there   borrowed_gpu.sh part 2 [SECONDS]        keeps the last part, restores, trains until
+#                                                   SECONDS are over (570)
 #   here    borrowed_gpu.sh collect FILE...         checks what came back, adds it to the records
 #   here    borrowed_gpu.sh rehearse                all of it on this CPU, small, limits enforced
 #
@@ -21,16 +22,16 @@ KEPT=${KEPT:-/tmp/borrowed}              # on the other machine, from one call t
 OUT=${OUT:-$ROOT/borrowed/out}           # what comes back
 PART_MIB=${PART_MIB:-46}                 # of 64, beside the clone, the trials and the wheels
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo "$ROOT/.venv/bin/python" || echo python3)}
-# In the order in which they are worth having; `pack` leaves out what is finished.
-SPECS=${SPECS:-"experiments/table3.yaml --where backbone=resnet18"}
-SEEDS=${SEEDS:-"0 1 2"}
-EPOCHS=${EPOCHS:-200}                    # of each trial: how many side by side end in time?
+# A line a trial, in the order in which they are worth having; `pack` leaves out what is finished.
+ROW="experiments/table3.yaml --where backbone=resnet18 --where"
+TRIALS=${TRIALS:-"$(for seed in 0 1 2; do for method in recursive_mix baseline cutmix mixup; do
+  echo "$ROW method=$method --seeds $seed"; done; done)"}
+MOST=${MOST:-4}                          # trials side by side
 DEVICE=${DEVICE:-cuda}
-TESTS=${TESTS:-"tests/rm/test_graph.py tests/rm/test_no_waiting.py tests/rm/test_trajectory.py"}
-PROFILE=${PROFILE:-"--steps 30"}
-FASTEST=${FASTEST:-"--steps 30 --rounds 3"}
+TESTS=${TESTS:-"-n 6 tests/rm/test_graph.py tests/rm/test_no_waiting.py tests/rm/test_gpu.py -k gpu"}
+PROFILE=${PROFILE:-"--steps 28 --batch-norm-groups 2"}
+FASTEST=${FASTEST:-"--steps 28 --rounds 3 --choices eager graph"}
 STEPS=${STEPS:-}                         # eager or graph: taken whatever is measured
-SIDE=${SIDE:-"--most 4 --seconds 4 --minutes 0.5"}
 export PYTHONUNBUFFERED=1 PYTHONPATH=$ROOT:$KEPT/site
 unset PYTHONDONTWRITEBYTECODE
 
@@ -59,19 +60,20 @@ pack() {
   done < <(find "$pieces" -maxdepth 1 -type f | sort)
   echo "$part" >"$BORROWED/common/parts"
   if [ -n "${WHEELS:-}" ]; then cp $WHEELS "$BORROWED/common/"; fi
-  local seed words=()
-  for seed in $SEEDS; do
+  local words archive count=0
+  while IFS= read -r words; do
+    archive=$BORROWED/common/trial$(printf %02d $count).tar.gz
     # shellcheck disable=SC2086
-    "$PYTHON" launch/run.py export $SPECS --seeds "$seed" --to "$BORROWED/common/seed$seed.tar.gz"
-    if [ -e "$BORROWED/common/seed$seed.tar.gz" ]; then words+=("$seed"); fi
-  done
-  if [ ${#words[@]} = 0 ]; then say "error: no trial is left that could be trained"; return 1; fi
+    "$PYTHON" launch/run.py export $words --to "$archive"
+    if [ -e "$archive" ]; then count=$((count + 1)); fi
+  done <<<"$TRIALS"
+  if [ $count = 0 ]; then say "error: no trial is left that could be trained"; return 1; fi
   du -sm "$BORROWED"/* | sort -k 2
-  say "$part parts; trials of seeds ${words[*]}; carry borrowed/common and one part a call"
+  say "$part parts and $count trials; carry borrowed/common and one part a call"
 }
 
 part() {
-  local number=$1 seconds=${2:-540} began=$SECONDS
+  local number=$1 seconds=${2:-570} began=$SECONDS
   mkdir -p "$KEPT/pieces" "$KEPT/site" "$OUT"
   cp "$BORROWED/part$number/"* "$KEPT/pieces/"
   if compgen -G "$BORROWED/common/*.whl" >/dev/null && [ -z "$(ls -A "$KEPT/site")" ]; then
@@ -79,12 +81,8 @@ part() {
       --target "$KEPT/site" "$BORROWED"/common/*.whl
   fi
   if [ "$DEVICE" = cuda ]; then nvidia-smi -L | tee "$OUT/device.txt"; fi
+  if [ "$number" = 1 ]; then measure; fi
   if [ "$number" -lt "$(cat "$BORROWED/common/parts")" ]; then
-    if [ "$number" = 1 ]; then
-      # shellcheck disable=SC2086
-      timeout 75 "$PYTHON" -m pytest -q -p no:cacheprovider $TESTS 2>&1 |
-        tee "$OUT/tests.txt" || true
-    fi
     say "part $number is kept in $KEPT; send the next one at once"
     return
   fi
@@ -96,56 +94,36 @@ part() {
     return 1
   fi
   say "data restored after $((SECONDS - began)) s"
-  # shellcheck disable=SC2086
-  timeout 45 "$PYTHON" -m benchmarks.profile_step $PROFILE 2>&1 | tee "$OUT/profile.txt" || true
-  # shellcheck disable=SC2086
-  timeout 75 "$PYTHON" -m benchmarks.fastest $FASTEST --device "$DEVICE" 2>&1 |
-    tee "$OUT/fastest.txt" || true
-  local steps=${STEPS:-$(sed -n 's/^taken: //p' "$OUT/fastest.txt")} graph=
-  if [ "$steps" = graph ]; then graph=--cuda-graph; fi
-  # shellcheck disable=SC2086
-  timeout 60 "$PYTHON" -m benchmarks.side_by_side $SIDE $graph --device "$DEVICE" 2>&1 |
-    tee "$OUT/side_by_side.txt" || true
-  local left=$((seconds - (SECONDS - began) - 30)) together
-  together=$(most_that_end_in_time "$left")
-  say "trains $together side by side for $left s"
-  mkdir -p "$KEPT/work"
-  local archive
-  for archive in "$BORROWED"/common/seed*.tar.gz; do
-    tar xf "$archive" -C "$KEPT/work" --one-top-level="$(basename "$archive" .tar.gz)"
-  done
-  if [ "$steps" = graph ]; then "$PYTHON" -m benchmarks.fastest --apply "$KEPT/work"; fi
-  train "$left" "$together"
+  train $((seconds - (SECONDS - began)))
   say "back: $(ls -s -h "$OUT" | tr '\n' ' ')"
 }
 
-# The largest number of trials side by side that all end within so many seconds, as side_by_side
-# measured; 1 where none does.
-most_that_end_in_time() {
-  awk -v left="$1" -v epochs="$EPOCHS" '
-    / side by side: / {
-      for (i = 1; i <= NF; i++)
-        if ($i == "s" && $(i + 1) == "an" && $(i - 1) * epochs <= left * 0.95)
-          if ($1 > best) best = $1
-    }
-    END { print best ? best : 1 }' "$OUT/side_by_side.txt" 2>/dev/null
+# What needs no more data than the digits that scikit-learn has.
+measure() {
+  # shellcheck disable=SC2086
+  timeout 100 "$PYTHON" -m pytest -q -p no:cacheprovider $TESTS 2>&1 | tee "$OUT/tests.txt" || true
+  # shellcheck disable=SC2086
+  timeout 60 "$PYTHON" -m benchmarks.profile_step $PROFILE --digits 2>&1 |
+    tee "$OUT/profile.txt" || true
+  # shellcheck disable=SC2086
+  timeout 90 "$PYTHON" -m benchmarks.fastest $FASTEST --digits --device "$DEVICE" 2>&1 |
+    tee "$OUT/fastest.txt" || true
+  cp "$OUT/fastest.txt" "$KEPT/"
 }
 
-# Seed after seed, until the time is over; records are packed whatever became of the trials.
+# The trials that end side by side, in the fastest kind of step that has the bits of eager ones.
 train() {
-  local end=$((SECONDS + $1)) together=$2 folder status minutes
-  local -a width
-  width=(--workers "$together")
-  if [ "$DEVICE" = cuda ]; then width=(--trials-per-gpu "$together"); fi
-  for folder in "$KEPT"/work/*/; do
-    [ $((end - SECONDS)) -gt 45 ] || break
-    minutes=$(awk -v s=$((end - SECONDS)) 'BEGIN { printf "%.2f", s / 60 }')
-    status=0
-    (cd "$(dirname "$(find "$folder" -maxdepth 3 -name launch -type d | head -n 1)")" &&
-      "$PYTHON" -P -m launch.backends.local . --deadline "$minutes" "${width[@]}" \
-        --out "$OUT/$(basename "$folder")") || status=$?
-    say "$(basename "$folder"): exit status $status"
+  local steps=${STEPS:-$(sed -n 's/^taken: //p' "$KEPT/fastest.txt")} pace archive folder
+  mkdir -p "$KEPT/work"
+  for archive in "$BORROWED"/common/trial*.tar.gz; do
+    tar xf "$archive" -C "$KEPT/work" --one-top-level="$(basename "$archive" .tar.gz)"
   done
+  if [ "$steps" = graph ]; then "$PYTHON" -m benchmarks.fastest --apply "$KEPT/work"; fi
+  # `graph   3.1 ms a step   41,000 images/s`
+  pace=$(awk -v steps="$steps" '$1 == steps && $7 == "images/s" { gsub(",", "", $6); print $6 }' \
+    "$KEPT/fastest.txt")
+  "$PYTHON" -m benchmarks.in_time "$KEPT"/work/*/ --seconds "$1" --out "$OUT" --most "$MOST" \
+    ${pace:+--images-per-second "$pace"} --device "$DEVICE" 2>&1 | tee "$OUT/training.txt" || true
   local file
   for file in "$OUT"/*/records.tar.gz; do
     if [ -e "$file" ]; then mv "$file" "$OUT/$(basename "$(dirname "$file")").records.tar.gz"; fi
@@ -162,12 +140,11 @@ collect() {
 rehearse() {
   local folder; folder=$(mktemp -d)
   export BORROWED=$folder/borrowed KEPT=$folder/there OUT=$folder/out RM_RESULTS_DIR=$folder/results
-  export DEVICE=cpu CUDA_VISIBLE_DEVICES="" EPOCHS=1 SEEDS="${SEEDS%% *}"
-  export SPECS="experiments/table3.yaml --profile smoke --where backbone=resnet18"
-  export SIDE="--least 1 --most 1 --seconds 1 --limit 256 --backbone resnet8 --minutes 1"
-  export PROFILE="--backbone resnet8 --batch 16 --steps 1" TESTS=tests/rm/test_ops.py
+  export DEVICE=cpu CUDA_VISIBLE_DEVICES="" MOST=2 TESTS=tests/rm/test_ops.py STEPS=graph
+  export TRIALS="experiments/table3.yaml --profile smoke --where backbone=resnet18 --where method=recursive_mix
+experiments/table3.yaml --profile smoke --where backbone=resnet18 --where method=baseline"
+  export PROFILE="--backbone resnet8 --batch 16 --steps 1 --precision fp32"
   export FASTEST="--backbone resnet8 --batch 16 --steps 3 --rounds 1 --choices eager graph"
-  export STEPS=graph
   local self=$ROOT/benchmarks/borrowed_gpu.sh number
   "$self" pack "$@"
   for number in $(seq "$(cat "$BORROWED/common/parts")"); do

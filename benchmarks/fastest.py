@@ -1,6 +1,6 @@
 """Eager, compiled, or whole steps as one CUDA graph: the fastest of those with equal bits.
 
-    python -m benchmarks.fastest [--backbone resnet18] [--steps 30] [--rounds 3]
+    python -m benchmarks.fastest [--backbone resnet18] [--steps 30] [--rounds 3] [--digits]
     python -m benchmarks.fastest --apply FOLDER
 
 Each trains Table 3's RecursiveMix from the same start for --steps steps with torch's deterministic
@@ -20,21 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.step import RM, VARIANTS, alternate, our_run
+from benchmarks.step import RM, VARIANTS, alternate, our_run, step
 from rm.files import write_atomically
 from rm.trainer import Trainer
 from rm.trial import TrialError, parse_trial
 
 CHOICES = {"eager": "bf16", "compiled": "compiled", "graph": "graph"}
 """Name -> its variant in benchmarks.step."""
-
-
-def step(run: Trainer) -> None:
-    """One step, of the next epoch where one has ended."""
-    if run.step >= run.steps_per_epoch:
-        run.epoch += 1
-        run.start_epoch()
-    run.train_step()
 
 
 def weights_after(run: Trainer, steps: int) -> dict[str, Tensor]:
@@ -59,6 +51,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> str:
     wanted: dict[str, Tensor] = {}
     for name in args.choices:
         options: dict[str, Any] = {"batch_norm_groups": 2, **VARIANTS[CHOICES[name]]}
+        options["digits"] = args.digits
         try:
             run = our_run(args.backbone, args.batch, RM, device, **options)
             found = weights_after(run, args.steps)
@@ -107,6 +100,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="of a turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--choices", nargs="+", choices=CHOICES, default=list(CHOICES))
+    parser.add_argument("--digits", action="store_true", help="instead of CIFAR-100")
     parser.add_argument("--apply", type=Path, metavar="FOLDER")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -114,7 +108,10 @@ def main() -> None:
         print(f"train.cuda_graph is set in {apply(args.apply)} trials")
         return
     device = torch.device(args.device)
-    print(f"{args.backbone}, batch {args.batch}, bf16, {device}, torch {torch.__version__}")
+    images = "digits" if args.digits else "CIFAR-100"
+    print(
+        f"{args.backbone}, batch {args.batch}, bf16, {images}, {device}, torch {torch.__version__}"
+    )
     print(f"taken: {measure(args, device)}")
 
 

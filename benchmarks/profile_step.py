@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import roi_align
 
-from benchmarks.step import RM, our_run, wait
+from benchmarks.step import RM, our_run, step, wait
 from rm.methods._consistency import roi_features
 from rm.ops import mix_targets, resize_fill
 from rm.trainer import Trainer
@@ -75,7 +75,7 @@ def by_kind(run: Trainer, steps: int) -> dict[str, float]:
         activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     ) as seen:
         for _ in range(steps):
-            run.train_step()
+            step(run)
         wait(run.device)
     totals: dict[str, float] = defaultdict(float)
     for event in seen.key_averages():
@@ -88,7 +88,7 @@ def by_kind(run: Trainer, steps: int) -> dict[str, float]:
 def operators(run: Trainer, word: str = "") -> int:
     """How many operators of that word one step calls, each with those it is made of."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        run.train_step()
+        step(run)
     return sum(
         e.count for e in seen.key_averages() if e.key.startswith("aten::") and word in e.key
     )
@@ -104,7 +104,7 @@ def operators_outside(run: Trainer) -> int:
     body = static.body
     static.body = lambda kind, tensors: found.append(body(kind, tensors)) or found[-1]
     while not found or "consistency_loss" not in found[-1].logs:
-        run.train_step()
+        step(run)
     static.body = lambda kind, tensors: found[-1]
     return operators(run)
 
@@ -142,19 +142,22 @@ def main() -> None:
         "--steps", type=int, default=10, help="that are profiled, and timed without the profiler"
     )
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    parser.add_argument("--batch-norm-groups", type=int, default=1)
+    parser.add_argument("--digits", action="store_true", help="instead of CIFAR-100")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = our_run(args.backbone, args.batch, RM, device, precision=args.precision)
+    options = {"precision": args.precision, "batch_norm_groups": args.batch_norm_groups}
+    run = our_run(args.backbone, args.batch, RM, device, args.digits, **options)
     for _ in range(5):
-        run.train_step()
+        step(run)
     with FlopCounterMode(display=False) as flops:
-        run.train_step()
+        step(run)
 
     def steps() -> None:
         for _ in range(args.steps):
-            run.train_step()
+            step(run)
 
-    step = milliseconds(steps, device, 3) / args.steps
+    taken = milliseconds(steps, device, 3) / args.steps
     totals = by_kind(run, args.steps)
     whole = sum(totals.values())
     print(
@@ -162,15 +165,15 @@ def main() -> None:
         f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     )
     busy = (
-        f"kernels run {100 * whole / step:.0f} % of it"
+        f"kernels run {100 * whole / taken:.0f} % of it"
         if device.type == "cuda"
         else f"{whole:.0f} ms in operators"
     )
-    print(f"a step takes {step:.2f} ms, {1000 * args.batch / step:,.0f} images/s; {busy}")
+    print(f"a step takes {taken:.2f} ms, {1000 * args.batch / taken:,.0f} images/s; {busy}")
     for kind, spent in sorted(totals.items(), key=lambda item: -item[1]):
         print(f"  {kind:22}{spent:9.2f} ms {100 * spent / whole:6.1f} %")
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
-    reached, peak = flops.get_total_flops() / (step / 1000), matmul_peak(device, dtype)
+    reached, peak = flops.get_total_flops() / (taken / 1000), matmul_peak(device, dtype)
     dense = sum(totals[kind] for kind in ("convolution", "linear and softmax"))
     share = 100 * reached / peak
     print(
@@ -179,9 +182,8 @@ def main() -> None:
         f"{share * whole / dense:.0f} % while they run"
     )
     print(f"operators a step: {operators(run)}, of which {operators(run, 'sgd')} the optimizer's")
-    graph = our_run(
-        args.backbone, args.batch, RM, device, precision=args.precision, cuda_graph=True
-    )
+    options["cuda_graph"] = True
+    graph = our_run(args.backbone, args.batch, RM, device, args.digits, **options)
     print(f"of them outside of what train.cuda_graph captures: {operators_outside(graph)}")
     for part, call in parts(run, args.batch, device).items():
         print(f"  {part:42}{milliseconds(call, device):9.3f} ms")
