@@ -76,6 +76,10 @@ def fit(
                 checkpoint_seconds = seconds_between_checkpoints()
             _same_threads(read(journal.path))
             device = device or default_device()
+            if device.type == "cuda":
+                # Else cuDNN may sum gradients in any order (seen in fp32), and a resumed run would
+                # not have the bits of an undisturbed one.
+                torch.backends.cudnn.deterministic = True
             if group.is_first:
                 record_attempt(run_dir, device, permit)
             if trial.probe is None:
