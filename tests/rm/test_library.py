@@ -1,6 +1,7 @@
 """`rm.wrap`: the methods in anybody's loop are those of the specs."""
 
 import copy
+import os
 import runpy
 import subprocess
 import sys
@@ -225,3 +226,15 @@ def test_the_examples_run(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", words)
     runpy.run_path(str(ROOT / "examples" / "timm_loop.py"), run_name="__main__")
     assert "step 2: loss" in capsys.readouterr().out
+
+
+def test_lightning_trains_it():
+    """In a process of its own: Lightning sets handlers and devices for all of its process."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "lightning_loop.py"), "1", "64"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "after 1 epochs: loss" in done.stdout
