@@ -69,16 +69,14 @@ def fit(
     result = read_result(run_dir)
     if result is not None:
         return result
-    path = run_dir / "journal.jsonl"
-    with Journal(path, silent=not group.is_first, permit=permit) as journal:
+    with Journal(run_dir / "journal.jsonl", silent=not group.is_first, permit=permit) as journal:
         with _journalled_failures(journal, group):
             if checkpoint_seconds is None:
                 checkpoint_seconds = seconds_between_checkpoints()
             _same_threads(read(journal.path))
             device = device or default_device()
             if device.type == "cuda":
-                # Else cuDNN may sum gradients in any order (seen in fp32), and a resumed run would
-                # not have the bits of an undisturbed one.
+                # Else sums may come in any order (seen in fp32), and resumed runs differ.
                 torch.backends.cudnn.deterministic = True
             if group.is_first:
                 record_attempt(run_dir, device, permit)
@@ -219,8 +217,7 @@ def _begin(
 ) -> None:
     more: dict[str, Any] = {"damaged": list(damaged)} if damaged else {}
     if saved is None:
-        if trainer.group.count > 1:
-            more["processes"] = trainer.group.count
+        more |= {"processes": trainer.group.count} if trainer.group.count > 1 else {}
         journal.append(
             "started",
             epochs=trainer.options.epochs,
