@@ -28,7 +28,7 @@ TRIALS=${TRIALS:-"$(for seed in 0 1 2; do for method in recursive_mix baseline c
   echo "$ROW method=$method --seeds $seed"; done; done)"}
 MOST=${MOST:-4}                          # trials side by side
 DEVICE=${DEVICE:-cuda}
-TESTS=${TESTS:-"-n 6 tests/rm/test_graph.py tests/rm/test_no_waiting.py tests/rm/test_gpu.py -k gpu"}
+TESTS=${TESTS:-"-k gpu -n6 tests/rm/test_graph.py tests/rm/test_no_waiting.py tests/rm/test_gpu.py"}
 PROFILE=${PROFILE:-"--steps 28 --batch-norm-groups 2"}
 FASTEST=${FASTEST:-"--steps 28 --rounds 3 --choices eager graph"}
 STEPS=${STEPS:-}                         # eager or graph: taken whatever is measured
@@ -141,8 +141,8 @@ rehearse() {
   local folder; folder=$(mktemp -d)
   export BORROWED=$folder/borrowed KEPT=$folder/there OUT=$folder/out RM_RESULTS_DIR=$folder/results
   export DEVICE=cpu CUDA_VISIBLE_DEVICES="" MOST=2 TESTS=tests/rm/test_ops.py STEPS=graph
-  export TRIALS="experiments/table3.yaml --profile smoke --where backbone=resnet18 --where method=recursive_mix
-experiments/table3.yaml --profile smoke --where backbone=resnet18 --where method=baseline"
+  export TRIALS="$ROW method=recursive_mix --profile smoke
+$ROW method=baseline --profile smoke"
   export PROFILE="--backbone resnet8 --batch 16 --steps 1 --precision fp32"
   export FASTEST="--backbone resnet8 --batch 16 --steps 3 --rounds 1 --choices eager graph"
   local self=$ROOT/benchmarks/borrowed_gpu.sh number

@@ -36,7 +36,7 @@ class Launch:
         self.folder, self.name = folder, folder.name
         trials = sorted(folder.rglob("trial.json"))
         if len(trials) != 1:
-            raise SystemExit(f"error: {folder}: {len(trials)} trials are in it, not 1")
+            raise ValueError(f"{folder}: {len(trials)} trials are in it, not 1")
         self.run_dir = trials[0].parent
         self.epochs = int(json.loads(trials[0].read_text(encoding="utf-8"))["train"]["epochs"])
         self.code = next(path.parent for path in sorted(folder.rglob("launch")) if path.is_dir())
@@ -52,6 +52,7 @@ class Launch:
             [sys.executable, "-m", "launch.backends.local", ".", *options],
             cwd=self.code,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,  # a terminal's Ctrl-C is this command's, which stops them once
         )
 
     @property
@@ -68,7 +69,7 @@ class Launch:
 
     def stop(self) -> None:
         """As Ctrl-C: a checkpoint, and its records packed."""
-        if self.process is not None:
+        if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             self.process.wait()
 
@@ -112,7 +113,9 @@ def keep_those_that_end(launches: Sequence[Launch], end: float) -> None:
 
 
 def main() -> int:
-    """The command; exit status 0 if any trial finished."""
+    """The command; exit status 0 if any trial finished, 75 if none, 130 by Ctrl-C, 2 for a folder
+    that is none of `export`'s.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -124,13 +127,22 @@ def main() -> int:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     args = parser.parse_args()
     end = time.monotonic() + args.seconds
-    launches = [Launch(folder.resolve()) for folder in args.folders]
+    try:
+        launches = [Launch(folder.resolve()) for folder in args.folders]
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     first = launches[: min(args.most, promised(launches, args.seconds, args.images_per_second))]
     say(f"{' and '.join(launch.name for launch in first)} side by side, {args.seconds:.0f} s")
     words = ["--workers", "1"] if args.device == "cpu" else []
     for launch in first:
         launch.start(args.seconds, args.out.resolve(), words)
-    keep_those_that_end(first, end)
+    try:
+        keep_those_that_end(first, end)
+    except KeyboardInterrupt:
+        for launch in first:
+            launch.stop()
+        return 130
     finished = [launch.name for launch in first if (launch.run_dir / "result.json").exists()]
     say(f"finished: {', '.join(finished) or 'none'}")
     return 0 if finished else 75

@@ -1,14 +1,15 @@
 """Trials side by side in a given time: who is stopped where not all would end, with real ones."""
 
 import os
-import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from benchmarks.in_time import Launch, promised
+from benchmarks.in_time import Launch, main, promised
 from launch.cli import main as launch
+from tests.support.commands import wait_for
 from tests.support.specs import write_spec
 from tests.support.trials import PATIENCE, ROOT
 
@@ -35,18 +36,28 @@ def test_as_many_begin_as_the_throughput_promises(folders):
 
 
 def test_the_last_one_is_stopped_where_not_all_would_end(folders, tmp_path):
-    words = ["--seconds", "16", "--out", str(tmp_path / "out"), "--device", "cpu"]
-    done = subprocess.run(
+    """And the others at Ctrl-C; what came of each is packed."""
+    words = ["--seconds", str(PATIENCE), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.in_time", *map(str, folders), *words],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 75, done.stdout + done.stderr
-    stopped = re.findall(r"(\w+) is stopped for the others", done.stdout)
-    assert stopped in (["recursive_mix"], [])  # []: a machine too slow to tell within its time
-    assert "finished: none" in done.stdout
-    for folder in folders:
-        assert (tmp_path / "out" / folder.name / "records.tar.gz").exists()
+    ) as process:
+        said = next(line for line in process.stdout if "is stopped for the others" in line)
+        assert "recursive_mix is stopped" in said
+        packed = tmp_path / "out" / "recursive_mix" / "records.tar.gz"
+        wait_for(packed.exists, process)
+        assert not (tmp_path / "out" / "baseline").exists()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert (tmp_path / "out" / "baseline" / "records.tar.gz").exists()
+
+
+def test_a_folder_without_a_trial_is_refused(tmp_path, capsys, monkeypatch):
+    words = ["in_time", str(tmp_path), "--seconds", "9", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", words)
+    assert main() == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}: 0 trials are in it, not 1\n"
