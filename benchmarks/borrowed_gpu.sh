@@ -6,7 +6,7 @@
 #   there   borrowed_gpu.sh part 1                  keeps part 1 of the data; GPU tests, profile,
 #                                                   the fastest kind of step
 #   there   borrowed_gpu.sh part 2 [SECONDS]        keeps the last part, restores, trains until
-#                                                   SECONDS are over (570)
+#                                                   SECONDS are over (570); once more goes on
 #   here    borrowed_gpu.sh collect FILE...         checks what came back, adds it to the records
 #   here    borrowed_gpu.sh rehearse                all of it on this CPU, small, limits enforced
 #
@@ -31,6 +31,8 @@ DEVICE=${DEVICE:-cuda}
 TESTS=${TESTS:-"-k gpu -n6 tests/rm/test_graph.py tests/rm/test_no_waiting.py tests/rm/test_gpu.py"}
 PROFILE=${PROFILE:-"--steps 28 --batch-norm-groups 2"}
 FASTEST=${FASTEST:-"--steps 28 --rounds 3 --choices eager graph"}
+ALSO=${ALSO:-}                           # more measurements, a line of benchmarks.fastest's each
+ALSO_SECONDS=${ALSO_SECONDS:-60}         # for all of those
 STEPS=${STEPS:-}                         # eager or graph: taken whatever is measured
 export PYTHONUNBUFFERED=1 PYTHONPATH=$ROOT:$KEPT/site
 unset PYTHONDONTWRITEBYTECODE
@@ -88,7 +90,10 @@ part() {
   fi
   export DATA=$KEPT/data RM_DATA_DIR=$KEPT/data
   mkdir -p "$DATA"
-  (cd "$KEPT/pieces" && PYTHON=$PYTHON bash -euo pipefail "$BORROWED/common/restore.sh") | tail -n 3
+  if [ ! -s "$DATA/cifar-100-python/train" ]; then
+    (cd "$KEPT/pieces" && PYTHON=$PYTHON bash -euo pipefail "$BORROWED/common/restore.sh") |
+      tail -n 3
+  fi
   if [ ! -s "$DATA/cifar-100-python/train" ]; then
     say "error: the restored data set has no cifar-100-python/train"
     return 1
@@ -102,16 +107,26 @@ part() {
 measure() {
   # shellcheck disable=SC2086
   timeout 100 "$PYTHON" -m pytest -q -p no:cacheprovider $TESTS 2>&1 | tee "$OUT/tests.txt" || true
-  # shellcheck disable=SC2086
-  timeout 60 "$PYTHON" -m benchmarks.profile_step $PROFILE --digits 2>&1 |
-    tee "$OUT/profile.txt" || true
+  if [ "$PROFILE" != none ]; then
+    # shellcheck disable=SC2086
+    timeout 60 "$PYTHON" -m benchmarks.profile_step $PROFILE --digits 2>&1 |
+      tee "$OUT/profile.txt" || true
+  fi
   # shellcheck disable=SC2086
   timeout 90 "$PYTHON" -m benchmarks.fastest $FASTEST --digits --device "$DEVICE" 2>&1 |
     tee "$OUT/fastest.txt" || true
   cp "$OUT/fastest.txt" "$KEPT/"
+  local end=$((SECONDS + ALSO_SECONDS)) words
+  while IFS= read -r words; do
+    if [ -z "$words" ] || [ $((end - SECONDS)) -lt 10 ]; then continue; fi
+    # shellcheck disable=SC2086
+    timeout $((end - SECONDS)) "$PYTHON" -m benchmarks.fastest $words --digits \
+      --device "$DEVICE" 2>&1 | tee -a "$OUT/also.txt" || true
+  done <<<"$ALSO"
 }
 
-# The trials that end side by side, in the fastest kind of step that has the bits of eager ones.
+# The trials that end side by side, in the fastest kind of step that has the bits of eager ones. A
+# later call resumes what an earlier one left.
 train() {
   local steps=${STEPS:-$(sed -n 's/^taken: //p' "$KEPT/fastest.txt")} pace archive folder
   mkdir -p "$KEPT/work"

@@ -1,12 +1,16 @@
 """Eager, compiled, or whole steps as one CUDA graph: the fastest of those with equal bits.
 
-    python -m benchmarks.fastest [--backbone resnet18] [--steps 30] [--rounds 3] [--digits]
+    python -m benchmarks.fastest [--backbone resnet18] [--precision bf16] [--steps 30]
+                                 [--rounds 3] [--digits] [--any-order]
     python -m benchmarks.fastest --apply FOLDER
 
 Each trains Table 3's RecursiveMix from the same start for --steps steps with torch's deterministic
 algorithms; what has the eager weights to the bit is equal. Then all are timed in turn, with the
 algorithms that a training uses. The last line says which one is taken: `train.cuda_graph` where it
 is equal and faster, `compile` never, as it makes other trials.
+
+--any-order times eager steps once more, with convolutions that may sum in any order, to show what
+the deterministic ones of a training cost.
 
 --apply sets `train.cuda_graph` in every trial.json of a folder whose method takes it: it is no
 part of a trial's identity.
@@ -44,6 +48,14 @@ def weights_after(run: Trainer, steps: int) -> dict[str, Tensor]:
     }
 
 
+def in_any_order(run: Trainer, steps: int) -> None:
+    """Train with whatever algorithms cuDNN takes for the fastest."""
+    torch.backends.cudnn.deterministic = False
+    for _ in range(steps):
+        step(run)
+    torch.backends.cudnn.deterministic = True
+
+
 def measure(args: argparse.Namespace, device: torch.device) -> str:
     """Print a line for each choice; returns the one to take."""
     runs: dict[str, Trainer] = {}
@@ -51,7 +63,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> str:
     wanted: dict[str, Tensor] = {}
     for name in args.choices:
         options: dict[str, Any] = {"batch_norm_groups": 2, **VARIANTS[CHOICES[name]]}
-        options["digits"] = args.digits
+        options |= {"precision": args.precision, "digits": args.digits}
         try:
             run = our_run(args.backbone, args.batch, RM, device, **options)
             found = weights_after(run, args.steps)
@@ -63,9 +75,12 @@ def measure(args: argparse.Namespace, device: torch.device) -> str:
     turns = {
         name: lambda run=run: [step(run) for _ in range(args.steps)] for name, run in runs.items()
     }
+    if args.any_order and "eager" in runs:
+        turns["any-order"] = lambda: in_any_order(runs["eager"], args.steps)
+    torch.backends.cudnn.deterministic = True  # as `rm.train.fit` has it
     taken = {name: min(values) for name, values in alternate(turns, args.rounds, device).items()}
     for name, seconds in taken.items():
-        same = "bit-equal to eager" if equal[name] else "other bits than eager"
+        same = "bit-equal to eager" if equal.get(name) else "other bits than eager"
         pace = args.steps * args.batch / seconds
         print(
             f"{name:10}{1000 * seconds / args.steps:9.3f} ms a step {pace:10,.0f} images/s  {same}"
@@ -97,10 +112,12 @@ def main() -> None:
     )
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--precision", choices=["bf16", "fp16", "fp32"], default="bf16")
     parser.add_argument("--steps", type=int, default=30, help="of a turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--choices", nargs="+", choices=CHOICES, default=list(CHOICES))
     parser.add_argument("--digits", action="store_true", help="instead of CIFAR-100")
+    parser.add_argument("--any-order", action="store_true", help="time these convolutions too")
     parser.add_argument("--apply", type=Path, metavar="FOLDER")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -110,7 +127,8 @@ def main() -> None:
     device = torch.device(args.device)
     images = "digits" if args.digits else "CIFAR-100"
     print(
-        f"{args.backbone}, batch {args.batch}, bf16, {images}, {device}, torch {torch.__version__}"
+        f"{args.backbone}, batch {args.batch}, {args.precision}, {images}, {device}, "
+        f"torch {torch.__version__}"
     )
     print(f"taken: {measure(args, device)}")
 

@@ -5,7 +5,9 @@ python -m benchmarks.in_time FOLDER... --seconds 540 --out OUT [--most 4] [--ima
 Each FOLDER is an unpacked archive of `run.py export` with one trial. As many begin as the
 throughput P, if it is known, promises room for. From their measured pace it is seen whether all
 will end; where they would not, the last one is stopped (with a checkpoint) and leaves its share of
-the GPU to those before it. What came of each is packed into OUT/<name of its folder>.
+the GPU to those before it. Where one has ended, the next begins, for as far as it comes. The same
+command in the same folders goes on from there. What came of each is packed into
+OUT/<name of its folder>.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.side_by_side import ends
@@ -26,6 +28,8 @@ RESERVE_SECONDS = 12.0
 """For a trial's last checkpoint and for packing its records."""
 GENEROUS = 1.15
 """Side by side, trials may reach more than one alone: so much more is tried."""
+WORTH_A_START = 45.0
+"""Seconds that must be left for another trial to begin."""
 IMAGES = 50_000  # of CIFAR's training set
 
 
@@ -46,6 +50,7 @@ class Launch:
 
     def start(self, seconds: float, out: Path, words: Sequence[str]) -> None:
         """By the code that is in the folder, which is the one that its manifest tells of."""
+        self.since = len(ends(self.run_dir))
         options = ["--deadline", f"{seconds / 60:.3f}", "--out", str(out / self.name), *words]
         paths = [str(self.code), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         self.process = subprocess.Popen(
@@ -58,6 +63,14 @@ class Launch:
     @property
     def runs(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    @property
+    def finished(self) -> bool:
+        return (self.run_dir / "result.json").exists()
+
+    @property
+    def epochs_left(self) -> int:
+        return self.epochs - len(ends(self.run_dir))
 
     def seconds_left(self) -> float | None:
         """Until its last epoch ends at the present pace; None while that is not known."""
@@ -74,6 +87,10 @@ class Launch:
             self.process.wait()
 
 
+Begin = Callable[[Launch, float], None]
+"""Starts a trial for so many seconds."""
+
+
 def say(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
@@ -84,17 +101,26 @@ def promised(launches: Sequence[Launch], seconds: float, images_per_second: floa
         return min(2, len(launches))
     room, count = GENEROUS * seconds * images_per_second / IMAGES, 0
     for launch in launches:
-        room -= launch.epochs
+        room -= launch.epochs_left
         if room < 0:
             break
         count += 1
     return max(1, count)
 
 
-def keep_those_that_end(launches: Sequence[Launch], end: float) -> None:
-    """Until all are done; whoever would keep an earlier one from its end is stopped."""
-    said = time.monotonic()
-    while running := [launch for launch in launches if launch.runs]:
+def train(launches: Sequence[Launch], count: int, end: float, begin: Begin) -> None:
+    """`count` of them side by side until all are done; whoever would keep an earlier one from its
+    end is stopped.
+    """
+    waiting, said = list(launches), time.monotonic()
+    while True:
+        running = [launch for launch in launches if launch.runs]
+        left = end - time.monotonic()
+        while waiting and len(running) < count and left > WORTH_A_START:
+            running.append(waiting.pop(0))
+            begin(running[-1], left)
+        if not running:
+            return
         time.sleep(1.0)
         known = {launch.name: launch.seconds_left() for launch in running if launch.runs}
         if any(left is None for left in known.values()) or not known:
@@ -108,6 +134,7 @@ def keep_those_that_end(launches: Sequence[Launch], end: float) -> None:
             last = [launch for launch in running if launch.runs][-1]
             say(f"all would end in {longest:.0f} s: {last.name} is stopped for the others")
             last.stop()
+            count -= 1
             for launch in running:
                 launch.since = len(ends(launch.run_dir))
 
@@ -132,18 +159,22 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    first = launches[: min(args.most, promised(launches, args.seconds, args.images_per_second))]
-    say(f"{' and '.join(launch.name for launch in first)} side by side, {args.seconds:.0f} s")
+    launches = [launch for launch in launches if not launch.finished]
+    if not launches:
+        say("all of them had finished before")
+        return 0
+    count = min(args.most, promised(launches, args.seconds, args.images_per_second))
+    names = " and ".join(launch.name for launch in launches[:count])
+    say(f"{names}{' side by side' if count > 1 else ''}, {args.seconds:.0f} s")
     words = ["--workers", "1"] if args.device == "cpu" else []
-    for launch in first:
-        launch.start(args.seconds, args.out.resolve(), words)
+    out = args.out.resolve()
     try:
-        keep_those_that_end(first, end)
+        train(launches, count, end, lambda launch, seconds: launch.start(seconds, out, words))
     except KeyboardInterrupt:
-        for launch in first:
+        for launch in launches:
             launch.stop()
         return 130
-    finished = [launch.name for launch in first if (launch.run_dir / "result.json").exists()]
+    finished = [launch.name for launch in launches if launch.finished]
     say(f"finished: {', '.join(finished) or 'none'}")
     return 0 if finished else 75
 
