@@ -9,8 +9,8 @@ algorithms; what has the eager weights to the bit is equal. Then all are timed i
 algorithms that a training uses. The last line says which one is taken: `train.cuda_graph` where it
 is equal and faster, `compile` never, as it makes other trials.
 
---any-order times eager steps once more, with convolutions that may sum in any order, to show what
-the deterministic ones of a training cost.
+--any-order times the last of --choices once more, with convolutions that may sum in any order, to
+show what the deterministic ones of a training cost.
 
 --apply sets `train.cuda_graph` in every trial.json of a folder whose method takes it: it is no
 part of a trial's identity.
@@ -48,6 +48,13 @@ def weights_after(run: Trainer, steps: int) -> dict[str, Tensor]:
     }
 
 
+def start(choice: str, args: argparse.Namespace, device: torch.device) -> Trainer:
+    """Table 3's RecursiveMix, about to take its first step."""
+    options: dict[str, Any] = {"batch_norm_groups": 2, **VARIANTS[CHOICES[choice]]}
+    options |= {"precision": args.precision, "digits": args.digits}
+    return our_run(args.backbone, args.batch, RM, device, **options)
+
+
 def in_any_order(run: Trainer, steps: int) -> None:
     """Train with whatever algorithms cuDNN takes for the fastest."""
     torch.backends.cudnn.deterministic = False
@@ -62,10 +69,8 @@ def measure(args: argparse.Namespace, device: torch.device) -> str:
     equal: dict[str, bool] = {}
     wanted: dict[str, Tensor] = {}
     for name in args.choices:
-        options: dict[str, Any] = {"batch_norm_groups": 2, **VARIANTS[CHOICES[name]]}
-        options |= {"precision": args.precision, "digits": args.digits}
         try:
-            run = our_run(args.backbone, args.batch, RM, device, **options)
+            run = start(name, args, device)
             found = weights_after(run, args.steps)
         except Exception as error:  # a compiler or a driver that cannot: the others are measured
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}", flush=True)
@@ -75,8 +80,9 @@ def measure(args: argparse.Namespace, device: torch.device) -> str:
     turns = {
         name: lambda run=run: [step(run) for _ in range(args.steps)] for name, run in runs.items()
     }
-    if args.any_order and "eager" in runs:
-        turns["any-order"] = lambda: in_any_order(runs["eager"], args.steps)
+    if args.any_order:
+        free = start(args.choices[-1], args, device)  # a graph keeps what it was captured with
+        turns["any-order"] = lambda: in_any_order(free, args.steps)
     torch.backends.cudnn.deterministic = True  # as `rm.train.fit` has it
     taken = {name: min(values) for name, values in alternate(turns, args.rounds, device).items()}
     for name, seconds in taken.items():
