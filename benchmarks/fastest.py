@@ -12,8 +12,8 @@ is equal and faster, `compile` never, as it makes other trials.
 --any-order times the last of --choices once more, with convolutions that may sum in any order, to
 show what the deterministic ones of a training cost.
 
---apply sets `train.cuda_graph` in every trial.json of a folder whose method takes it: it is no
-part of a trial's identity.
+--apply sets `train.cuda_graph` in every trial.json of a folder whose method takes it, and with
+--any-order `train.deterministic: false`: they are no part of a trial's identity.
 """
 
 import argparse
@@ -95,12 +95,14 @@ def measure(args: argparse.Namespace, device: torch.device) -> str:
     return "graph" if equal.get("graph") and faster else "eager"
 
 
-def apply(folder: Path) -> int:
+def apply(folder: Path, any_order: bool) -> int:
     """Set `train.cuda_graph` in the trials below a folder; returns how many have it now."""
     count = 0
     for path in sorted(folder.rglob("trial.json")):
         values = json.loads(path.read_text(encoding="utf-8"))
         values["train"]["cuda_graph"] = True
+        if any_order:
+            values["train"]["deterministic"] = False
         try:
             parse_trial({key: value for key, value in values.items() if key != "numerics"})
         except TrialError as error:
@@ -128,7 +130,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     if args.apply:
-        print(f"train.cuda_graph is set in {apply(args.apply)} trials")
+        print(f"train.cuda_graph is set in {apply(args.apply, args.any_order)} trials")
         return
     device = torch.device(args.device)
     images = "digits" if args.digits else "CIFAR-100"

@@ -75,9 +75,7 @@ def fit(
                 checkpoint_seconds = seconds_between_checkpoints()
             _same_threads(read(journal.path))
             device = device or default_device()
-            if device.type == "cuda" and trial.train.precision == "fp32":
-                # Else sums may come in any order (seen in fp32), and resumed runs differ.
-                torch.backends.cudnn.deterministic = True
+            torch.backends.cudnn.deterministic = trial.train.deterministic
             if group.is_first:
                 record_attempt(run_dir, device, permit)
             if trial.probe is None:
