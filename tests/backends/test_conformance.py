@@ -15,10 +15,12 @@ from tests.support.rm.imagenet_tree import make_tree
 WORKERS = ("--workers", 2)
 PICTURES = {
     "{name: digits, size: 16, limit: 70, test_limit: 60}": "{name: imagenet, size: 16}",
-    "epochs: 2, batch_size: 16": "epochs: 12, batch_size: 4",
+    "epochs: 2, batch_size: 16": "epochs: 6, batch_size: 4",
     "[0, 1]": "[0]",
+    "    Baseline: baseline\n": "",
+    'claims: ["RM < Baseline"]': "",
 }
-LONG = {"epochs: 2": "epochs: 60", "[0, 1]": "[0]"}
+LONG = {"epochs: 2": "epochs: 12", "[0, 1]": "[0]"}
 RECIPES = {
     "method:\n": "recipe:\n",
     "Baseline: "
@@ -95,8 +97,7 @@ def test_one_failing_trial_never_stops_the_others(backend, write_spec):
 def test_interrupted_and_resumed_trials_end_with_the_same_numbers(backend, reference, write_spec):
     path = write_spec(**LONG)
     process = backend.start(path, *WORKERS)
-    backend.wait_for_epochs(process, trials=2)
-    code, err = backend.interrupt(process)
+    code, err = backend.interrupt(process, backend.freeze(process, trials=2))
     assert code == 130, err
     assert "the same command resumes from here" in err
     assert not backend.leased()
@@ -117,7 +118,7 @@ def test_pictures_read_by_processes_of_their_own(backend, reference, write_spec,
     data = {"RM_DATA_DIR": str(tmp_path / "data"), "RM_LOADER_WORKERS": "2"}
     path = write_spec(**PICTURES)
     process = backend.start(path, *WORKERS, environment=data)
-    code, err = backend.interrupt(process, frozen=backend.freeze_one(process))
+    code, err = backend.interrupt(process, backend.freeze(process, trials=1))
     assert code == 130, err
     code, _, err = backend.run(path, *WORKERS, environment=data)
     assert code == 0, err
@@ -128,8 +129,7 @@ def test_pictures_read_by_processes_of_their_own(backend, reference, write_spec,
 def test_what_one_backend_began_another_one_ends(backend, undisturbed, write_spec):
     path = write_spec(**LONG)
     process = undisturbed.start(path, *WORKERS)
-    undisturbed.wait_for_epochs(process, trials=2)
-    undisturbed.interrupt(process)
+    undisturbed.interrupt(process, undisturbed.freeze(process, trials=2))
     began = {trial: undisturbed.events(trial) for trial in undisturbed.numbers()}
     backend.results = undisturbed.results
     code, _, err = backend.run(path, *WORKERS)

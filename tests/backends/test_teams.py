@@ -1,23 +1,23 @@
-"""One trial over two processes, on every backend: killed, interrupted, and equal to what
-torch.distributed.run makes of it.
+"""One trial over two processes, on every backend: killed, interrupted, and equal to what two
+undisturbed processes make of it.
 """
 
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support import processes
+from tests.support.ranks import train_together
 from tests.support.rm.imagenet_tree import make_tree
-from tests.support.trials import ROOT, deterministic
+from tests.support.trials import deterministic
 
 TEAM = {
     "trial:\n": "resources: {gpus: 2}\ntrial:\n",
-    "epochs: 2, batch_size: 16": "epochs: 80, batch_size: 16, batch_norm_groups: 2",
+    "epochs: 2, batch_size: 16": "epochs: 16, batch_size: 16, batch_norm_groups: 2",
     "[0, 1]": "[0]",
     "    Baseline: baseline\n": "",
     'claims: ["RM < Baseline"]': "",
@@ -34,29 +34,44 @@ def ranks_of(run_dir: Path) -> dict[int, int]:
     }
 
 
+def freeze_second(backend, process, event: str, times: int) -> int:
+    """Stop the second process once an event is in the journal so often: the first one waits for it
+    in its next step, and the trial cannot end meanwhile. Returns its number.
+    """
+    backend.wait(
+        lambda: any(backend.events(each).count(event) >= times for each in backend.leased()),
+        process,
+    )
+    ((trial, _),) = backend.leased().items()
+    ranks = ranks_of(backend.results / "runs" / trial)
+    assert sorted(ranks.values()) == [0, 1]
+    second = next(pid for pid, rank in ranks.items() if rank == 1)
+    processes.freeze(second)
+    assert "finished" not in backend.events(trial)
+    return second
+
+
 @pytest.mark.cluster
 def test_two_processes_are_killed_interrupted_and_end_as_undisturbed_ones(
     backend, write_spec, tmp_path
 ):
     path = write_spec(**TEAM)
     process = backend.start(path, "--workers", 1, environment={"RM_CHECKPOINT_SECONDS": "0.1"})
-    backend.wait(
-        lambda: any("checkpoint" in backend.events(trial) for trial in backend.leased()), process
-    )
+    second = freeze_second(backend, process, "checkpoint", 1)
     ((trial, supervisor),) = backend.leased().items()
     run_dir = backend.results / "runs" / trial
-    first = set(ranks_of(run_dir))
-    assert sorted(ranks_of(run_dir).values()) == [0, 1]
-    os.kill(next(pid for pid, rank in ranks_of(run_dir).items() if rank == 1), signal.SIGKILL)
-    backend.wait(lambda: backend.events(trial).count("resumed") == 1, process)
-    second = set(ranks_of(run_dir))
-    assert not first & second
+    before = set(ranks_of(run_dir))
+    os.kill(second, signal.SIGKILL)
+    second = freeze_second(backend, process, "resumed", 1)
+    after = set(ranks_of(run_dir))
+    assert not before & after
     assert backend.leased()[trial] != supervisor
     os.kill(backend.leased()[trial], signal.SIGKILL)
-    backend.wait(lambda: backend.events(trial).count("resumed") == 2, process)
-    assert not second & set(ranks_of(run_dir)), "none outlives the one that held the lease"
+    processes.thaw(second)
+    second = freeze_second(backend, process, "resumed", 2)
+    assert not after & set(ranks_of(run_dir)), "none outlives the one that held the lease"
     assert "failed" not in backend.events(trial)
-    code, err = backend.interrupt(process)
+    code, err = backend.interrupt(process, [second])
     assert code == 130, err
     assert backend.events(trial)[-1] == "interrupted"
     assert not ranks_of(run_dir)
@@ -81,7 +96,7 @@ def test_two_processes_read_pictures(undisturbed, write_spec, tmp_path):
         "{name: digits, size: 16, limit: 70, test_limit: 60}": "{name: imagenet, size: 16}"
     }
     path = write_spec(
-        **TEAM, **pictures, **{"epochs: 80, batch_size: 16": "epochs: 2, batch_size: 4"}
+        **TEAM, **pictures, **{"epochs: 16, batch_size: 16": "epochs: 2, batch_size: 4"}
     )
     data = {"RM_DATA_DIR": str(tmp_path / "data"), "RM_LOADER_WORKERS": "1"}
     code, _, err = undisturbed.run(path, "--workers", 1, environment=data)
@@ -94,25 +109,9 @@ def alone(run_dir: Path, folder: Path, threads: int) -> list[dict]:
     """The numbers of the same trial where nothing of ours but `rm` has a part in it, computed
     once.
     """
-    if (run_dir.name, threads) in KNOWN:
-        return KNOWN[run_dir.name, threads]
-    words = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "rm.train",
-    ]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONPATH": str(ROOT),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    trial = str(run_dir / "trial.json")
-    subprocess.run([*words, trial, str(folder)], env=environment, capture_output=True, check=True)
-    KNOWN[run_dir.name, threads] = deterministic(folder)
+    if (run_dir.name, threads) not in KNOWN:
+        folder.mkdir()
+        shutil.copy(run_dir / "trial.json", folder)
+        train_together(folder, 2, threads)
+        KNOWN[run_dir.name, threads] = deterministic(folder)
     return KNOWN[run_dir.name, threads]

@@ -18,6 +18,7 @@ from rm.rundir.journal import read
 from rm.train import fit
 from rm.trainer import Trainer
 from rm.trial import TrialError, parse_trial
+from tests.support.ranks import train_together
 from tests.support.trials import PATIENCE, ROOT, contrastive, deterministic, write_trial
 
 CPU = torch.device("cpu")
@@ -52,17 +53,12 @@ def two_processes(script, path, folder, *options):
 
 
 @pytest.fixture
-def in_float64(tmp_path):
-    """`rm.train` as a script that trains in float64, where equal means equal: in fp32 a ReLU whose
-    input is zero up to
-    rounding falls on either side, and 20 steps make that visible."""
-    script = tmp_path / "train64.py"
-    script.write_text(
-        "import sys, torch\ntorch.set_default_dtype(torch.float64)\nfrom rm.train import "
-        "main\nsys.exit(main())\n"
-    )
+def in_float64():
+    """Where equal means equal: in fp32 a ReLU whose input is zero up to rounding falls on either
+    side, and 20 steps make that visible. Forked processes inherit it.
+    """
     torch.set_default_dtype(torch.float64)
-    yield script
+    yield
     torch.set_default_dtype(torch.float32)
 
 
@@ -76,21 +72,20 @@ CASES = {
 }
 
 
-@pytest.mark.cluster
+@pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_equal_one_with_two_groups(shared, tmp_path, in_float64, case):
+def test_two_processes_equal_one_with_two_groups(shared, tmp_path, case):
     """Of contrastive training too, whose keys are shuffled among the processes."""
     method, task = CASES[case]
     if task:
         shared = contrastive(shared, **task)
     if method is not None:  # five steps tell
         shared |= {"method": method, "train": {**shared["train"], "epochs": 1}}
-    path = write_trial(tmp_path / "one", shared)
-    fit(parse_trial(shared), tmp_path / "one")
-    command = two_processes(in_float64, path, tmp_path / "two")
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["best_epoch"] >= 1
+    for name in ("one", "two"):
+        write_trial(tmp_path / name, shared)
+    fit(parse_trial(shared), tmp_path / "one", device=CPU)
+    said = train_together(tmp_path / "two", 2)
+    assert json.loads(said.splitlines()[-1])["best_epoch"] >= 1
     one, two = (deterministic(tmp_path / name) for name in ("one", "two"))
     for ours, theirs in zip(one, two, strict=True):
         assert theirs == pytest.approx(ours, rel=1e-6), (
@@ -111,12 +106,7 @@ def test_two_processes_equal_one_with_two_groups(shared, tmp_path, in_float64, c
 def test_two_processes_survive_a_kill_bit_for_bit(shared, tmp_path):
     module = ROOT / "rm" / "train.py"
     path = write_trial(tmp_path / "two", shared)
-    subprocess.run(
-        two_processes(module, path, tmp_path / "two"),
-        env=ENVIRONMENT,
-        capture_output=True,
-        check=True,
-    )
+    train_together(tmp_path / "two", 2)
     killed = tmp_path / "killed"
     with subprocess.Popen(
         two_processes(module, path, killed, "--checkpoint-seconds", "0"),

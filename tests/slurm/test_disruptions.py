@@ -17,7 +17,8 @@ from launch.backends.slurm.backend import SlurmBackend
 from launch.backends.slurm.jobs import JobRef
 from launch.runs import lease
 from launch.runs.rundir import RunDir
-from tests.support.slurm.launcher import Launcher, journal, starts, thaw, worker_pid
+from tests.support.processes import thaw
+from tests.support.slurm.launcher import Launcher, journal, starts, worker_pid
 from tests.support.trials import deterministic
 
 pytestmark = pytest.mark.cluster

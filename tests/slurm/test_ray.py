@@ -11,7 +11,8 @@ import pytest
 
 from launch.backends.slurm import cli
 from launch.runs.rundir import RunDir
-from tests.support.slurm.launcher import Launcher, journal, thaw, worker_pid
+from tests.support.processes import thaw
+from tests.support.slurm.launcher import Launcher, journal, worker_pid
 from tests.support.trials import deterministic
 
 WORDS = (

@@ -3,9 +3,8 @@ and end as undisturbed ones.
 """
 
 import os
+import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,12 @@ import pytest
 from launch.backends.slurm import cli
 from launch.backends.slurm.backend import SlurmBackend
 from tests.support import processes
-from tests.support.slurm.launcher import Launcher, journal, starts, thaw
-from tests.support.trials import ROOT, deterministic
+from tests.support.ranks import train_together
+from tests.support.slurm.launcher import Launcher, journal, starts
+from tests.support.trials import deterministic
 
 PROCESSES = 4
-EPOCHS = 30
+EPOCHS = 16
 TEAM = {
     "batch_size: 16": "batch_size: 16, batch_norm_groups: 4",
     "\ntrial:": "\nresources: {nodes: 2, gpus: 2}\ntrial:",
@@ -57,28 +57,10 @@ def freeze(launcher: Launcher, run_dir: Path, epochs: int) -> dict[int, tuple[in
 
 
 def undisturbed(run_dir: Path, folder: Path) -> list[dict]:
-    """The numbers of the same trial under torch.distributed.run, on this machine alone."""
-    words = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(PROCESSES),
-    ]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    trial = str(run_dir / "trial.json")
-    subprocess.run(
-        [*words, "-m", "rm.train", trial, str(folder)],
-        env=environment,
-        capture_output=True,
-        check=True,
-    )
+    """The numbers of the same trial by as many processes of this machine alone."""
+    folder.mkdir()
+    shutil.copy(run_dir / "trial.json", folder)
+    train_together(folder, PROCESSES)
     return deterministic(folder)
 
 
@@ -102,7 +84,7 @@ def test_a_trial_over_two_nodes_is_killed_preempted_and_ends_as_an_undisturbed_o
     assert journal(run_dir).count("resumed") == 1
     assert "failed" not in journal(run_dir), "one that lost another has not failed"
     launcher.preempt()
-    thaw(team[PROCESSES - 1][0])
+    processes.thaw(team[PROCESSES - 1][0])
     launcher.wait_finished([run_dir])
     assert [start["restart"] for start in starts(run_dir)] == [0, 0, 1]
     events = journal(run_dir)

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from launch.runs.rundir import RunDir
+from tests.support import processes
 from tests.support.trials import PATIENCE, ROOT, deterministic
 
 
@@ -46,40 +47,41 @@ class Backend:
         out, err = process.communicate(timeout=PATIENCE)
         return process.returncode, out, err
 
-    def freeze_one(self, process: subprocess.Popen[str]) -> int:
-        """Stop (SIGSTOP) the first worker that has an epoch behind it: its trial does not end
-        meanwhile, however fast this machine is.
+    def freeze(self, process: subprocess.Popen[str], trials: int) -> list[int]:
+        """Stop (SIGSTOP) the workers of so many trials, each as soon as it has an epoch behind
+        it: none ends meanwhile, however fast this machine is. Returns the processes.
         """
-        trained: list[int] = []
+        frozen: dict[str, int] = {}
 
-        def has_trained() -> bool:
-            trained[:] = [
-                pid for name, pid in self.leased().items() if "epoch" in self.events(name)
-            ]
-            return bool(trained)
+        def are_frozen() -> bool:
+            for trial, pid in self.leased().items():
+                if trial not in frozen and "epoch" in self.events(trial):
+                    processes.freeze(pid)
+                    frozen[trial] = pid
+            return len(frozen) >= trials
 
-        self.wait(has_trained, process)
-        os.kill(trained[0], signal.SIGSTOP)
-        return trained[0]
+        self.wait(are_frozen, process)
+        assert not any("finished" in self.events(trial) for trial in frozen)
+        return list(frozen.values())
 
     def interrupt(
-        self, process: subprocess.Popen[str], frozen: int | None = None
+        self, process: subprocess.Popen[str], frozen: Sequence[int] = ()
     ) -> tuple[int, str]:
         """Ask for a checkpoint and a stop, as a person would; returns exit status and errors once
         all have stopped.
 
-        frozen   a worker that goes on once the workers have been told
+        frozen   processes that go on once they have been told
         """
         process.send_signal(signal.SIGINT)
-        if frozen is not None:
-            # Ray's actors hear of it within a second or two; the first that stops shows it.
-            deadline = time.monotonic() + 10
-            while time.monotonic() < deadline and not any(
-                self.events(folder.name)[-1:] == ["interrupted"]
-                for folder in (self.results / "runs").iterdir()
-            ):
-                time.sleep(0.1)
-            os.kill(frozen, signal.SIGCONT)
+        # A signal tells them, but for Ray's actors, which hear of it within a second or two.
+        deadline = time.monotonic() + (3 if self.name == "ray" else PATIENCE)
+        while time.monotonic() < deadline and not all(
+            processes.has_pending(pid, signal.SIGTERM) for pid in frozen
+        ):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        for pid in frozen:
+            processes.thaw(pid)
         _, err = process.communicate(timeout=PATIENCE)
         return process.returncode, err
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from launch.cli import main
 from launch.spec.load import load_spec
 from launch.worker import system_metrics
 from rm import registry
 from rm.rundir import checkpoint
+from tests.support import inprocess
 from tests.support.tracking.journals import environment
 from tests.support.trials import PATIENCE, ROOT
 
@@ -21,8 +23,8 @@ SEEDS_ONE = {"seeds: [0, 1]": "seeds: [0]"}
 
 @pytest.fixture
 def call(stored, tmp_path):
-    def run(*words):
-        env = environment(tmp_path / "results", CUDA_VISIBLE_DEVICES="")
+    def run(*words, **variables):
+        env = environment(tmp_path / "results", CUDA_VISIBLE_DEVICES="", **variables)
         command = [sys.executable, "launch/run.py", *map(str, words)]
         return subprocess.run(
             command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE
@@ -39,10 +41,11 @@ def mirrored(tmp_path):
 
 
 @pytest.mark.cluster
-def test_system_metrics_of_a_real_trial_stand_in_mlflow_once(write_spec, call, tmp_path):
+def test_system_metrics_of_a_real_trial_stand_in_mlflow_once(write_spec, call, results, tmp_path):
     spec = write_spec(**SEEDS_ONE, **{"epochs: 2": "epochs: 20"})
-    done = call(spec, "--workers", "1", "--system-metrics", "0.1")
+    done = call(spec, "--workers", "1", "--system-metrics", "0.1", RM_TRACKING="off")
     assert done.returncode == 0, done.stderr
+    assert main(["sync"]) == 0
     client, runs = mirrored(tmp_path)
     assert len(runs) == 2
     for trial, run in runs.items():
@@ -72,7 +75,7 @@ def test_system_metrics_of_a_real_trial_stand_in_mlflow_once(write_spec, call, t
         "a"
     ) as file:
         file.write('{"time": 1795000000.0, "cpu_uti')  # and a worker in the middle of a line
-    assert call("sync", "--full").returncode == 0
+    assert main(["sync", "--full"]) == 0
     client, again = mirrored(tmp_path)
     for run in again.values():
         steps = [
@@ -110,19 +113,20 @@ def test_gpus_are_read_by_nvml():
 
 @pytest.mark.cluster
 def test_weights_arrive_as_artifacts_once_and_load_without_this_project(
-    write_spec, call, tmp_path
+    write_spec, stored, results, capsys, tmp_path
 ):
     spec = write_spec()
-    assert call(spec).returncode == 0
+    inprocess.train(spec, results, {"RM_TRACKING": "on"})
+    capsys.readouterr()
     trials = [trial for cell in load_spec(spec).cells for trial in cell.trials]
     lost = tmp_path / "results" / "runs" / trials[0].id
     for file in lost.glob("*.pt"):
         file.unlink()
-    done = call("sync", "--weights")
-    assert done.returncode == 1
-    assert f"error: {lost} could not be exported" in done.stderr
-    assert "holds no whole checkpoint" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert main(["sync", "--weights"]) == 1
+    said = capsys.readouterr().err
+    assert f"error: {lost} could not be exported" in said
+    assert "holds no whole checkpoint" in said
+    assert "Traceback" not in said
 
     client, runs = mirrored(tmp_path)
     assert "weights" not in runs[trials[0].id].data.tags
@@ -153,9 +157,8 @@ def test_weights_arrive_as_artifacts_once_and_load_without_this_project(
     (tmp_path / "results" / "runs" / trials[0].id / "origin.json").write_text(
         "{}"
     )  # a committed run has no checkpoint
-    again = call("sync", "--weights")
-    assert again.returncode == 0, again.stderr
-    assert "the weights of 0 runs are new artifacts" in again.stderr
+    assert main(["sync", "--weights"]) == 0
+    assert "the weights of 0 runs are new artifacts" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert {
         trial: run.data.tags.get("weights") for trial, run in mirrored(tmp_path)[1].items()

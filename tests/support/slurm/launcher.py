@@ -1,10 +1,8 @@
 """Launchers that talk to a real cluster, and what their trials leave behind."""
 
-import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
@@ -154,9 +152,3 @@ def wrapped_sbatch(launcher: Launcher, script: str) -> dict[str, str]:
     path.write_text(f"#!/bin/bash\ncalls={folder}/calls; echo x >> $calls\n{script}\n")
     path.chmod(0o755)
     return {"PATH": f"{folder}:{os.environ['PATH']}"}
-
-
-def thaw(pid: int) -> None:
-    """Let a stopped process go on, unless SLURM has: it sends SIGCONT before its own signals."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGCONT)
