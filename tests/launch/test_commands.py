@@ -13,6 +13,7 @@ import pytest
 
 from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
+from tests.support import inprocess
 from tests.support.commands import command, journal, run, running_pids, trials, wait_for
 from tests.support.trials import PATIENCE, ROOT
 
@@ -173,7 +174,7 @@ def test_watching_ends_when_all_has_ended(write_spec, results):
 @pytest.mark.cluster
 def test_the_live_table_on_a_terminal(write_spec, results):
     path = write_spec(**{"[0, 1]": "[0]"})
-    assert run(path)[0] == 0
+    inprocess.train(path, results)
     master, slave = pty.openpty()
     words = [sys.executable, str(ROOT / "launch" / "run.py"), "status", str(path), "--watch"]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "30"}
@@ -223,7 +224,7 @@ def test_a_run_that_was_never_begun_is_not_cancelled(write_spec, results):
 
 def test_cancelling_what_is_finished_changes_nothing(write_spec, results):
     path = write_spec(**{"[0, 1]": "[0]"})
-    assert run(path)[0] == 0
+    inprocess.train(path, results)
     _, out, _ = run("cancel", path)
     assert out.count("finished already") == 2
     assert not list((results / "runs").glob("*/cancel"))

@@ -4,6 +4,7 @@ import json
 import os
 
 from launch.runs.status import SETTLED_SECONDS
+from tests.support import processes
 from tests.support.slurm.launcher import journal
 
 
@@ -18,10 +19,10 @@ def test_one_task_at_a_time_seen_cancelled_lost_and_retried(launcher):
     """Seed 0 runs, 1 and 2 wait; 0 and 1 are cancelled, 2 is lost to a scancel that nobody knows
     of; all end in the end.
     """
-    spec = launcher.spec(seeds=[0, 1, 2], epochs=150)
+    spec = launcher.spec(seeds=[0, 1, 2], epochs=60)
     launcher.submit(spec, "--workers", "1")
     first, second, third = launcher.run_dirs
-    launcher.wait_until(lambda: journal(first).count("epoch") >= 1, "the first trains")
+    pid = launcher.freeze(first)
     now = look(launcher, spec)
     assert [now[seed]["state"] for seed in range(3)] == ["running", "waiting", "waiting"]
     assert now[0]["where"] in ("n1", "n2", "n3")
@@ -32,8 +33,11 @@ def test_one_task_at_a_time_seen_cancelled_lost_and_retried(launcher):
     assert now[1]["job"].endswith("_1")
 
     launcher.cluster.ask("scancel", now[2]["job"])
-    code, out, err = launcher.run("cancel", second.name, first.name)
-    assert code == 0, err
+    with launcher.start("cancel", second.name, first.name) as cancel:
+        launcher.wait_until((first / "cancel").exists, "the first one is told")
+        processes.thaw(pid)
+        out, err = cancel.communicate()
+    assert cancel.returncode == 0, err
     assert f"{first.name}: checkpointed and stopped" in out
     assert f"{second.name}: taken out of the scheduler's queue" in out
     assert journal(first)[-1] == "interrupted"
@@ -55,7 +59,7 @@ def test_one_task_at_a_time_seen_cancelled_lost_and_retried(launcher):
     assert "0 failed and 1 lost are tried again" in err
     code, out, err = launcher.run("logs", "-f", third.name)
     assert code == 0, err
-    assert "epoch 150/150" in out
+    assert "epoch 60/60" in out
     assert f"{third.name}: finished" in err
     assert journal(second) == []
     launcher.submit(spec)

@@ -36,24 +36,6 @@ def states(run_dirs) -> list[str]:
     return [job.state for job in SlurmBackend.jobs(run_dirs).values()]
 
 
-def freeze(launcher: Launcher, run_dir: Path, epochs: int = 2) -> int:
-    """Stop a worker (SIGSTOP) once it is in the midst of training, however fast this machine is;
-    returns its process.
-    """
-    before = journal(run_dir).count("epoch")
-    launcher.wait_until(
-        lambda: (
-            worker_pid(run_dir) is not None and journal(run_dir).count("epoch") >= before + epochs
-        ),
-        "it trains",
-    )
-    pid = worker_pid(run_dir)
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    assert not (run_dir / "result.json").exists()
-    return pid
-
-
 def trained_once(run_dir: Path) -> None:
     """One start, one end, each epoch in order: no second job ever trained it from the
     beginning.
@@ -70,7 +52,7 @@ def test_preempted_trials_are_requeued_and_end_as_undisturbed_ones(
     """A job of a higher partition takes all nodes; SLURM requeues ours, which had checkpointed."""
     launcher.submit(launcher.spec(seeds=[0, 1], epochs=EPOCHS))
     both = launcher.run_dirs
-    pids = [freeze(launcher, run_dir) for run_dir in both]
+    pids = [launcher.freeze(run_dir) for run_dir in both]
     launcher.preempt()
     for pid in pids:
         thaw(pid)
@@ -90,13 +72,13 @@ def test_a_restarted_controller_a_killed_worker_a_cancelled_task_and_a_lost_node
     spec = launcher.spec(seeds=[0, 1, 2, 3], epochs=EPOCHS)
     launcher.submit(spec, RM_CHECKPOINT_SECONDS="0")  # what is killed goes on from its last step
     bystander, killed, ended, on_lost_node = run_dirs = launcher.run_dirs
-    pids = {run_dir: freeze(launcher, run_dir) for run_dir in run_dirs}
+    pids = {run_dir: launcher.freeze(run_dir) for run_dir in run_dirs}
 
     with launcher.cluster.without_controller() as environment, monkeypatch.context() as patch:
         patch.setenv("SLURM_CONF", environment["SLURM_CONF"])
         assert states(run_dirs) == ["unknown"] * 4
         thaw(pids[bystander])
-        freeze(launcher, bystander)  # after more epochs, without a controller
+        launcher.freeze(bystander)  # after more epochs, without a controller
     launcher.wait_until(
         lambda: states(run_dirs) == ["running"] * 4, "the new controller knows the jobs"
     )
@@ -154,7 +136,7 @@ def test_a_time_limit_shorter_than_the_training(launcher: Launcher, undisturbed)
     # for nothing, and the next one is held up.
     while len(set(positions())) < 3:
         warned, begun = warnings(), len(starts(run_dir))
-        pid = freeze(launcher, run_dir)
+        pid = launcher.freeze(run_dir)
         launcher.wait_until(lambda warned=warned: warnings() > warned, "SLURM warns of the limit")
         thaw(pid)
         launcher.wait_until(lambda begun=begun: len(starts(run_dir)) > begun, "it starts again")
@@ -174,7 +156,7 @@ def test_a_cancelled_trial_checkpoints_is_not_requeued_and_leaves_its_job_to_the
     spec = launcher.spec(seeds=[0, 1], epochs=EPOCHS)
     launcher.submit(spec, "--slurm", "trials_per_job=2")
     cancelled, other = launcher.run_dirs
-    pid = freeze(launcher, cancelled)
+    pid = launcher.freeze(cancelled)
     RunDir(cancelled).request_cancel()
     time.sleep(
         lease.CANCEL_SECONDS + 0.5

@@ -3,7 +3,7 @@ longer to start than such a trial to train.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -14,14 +14,21 @@ from launch.spec.load import load_spec
 from launch.worker.worker import run_one
 
 
-def train(spec: Path, results: Path, environment: Mapping[str, str] | None = None) -> None:
+def train(
+    spec: Path,
+    results: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    profile: str | None = None,
+    seeds: Sequence[int] | None = None,
+) -> None:
     """Train all trials of a spec, parents first, into a results folder."""
     runs = results / "runs"
     # One thread, as two workers on two cores have; pictures are read by this process.
     alone = {"RM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **(environment or {})}
     alone |= {"RM_RESULTS_DIR": str(results), "RM_LOADER_WORKERS": "0"}
     with mock.patch.dict(os.environ, alone):
-        uses = make_plan([load_spec(spec)], runs).uses
+        uses = make_plan([load_spec(spec, profile, seeds)], runs).uses
         prepare(uses, runs)
         trials = {use.trial.id: use.trial for use in uses}
         while trials:

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 from launch.runs.rundir import RunDir
+from tests.support import processes
 from tests.support.slurm.cluster import Cluster, wait_until
 from tests.support.trials import PATIENCE, ROOT
 
@@ -112,6 +113,24 @@ class Launcher:
         self.cluster.ask("sbatch", *urgent)
         running = ("squeue", "--noheader", "--states=RUNNING", "--partition=main")
         self.wait_until(lambda: not self.cluster.ask(*running), "preempted")
+
+    def freeze(self, run_dir: Path, epochs: int = 2) -> int:
+        """Stop a worker (SIGSTOP) once it is in the midst of training, however fast this machine
+        is; returns its process.
+        """
+        before = journal(run_dir).count("epoch")
+        self.wait_until(
+            lambda: (
+                worker_pid(run_dir) is not None
+                and journal(run_dir).count("epoch") >= before + epochs
+            ),
+            "it trains",
+        )
+        pid = worker_pid(run_dir)
+        assert pid is not None
+        processes.freeze(pid)
+        assert not (run_dir / "result.json").exists()
+        return pid
 
     def wait_finished(self, run_dirs: list[Path], seconds: float = PATIENCE) -> None:
         self.wait_until(
