@@ -134,10 +134,13 @@ def test_a_failed_trial_its_logs_and_its_retry(write_spec, results):
 @pytest.mark.cluster
 def test_a_killed_workers_traceback_comes_from_the_journal(write_spec, results):
     path = write_spec(**{"lr: 0.05": "lr: 1.0e30", "[0, 1]": "[0]"})
-    code, _, _ = run(path)
-    assert code == 1
+    code, out, err = run(path, "--json", "--where", "method=Baseline")
+    assert (code, trials(out)[0]["state"]) == (1, "failed")
+    assert "the loss is not finite at step" in err
     trial = load_spec(path).trials[0].id
-    (results / "runs" / trial / "log.txt").unlink()
+    log = results / "runs" / trial / "log.txt"
+    assert "Traceback" in log.read_text()
+    log.unlink()
     code, out, _ = run("logs", trial)
     assert "failed: Diverged: the loss is not finite" in out
     assert "Traceback (most recent call last)" in out

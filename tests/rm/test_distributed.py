@@ -72,6 +72,7 @@ CASES = {
 }
 
 
+@pytest.mark.cluster
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_equal_one_with_two_groups(shared, tmp_path, case):
