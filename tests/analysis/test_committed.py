@@ -60,6 +60,7 @@ def call(clone: Path, *words: str, status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(
     COMMITTED[0]["trial"]["numerics"] != rm.NUMERICS,
     reason="the committed records are of former numerics, until they are trained again",

@@ -36,6 +36,7 @@ def quickstart_store(store):
     return store
 
 
+@pytest.mark.cluster
 def test_the_command_writes_everything_from_any_folder(tmp_path, quickstart_store):
     command = [
         sys.executable,

@@ -35,6 +35,7 @@ def test_as_many_begin_as_the_throughput_promises(folders):
         assert promised(launches, 200, images) == count
 
 
+@pytest.mark.cluster
 def test_the_last_one_is_stopped_where_not_all_would_end(folders, tmp_path):
     """And the others at Ctrl-C; what came of each is packed."""
     words = ["--seconds", str(PATIENCE), "--out", str(tmp_path / "out"), "--device", "cpu"]

@@ -37,11 +37,18 @@ def run(head, folder, stop_before=None, **sections):
     return trainer
 
 
+SHORT = ("atss", "pspnet")
+"""Of each task one that takes little."""
+
+
 def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    "head",
+    [pytest.param(each, marks=() if each in SHORT else pytest.mark.cluster) for each in HEADS],
+)
 def test_a_head_trains_and_resumes_bit_for_bit(head, tmp_path, monkeypatch):
     """Stopped inside both epochs and between them, and read by others."""
     whole = run(head, tmp_path / "whole")

@@ -11,6 +11,7 @@ from tests.support.commands import run
 from tests.support.mutations import said
 
 
+@pytest.mark.cluster
 def test_commands_bear_spoilt_run_directories(tmp_path, monkeypatch):
     found = mutations.run(tmp_path, 60, seed=1)
     assert found.badly == []

@@ -49,6 +49,7 @@ prepare(make_plan([load_spec(Path(sys.argv[1]))], runs).uses, runs)
 """
 
 
+@pytest.mark.cluster
 @mounts
 def test_a_power_cut_in_training_costs_no_bit(tmp_path, tiny, monkeypatch):
     monkeypatch.setenv("RM_THREADS", "1")

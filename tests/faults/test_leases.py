@@ -35,6 +35,7 @@ def child_of(pid):
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(not has_namespaces(), reason="needs root, for a PID namespace")
 def test_a_worker_that_stood_still_leaves_its_successor_alone(tmp_path, tiny, monkeypatch):
     long = {**tiny, "train": {**tiny["train"], "epochs": 40}}

@@ -87,6 +87,7 @@ def test_records_of_the_clone_count_wherever_the_results_are(results):
     assert {run_dir.name for run_dir in made} == set(known) - {one}
 
 
+@pytest.mark.cluster
 def test_force_trains_what_is_committed_and_the_next_command_resumes(write_spec, results):
     path = write_spec(**{"seeds: [0, 1]": "seeds: [0]"})
     trial = load_spec(path).trials[0]

@@ -25,6 +25,7 @@ from tests.support.trials import PATIENCE, deterministic
 pytestmark = pytest.mark.usefixtures("results")
 
 
+@pytest.mark.cluster
 def test_the_whole_way_and_back_again(write_spec, results, tmp_path, capsys):
     """Dry run, run from another folder, reuse, a second spec with the same trial, status, --force,
     deleted store.
@@ -213,6 +214,7 @@ def test_two_launchers_run_each_trial_once(write_spec, results):
     assert len(mlflow_records(results)) == 4
 
 
+@pytest.mark.cluster
 def test_a_method_without_its_files_is_refused_and_the_others_run(write_spec, results, tmp_path):
     path = write_spec(
         **{"Baseline: baseline": "Baseline: baseline\n    Style: stylecutmix", "[0, 1]": "[0]"}

@@ -111,6 +111,7 @@ def test_conditions_that_hold_only_apart(write_spec):
         select([load_spec(write_spec())], ["method=RM", "method=baseline"])
 
 
+@pytest.mark.cluster
 def test_three_hundred_mutated_specs_are_survived():
     """`python -m tests.support.mutated_specs 2000` tries more."""
     assert list(mutated_specs.failures(300)) == []

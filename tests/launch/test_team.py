@@ -60,6 +60,7 @@ def by_two(tmp_path, tiny, monkeypatch):
     return tmp_path / "run"
 
 
+@pytest.mark.cluster
 def test_a_trial_that_raises_is_written_down_once(by_two):
     """The loss is no number in either process; both raise, and the first one keeps the journal."""
     answer = worker.run_one(by_two, lambda: False)

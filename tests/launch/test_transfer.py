@@ -171,6 +171,7 @@ def test_one_command_does_all_of_it(write_spec, results, tmp_path):
     assert (results / "reproduced" / "README.md").exists()
 
 
+@pytest.mark.cluster
 def test_a_failing_trial_stops_no_other(write_spec, results, tmp_path):
     spec, folder = write_spec(**{"[0, 1]": "[0]"}), tmp_path / "there"
     broken, *others = export(spec, folder)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from rm import registry
@@ -25,6 +26,7 @@ def test_the_second_head_is_left_behind(tiny, tmp_path):
     assert torch.equal(backbone.head.weight, trained["model.backbone.head.weight"])
 
 
+@pytest.mark.cluster
 def test_the_command(tiny, tmp_path):
     words = [
         sys.executable,

@@ -228,6 +228,7 @@ def test_the_examples_run(monkeypatch, tmp_path, capsys):
     assert "step 2: loss" in capsys.readouterr().out
 
 
+@pytest.mark.cluster
 def test_lightning_trains_it():
     """In a process of its own: Lightning sets handlers and devices for all of its process."""
     done = subprocess.run(

@@ -203,6 +203,7 @@ def test_inference_is_timed_with_what_a_method_adds_to_the_network(monkeypatch):
     assert found["value"] > 0
 
 
+@pytest.mark.cluster
 def test_the_history_is_one_batch_of_images_targets_and_logits():
     found, _ = over("history", size=16, classes=10)
     assert found["value"] == 4 * (3 * 16 * 16 + 10 + 10) * 4 / 2**20
@@ -210,6 +211,7 @@ def test_the_history_is_one_batch_of_images_targets_and_logits():
     assert over("history", {"name": "mixup"}, size=16, classes=10)[0]["value"] == 0
 
 
+@pytest.mark.cluster
 def test_memory_is_that_of_the_training():
     """A batch four times the size holds several times as much, whatever this process holds."""
     network = {"backbone": {"name": "resnet8", "width": 16}}

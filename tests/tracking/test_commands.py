@@ -87,6 +87,7 @@ def test_system_metrics_of_a_real_trial_stand_in_mlflow_once(write_spec, call, r
         assert steps == list(range(1, int(run.data.tags["system_samples"]) + 1))
 
 
+@pytest.mark.cluster
 def test_nothing_is_sampled_unless_it_is_asked_for(write_spec, call, tmp_path, monkeypatch):
     monkeypatch.setenv("RM_TRACKING", "off")  # what is sampled lies beside the journal
     spec = write_spec(**SEEDS_ONE)

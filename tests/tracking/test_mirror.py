@@ -36,6 +36,7 @@ def client_and_runs(results):
     return client, {run.data.tags["trial_id"]: run for run in client.search_runs([experiment])}
 
 
+@pytest.mark.cluster
 def test_only_what_is_new_is_sent_and_the_store_stays_true(runs, results, monkeypatch):
     runs[0].train(300)
     runs[0].finish()
