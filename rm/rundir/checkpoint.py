@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,12 @@ def save(run_dir: Path, payload: dict[str, Any], permit: Permit = UNGUARDED) -> 
             current.replace(previous)
         aside.replace(current)
         sync_folder(run_dir)
-    except (OSError, RuntimeError) as error:
+    except BaseException as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)  # ours alone, also where the leave was withdrawn
+        if not isinstance(error, OSError | RuntimeError):
+            raise
         permit.check()
-        aside.unlink(missing_ok=True)
         reason = (hashed and hashed.failure) or error
         why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
         raise CheckpointError(

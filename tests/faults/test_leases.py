@@ -169,6 +169,28 @@ def test_two_writers_share_no_temporary_name_and_a_new_holder_clears_them(tmp_pa
         assert [path.name for path in tmp_path.glob("*.tmp")] == ["trial.json.launcher.tmp"]
 
 
+@pytest.mark.parametrize("withdrawn_at", [1, 2, 3])
+def test_a_writer_whose_leave_is_withdrawn_leaves_no_file(tmp_path, withdrawn_at):
+    """Before, within and after the seconds that a checkpoint takes to be written."""
+    checkpoint.save(tmp_path, {"writer": 1})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    asked = []
+
+    def check():
+        asked.append(None)
+        if len(asked) == withdrawn_at:
+            raise lease.Lost("another worker has taken over")
+
+    if withdrawn_at == 3:  # asked again where writing fails
+        (tmp_path / "checkpoint.prev.pt").mkdir()
+    with pytest.raises(lease.Lost):
+        checkpoint.save(tmp_path, {"writer": 2}, Permit("two", check))
+    assert len(asked) == withdrawn_at
+    assert {
+        path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()
+    } == before
+
+
 def test_who_waits_says_for_whom(tmp_path, tiny):
     said = []
 
