@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.in_time import Launch, main, promised
 from launch.cli import main as launch
+from rm.rundir.journal import read
 from tests.support.commands import wait_for
 from tests.support.specs import write_spec
 from tests.support.trials import PATIENCE, ROOT
@@ -55,6 +56,26 @@ def test_the_last_one_is_stopped_where_not_all_would_end(folders, tmp_path):
         process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert (tmp_path / "out" / "baseline" / "records.tar.gz").exists()
+
+
+@pytest.mark.cluster
+def test_the_next_one_begins_where_one_has_ended(tmp_path, results, capsys, monkeypatch):
+    """One at a time; once more, there is nothing left to do."""
+    spec, folders = write_spec(tmp_path, **{"[0, 1]": "[0]"}), []
+    for method in ("baseline", "recursive_mix"):
+        folders.append(tmp_path / method)
+        words = ["export", str(spec), "--where", f"method={method}", "--to", str(folders[-1])]
+        assert launch(words) == 0
+    words = ["in_time", *map(str, folders), "--seconds", str(PATIENCE), "--most", "1"]
+    monkeypatch.setattr(sys, "argv", [*words, "--out", str(tmp_path / "out"), "--device", "cpu"])
+    assert main() == 0
+    assert "finished: baseline, recursive_mix" in capsys.readouterr().out
+    ended, begun = (Launch(folder).run_dir / "journal.jsonl" for folder in folders)
+    assert read(ended)[-1]["time"] < read(begun)[0]["time"]
+    for name in ("baseline", "recursive_mix"):
+        assert (tmp_path / "out" / name / "records.tar.gz").exists()
+    assert main() == 0
+    assert "all of them had finished before" in capsys.readouterr().out
 
 
 def test_a_folder_without_a_trial_is_refused(tmp_path, capsys, monkeypatch):

@@ -101,12 +101,14 @@ def test_any_value_makes_a_name_of_a_file():
     assert tag_name("table3.train.epochs=5") != "table3.train.epochs=5", "MLflow takes no ="
 
 
-def test_an_option_of_speed_alone_leaves_the_trials_as_they_are(write_spec):
+@pytest.mark.parametrize(("option", "value"), [("cuda_graph", True), ("deterministic", False)])
+def test_an_option_of_speed_alone_leaves_the_trials_as_they_are(write_spec, option, value):
     path = write_spec()
-    plain, changed = load_spec(path), load_spec(path, overrides=["train.cuda_graph=true"])
+    plain = load_spec(path)
+    changed = load_spec(path, overrides=[f"train.{option}={str(value).lower()}"])
     assert [t.id for t in changed.trials] == [t.id for t in plain.trials]
-    assert all(t.values["train"]["cuda_graph"] for t in changed.trials)
-    assert not any("cuda_graph" in t.values["train"] for t in plain.trials)
+    assert all(t.values["train"][option] is value for t in changed.trials)
+    assert not any(option in t.values["train"] for t in plain.trials)
 
 
 def test_a_method_that_no_graph_can_hold_is_refused_at_its_place(write_spec):

@@ -116,6 +116,16 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, tmp_path):
     assert_equal_runs(tmp_path / "undisturbed", folder)
 
 
+def test_convolutions_are_deterministic_unless_a_trial_waives_it(tiny, tmp_path, monkeypatch):
+    """One process trains many trials: what one waived holds for the next again."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)  # restored at the end
+    tiny["train"]["epochs"] = 1
+    waived = {**tiny, "train": {**tiny["train"], "deterministic": False}}
+    for name, values, wanted in (("one", tiny, True), ("two", waived, False), ("3", tiny, True)):
+        train(values, tmp_path / name)
+        assert torch.backends.cudnn.deterministic is wanted
+
+
 def test_a_finished_run_is_not_run_again(tiny, tmp_path):
     first = train(tiny, tmp_path)
     before = (tmp_path / "journal.jsonl").read_bytes()

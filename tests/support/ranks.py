@@ -59,7 +59,7 @@ def _be_rank(run_dir: Path, rank: int, count: int, threads: int, port: int) -> N
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ |= {name: str(value) for name, value in place.items()}
-        torch.cuda.is_available = lambda: False
+        torch.cuda.is_available = lambda: False  # too late to hide GPUs by a variable
         torch.set_num_threads(threads)
         code = main([str(run_dir / "trial.json"), str(run_dir)])
     except BaseException:
