@@ -19,6 +19,7 @@ from launch.backends.local.pool import WorkerProcess
 from launch.backends.queue import MOST_DEATHS, Trials
 from rm.rundir.journal import Journal
 from tests.support.commands import command, journal, run, running_pids, wait_for
+from tests.support.processes import is_gone
 from tests.support.trials import PATIENCE, ROOT, write_trial
 
 RUN = str(ROOT / "launch" / "run.py")
@@ -78,7 +79,7 @@ def test_two_signals_end_a_launcher_whose_workers_hang(write_spec, results):
     process.terminate()
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
-    assert not any(Path(f"/proc/{pid}").exists() for pid in running_pids(results).values())
+    assert all(map(is_gone, running_pids(results).values()))
 
 
 def test_settings_that_cannot_be_meant_are_refused_at_once(write_spec, results):

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -19,6 +18,7 @@ from launch.worker.worker import run_one
 from rm.files import Permit
 from rm.rundir import checkpoint
 from rm.rundir.journal import Journal, read
+from tests.support.processes import children_of
 from tests.support.trials import PATIENCE, ROOT, deterministic, write_trial
 
 ELSEWHERE = ("unshare", "--pid", "--uts", "--fork", "--kill-child")
@@ -28,11 +28,6 @@ TRAIN += "print(json.dumps(run_one(Path(sys.argv[1]), lambda: False)))"
 
 def has_namespaces():
     return subprocess.run([*ELSEWHERE, "true"], capture_output=True, check=False).returncode == 0
-
-
-def child_of(pid):
-    """The process that runs in the new namespace."""
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
 @pytest.mark.cluster
@@ -55,14 +50,15 @@ def test_a_worker_that_stood_still_leaves_its_successor_alone(tmp_path, tiny, mo
             assert time.monotonic() < deadline
             assert first.poll() is None
             time.sleep(0.02)
-        os.kill(child_of(first.pid), signal.SIGSTOP)
+        (trainer,) = children_of(first.pid)  # the process that runs in the new namespace
+        os.kill(trainer, signal.SIGSTOP)
         assert run_one(run_dir, lambda: False)["outcome"] == "busy", "its heartbeat is fresh"
         old = time.time() - lease.STALE_SECONDS - 1
         os.utime(run_dir / "lease.json", (old, old))
         monkeypatch.setenv("RM_THREADS", "1")
         assert run_one(run_dir, lambda: False) == {"outcome": "finished", "error": None}
         left = {path.name: path.read_bytes() for path in run_dir.iterdir()}
-        os.kill(child_of(first.pid), signal.SIGCONT)
+        os.kill(trainer, signal.SIGCONT)
         answer = json.loads(first.communicate(timeout=PATIENCE)[0])
     assert answer["outcome"] == "busy"
     assert "another worker has taken over" in answer["error"]

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from rm.datasets import DataError, DiskSplit
 from rm.input import stream
 from rm.input.image_files import ImageReader, evaluation_transform, training_transform
 from rm.input.stream import ReadingPool
+from tests.support.processes import children_of, is_gone, kernel_function
 from tests.support.trials import PATIENCE, ROOT
 
 pytestmark = [
@@ -104,13 +104,6 @@ for _ in ReadingPool([split], 1, pin=False).read([(0, np.array([0]), np.array([0
 """
 
 
-def readers_of(pid):
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
-
-
 def until(condition):
     deadline = time.monotonic() + PATIENCE
     while not (found := condition()):
@@ -120,14 +113,7 @@ def until(condition):
 
 
 def is_waiting_for_pipe(pid):
-    return "wait_for_partner" in Path(f"/proc/{pid}/wchan").read_text()
-
-
-def is_gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+    return "wait_for_partner" in kernel_function(pid)
 
 
 def test_readers_end_with_their_trainer_even_while_a_disk_hangs(tmp_path):
@@ -138,7 +124,7 @@ def test_readers_end_with_their_trainer_even_while_a_disk_hangs(tmp_path):
     )
     readers = until(
         lambda: (
-            (found := readers_of(process.pid)) and any(map(is_waiting_for_pipe, found)) and found
+            (found := children_of(process.pid)) and any(map(is_waiting_for_pipe, found)) and found
         )
     )
     for reader in readers:
@@ -157,10 +143,10 @@ def test_a_disk_that_hangs_is_said_and_its_readers_are_closed(tmp_path, monkeypa
     reader = ImageReader(Files(tmp_path / "pipe"), evaluation_transform(16))
     split = DiskSplit(reader, np.arange(1), torch.zeros(1, dtype=torch.int64))
     pool = ReadingPool([split], 1, pin=False)
-    others = readers_of(os.getpid())  # of earlier tests in this process
+    others = children_of(os.getpid())  # of earlier tests in this process
     with pytest.raises(DataError, match=r"the pictures are not read any more: .*timed out"):
         list(pool.read([(0, np.array([0]), np.array([0]))]))
-    readers = set(readers_of(os.getpid())).difference(others)
+    readers = set(children_of(os.getpid())).difference(others)
     assert readers
     pool.close()
     until(lambda: all(map(is_gone, readers)))

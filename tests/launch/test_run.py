@@ -5,7 +5,6 @@ disk. Failure and Ctrl-C are tests/backends', of every backend.
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -20,6 +19,7 @@ from tests.support.commands import (
     trials,
     wait_for,
 )
+from tests.support.processes import is_gone
 from tests.support.trials import PATIENCE, deterministic
 
 pytestmark = pytest.mark.usefixtures("results")
@@ -189,7 +189,7 @@ def test_killed_workers_and_a_killed_launcher_lose_nothing(write_spec, results, 
     process.kill()
     process.wait()
     deadline = time.monotonic() + PATIENCE
-    while any(Path(f"/proc/{pid}").exists() for pid in workers):  # they notice, checkpoint and end
+    while not all(map(is_gone, workers)):  # they notice, checkpoint and end
         assert time.monotonic() < deadline
         time.sleep(0.05)
     code, out, err = run(path, "--json")

@@ -16,6 +16,7 @@ import pytest
 from launch.spec.load import load_spec
 from tests.support.backends import Backend
 from tests.support.commands import lines_said, mlflow_records
+from tests.support.processes import is_gone
 from tests.support.ray_cluster import Cluster, children
 from tests.support.trials import PATIENCE, ROOT
 
@@ -91,18 +92,11 @@ def test_a_cluster_that_loses_its_head_is_left_and_another_one_goes_on(
 def gone(pids, seconds=PATIENCE):
     """The processes that are still there after a while; none, if all is well."""
     deadline = time.monotonic() + seconds
-    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists() and not zombie(pid)]:
+    while left := [pid for pid in pids if not is_gone(pid)]:
         if time.monotonic() > deadline:
             return left
         time.sleep(0.1)
     return []
-
-
-def zombie(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def private(path, results):

@@ -11,7 +11,7 @@ import pytest
 
 from launch.backends.slurm import cli
 from launch.runs.rundir import RunDir
-from tests.support.processes import thaw
+from tests.support.processes import parent_of, thaw
 from tests.support.slurm.launcher import Launcher, journal, worker_pid
 from tests.support.trials import deterministic
 
@@ -32,11 +32,6 @@ def _ask_this_cluster(launcher, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", launcher.environment["SLURM_CONF"])
     monkeypatch.setenv("RM_RESULTS_DIR", str(launcher.results))
     cli.configuration.cache_clear()
-
-
-def raylet_of(pid: int) -> int:
-    """The process that started this one: the node of Ray that it is on."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def ours(launcher: Launcher) -> list[int]:
@@ -76,7 +71,7 @@ def test_a_plan_on_two_nodes_is_preempted_requeued_and_ends_as_an_undisturbed_on
 
     launcher.wait_until(stop_in_mid_training, "two trials train", 600)
     workers = list(stopped.values())
-    assert len({raylet_of(pid) for pid in workers}) == 2, "one on each node"
+    assert len({parent_of(pid) for pid in workers}) == 2, "a raylet on each node started one"
     launcher.preempt()
     for pid in workers:
         thaw(pid)

@@ -43,10 +43,38 @@ def has_pending(pid: int, number: int) -> bool:
     return any(mask >> (number - 1) & 1 for mask in masks)
 
 
+def is_gone(pid: int) -> bool:
+    """Whether it has ended; one that nobody has waited for yet (a zombie) has too."""
+    return _status(pid).get("State", "X")[0] in "XZ"
+
+
+def parent_of(pid: int) -> int | None:
+    """None where the process is gone."""
+    parent = _status(pid).get("PPid")
+    return int(parent) if parent else None
+
+
+def children_of(pid: int) -> list[int]:
+    """Those that its main thread started; none where it is gone."""
+    return [int(word) for word in _read(pid, f"task/{pid}/children").split()]
+
+
+def kernel_function(pid: int) -> str:
+    """Where in the kernel it sleeps; empty where it runs or is gone."""
+    return _read(pid, "wchan")
+
+
 def _status(pid: int) -> dict[str, str]:
     """Of /proc; empty where the process is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return {}
+    lines = _read(pid, "status").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _read(pid: int, name: str) -> str:
+    """A file of /proc; empty where the process is gone: before the file is opened
+    (FileNotFoundError) or between that and reading it (ProcessLookupError).
+    """
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except OSError:
+        return ""
