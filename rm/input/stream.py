@@ -78,6 +78,9 @@ def workers(processes: int) -> int:
     return int(given)
 
 
+_FOR_THE_TRAINER = (signal.SIGINT, signal.SIGTERM)
+
+
 class ReadingPool:
     """Processes that read batches ahead, started when the first is asked for and kept until
     `close`.
@@ -110,13 +113,25 @@ class ReadingPool:
 
     def _batches(self, loader: DataLoader[Any]) -> Iterator[Any]:
         try:
-            yield from loader
+            yield from self._iterator(loader)
         except (
             RuntimeError
         ) as error:  # the DataLoader's own: a reader died, or READ_SECONDS passed
             if "DataLoader" not in str(error):
                 raise
             raise DataError(f"the pictures are not read any more: {error}") from None
+
+    def _iterator(self, loader: DataLoader[Any]) -> Iterator[Any]:
+        """The first one starts the processes: with their signals held back, so that none is ended
+        by a SIGTERM to all processes of a job before it has learned to ignore it.
+        """
+        if loader._iterator is not None or not self._workers:
+            return iter(loader)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_TRAINER)
+        try:
+            return iter(loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _start(self) -> DataLoader[Any]:
         return DataLoader(
@@ -186,8 +201,9 @@ def _live_with_the_trainer(trainer: int, worker: int) -> None:
     """Ctrl-C, and a SIGTERM to all processes of a job, are for the trainer, which writes a
     checkpoint and closes this process; however the trainer ends, this process does.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for each in _FOR_THE_TRAINER:
+        signal.signal(each, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_TRAINER)
     if os.getppid() == trainer:
         threading.Thread(target=_end_with, args=(trainer,), daemon=True).start()
 

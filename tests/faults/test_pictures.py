@@ -1,5 +1,6 @@
 """Pictures as people have them: 16 bits deep, animated, cut short, behind a disk that hangs."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from rm.datasets import DataError, DiskSplit
 from rm.input import stream
 from rm.input.image_files import ImageReader, evaluation_transform, training_transform
 from rm.input.stream import ReadingPool
-from tests.support.processes import children_of, is_gone, kernel_function
+from tests.support.processes import children_of, is_gone, kernel_function, words_of
 from tests.support.trials import PATIENCE, ROOT
 
 pytestmark = [
@@ -104,11 +105,16 @@ for _ in ReadingPool([split], 1, pin=False).read([(0, np.array([0]), np.array([0
 """
 
 
-def until(condition):
+def readers_of(trainer):
+    """Its forks, not what libraries start to ask something."""
+    return {pid for pid in children_of(trainer) if words_of(pid) == words_of(trainer) != []}
+
+
+def until(condition, pause=0.05):
     deadline = time.monotonic() + PATIENCE
     while not (found := condition()):
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(pause)
     return found
 
 
@@ -116,20 +122,33 @@ def is_waiting_for_pipe(pid):
     return "wait_for_partner" in kernel_function(pid)
 
 
-def test_readers_end_with_their_trainer_even_while_a_disk_hangs(tmp_path):
+@pytest.fixture
+def trainer_of_a_hanging_disk(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     environment = {**os.environ, "RM_LOADER_WORKERS": "2", "CUDA_VISIBLE_DEVICES": ""}
-    process = subprocess.Popen(
-        [sys.executable, "-c", HANGS, str(tmp_path / "pipe")], cwd=ROOT, env=environment
-    )
-    readers = until(
-        lambda: (
-            (found := children_of(process.pid)) and any(map(is_waiting_for_pipe, found)) and found
-        )
-    )
+    words = [sys.executable, "-c", HANGS, str(tmp_path / "pipe")]
+    with subprocess.Popen(words, cwd=ROOT, env=environment) as process:
+        yield process
+        process.kill()
+
+
+def test_readers_end_with_their_trainer_even_while_a_disk_hangs(trainer_of_a_hanging_disk):
+    process, told = trainer_of_a_hanging_disk, set()
+
+    def started():
+        assert process.poll() is None, "a reader was ended"
+        readers = readers_of(process.pid)
+        for reader in readers - told:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(reader, signal.SIGTERM)  # as a scheduler does to all, at any moment
+        told.update(readers)
+        return any(map(is_waiting_for_pipe, readers)) and readers
+
+    readers = until(started, pause=0.0005)
     for reader in readers:
-        os.kill(reader, signal.SIGTERM)  # as a scheduler sends it to all: for the trainer alone
+        os.kill(reader, signal.SIGTERM)
     time.sleep(0.2)
+    assert len(readers) == 2
     assert not any(map(is_gone, readers))
     process.kill()
     process.wait()

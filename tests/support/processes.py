@@ -59,6 +59,11 @@ def children_of(pid: int) -> list[int]:
     return [int(word) for word in _read(pid, f"task/{pid}/children").split()]
 
 
+def words_of(pid: int) -> list[str]:
+    """Its command line; empty where it is gone."""
+    return _read(pid, "cmdline").split("\0")[:-1]
+
+
 def kernel_function(pid: int) -> str:
     """Where in the kernel it sleeps; empty where it runs or is gone."""
     return _read(pid, "wchan")
