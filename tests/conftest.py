@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support import inprocess, specs
+from tests.support import inprocess, specs, warm
 from tests.support.backends import Backend
 from tests.support.trials import TINY
 
@@ -29,6 +29,8 @@ CLUSTERS = {"ray_cluster", "ray_folder", "cluster", "postgres"}
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell's background command ignores Ctrl-C, and so would all that the tests start and stop.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+warm.install()
 
 # Loading MLflow is half of what a small run costs: only tests of what it holds do (`tracked`).
 os.environ.setdefault("RM_TRACKING", "off")
