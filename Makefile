@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 SPEC ?= experiments/quickstart.yaml
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 export MLFLOW_DISABLE_TELEMETRY ?= true
 unexport PYTHONDONTWRITEBYTECODE  # else every process compiles torch, MLflow and the rest anew, seconds each time
 

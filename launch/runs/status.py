@@ -226,7 +226,7 @@ def _merge_scheduler_state(snapshot: RunDirSnapshot, job: Job | None) -> tuple[S
         )
     if snapshot.state == "finished" or (snapshot.state == "failed" and _is_newer(snapshot)):
         return snapshot.state, "", _error(snapshot)
-    if snapshot.cancelled and known != "running":
+    if snapshot.cancelled and (known != "running" or _exited_cleanly(snapshot)):
         return "interrupted", "", "cancelled"
     if job and known in ("pending", "running"):
         where = job.where if known == "pending" else f"{job.where}, starting"

@@ -4,10 +4,9 @@ anew: an import of torch takes two seconds of a core, what most tests train a fr
 `install()` replaces `subprocess.Popen` in this process: `python launch/run.py ...` and
 `python -P -m launch.worker` then come from a template, one for each process of the tests, and so
 do the workers that such a command starts. They are processes as any other, with their own
-standard streams, environment, folder, session and exit status. What they do not have of their own
-is a command line and an environment under /proc, and what an interpreter or a library reads when
-it starts: where a variable of that kind differs, and for whatever else is started, nothing
-changes.
+standard streams, environment, folder, session and exit status. What an interpreter or a library
+reads when it starts they do not read: where a variable of that kind differs, for whatever else is
+started, and for a user who may not write a command line under /proc, nothing changes.
 
 RM_TEST_COLD=1 starts everything anew.
 
@@ -15,7 +14,10 @@ RM_TEST_COLD=1 starts everything anew.
 """
 
 import atexit
+import contextlib
+import ctypes
 import gc
+import io
 import json
 import os
 import runpy
@@ -29,7 +31,6 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -108,18 +109,19 @@ class Popen(subprocess.Popen[Any]):
     def _internal_poll(self, _deadstate: int | None = None, *rest: Any) -> int | None:
         if self._template is None:
             return super()._internal_poll(_deadstate, *rest)  # type: ignore[misc]
-        if self.returncode is None and self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
+        lock = self._waitpid_lock  # type: ignore[attr-defined]
+        if self.returncode is None and lock.acquire(blocking=False):
             try:
                 pid, status = self._try_wait(os.WNOHANG)
                 if pid == self.pid:
                     self._handle_exitstatus(status)  # type: ignore[attr-defined]
             finally:
-                self._waitpid_lock.release()  # type: ignore[attr-defined]
+                lock.release()
         return self.returncode
 
 
 def _can_be_forked(words: list[str], environment: Mapping[str, str]) -> bool:
-    known = words == WORKER or words[:2] == COMMAND
+    known = words[: len(WORKER)] == WORKER or words[:2] == COMMAND
     return known and _read_at_start(environment) == _read_at_start(_OWN)
 
 
@@ -194,7 +196,10 @@ def serve(address: str) -> None:
                     selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
                 else:
                     pid, connection = key.data
-                    with connection, suppress(OSError):  # who asked for it may have ended
+                    with (
+                        connection,
+                        contextlib.suppress(OSError),
+                    ):  # who asked for it may have ended
                         connection.sendall(struct.pack("i", os.waitpid(pid, 0)[1]))
                     selector.unregister(key.fileobj)
                     os.close(key.fd)
@@ -228,9 +233,48 @@ def _be(request: Mapping[str, Any], descriptors: list[int]) -> NoReturn:
         os.chdir(request["folder"])
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _open_streams()
+        if not _show(request["words"], request["environment"]):
+            os.execv(request["words"][0], request["words"])
         code = _run(request["words"])
+    except OSError:
+        traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _show(words: list[str], environment: Mapping[str, str]) -> bool:
+    """Have both under /proc, where tests look for processes; false where the kernel does not let
+    it (prctl(2), PR_SET_MM_MAP).
+    """
+    strings = words, [f"{name}={value}" for name, value in environment.items()]
+    blocks = [b"".join(os.fsencode(each) + b"\0" for each in some) for some in strings]
+    _shown.extend(ctypes.create_string_buffer(block, len(block)) for block in blocks)
+    places = [
+        place
+        for each in _shown
+        for place in (ctypes.addressof(each), ctypes.addressof(each) + len(each))
+    ]
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    code, stack, data, heap = fields[23:25], fields[25], fields[42:44], fields[44]
+    libc = ctypes.CDLL(None)
+    libc.sbrk.restype = ctypes.c_void_p
+    layout = (ctypes.c_uint64 * 13)(
+        *map(int, (*code, *data, heap, 0, stack)), *places, 0, 0xFFFFFFFF << 32
+    )
+    ctypes.create_string_buffer(100_000)  # so that nothing below makes the heap grow
+    layout[5] = libc.sbrk(0)
+    set_map = (
+        ctypes.c_ulong(_PR_SET_MM_MAP),
+        ctypes.byref(layout),
+        ctypes.c_ulong(104),
+        ctypes.c_ulong(0),
+    )
+    return libc.prctl(_PR_SET_MM, *set_map) == 0
+
+
+_PR_SET_MM, _PR_SET_MM_MAP = 35, 14
+_shown: list[Any] = []
+"""What the kernel reads there must stay in memory."""
 
 
 def _open_streams() -> None:
@@ -252,8 +296,8 @@ def _run(words: list[str]) -> int:
     """The exit status."""
     code = 0
     try:
-        if words == WORKER:
-            sys.argv = ["-m"]
+        if words[: len(WORKER)] == WORKER:
+            sys.argv = ["-m", *words[len(WORKER) :]]
             runpy.run_module("launch.worker", run_name="__main__", alter_sys=True)
         else:
             sys.argv = words[1:]
@@ -283,14 +327,16 @@ def _import_all() -> None:
     for name in launch.cli.commands():
         launch.cli._parser(name)
     launch.worker.worker.warm_up()
+    with contextlib.redirect_stdout(io.StringIO()):
+        launch.cli.main(["plan", str(ROOT / "experiments" / "quickstart.yaml")])
 
 
 if __name__ == "__main__":
     from tests.support import warm  # its forks must not know it by two names
 
     warm._import_all()
-    atexit._clear()
     gc.freeze()
     warm._address = sys.argv[1]
     warm.install()
     warm.serve(sys.argv[1])
+    os._exit(0)
