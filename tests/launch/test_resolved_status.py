@@ -78,6 +78,12 @@ def snapshot(state, *events, submitted=NOW - 1000, **more):
         ),  # that was before it was submitted again
         (snapshot("interrupted", ("checkpoint", 900)), "gone", "lost"),
         (snapshot("interrupted", ("interrupted", 100), cancelled=True), "pending", "interrupted"),
+        (
+            snapshot("interrupted", ("interrupted", 1), cancelled=True),
+            "running",
+            "interrupted",
+        ),  # its worker has left, its job is about to
+        (snapshot("interrupted", ("checkpoint", 1), cancelled=True), "running", "waiting"),
         (snapshot("failed", ("failed", 100)), "running", "failed"),  # others of the same job go on
         (snapshot("failed", ("failed", 100)), "gone", "failed"),
         (snapshot("failed", ("failed", 2000)), "pending", "waiting"),  # retried

@@ -196,10 +196,8 @@ def serve(address: str) -> None:
                     selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
                 else:
                     pid, connection = key.data
-                    with (
-                        connection,
-                        contextlib.suppress(OSError),
-                    ):  # who asked for it may have ended
+                    # Who asked for it may have ended.
+                    with connection, contextlib.suppress(OSError):
                         connection.sendall(struct.pack("i", os.waitpid(pid, 0)[1]))
                     selector.unregister(key.fileobj)
                     os.close(key.fd)
@@ -258,18 +256,16 @@ def _show(words: list[str], environment: Mapping[str, str]) -> bool:
     code, stack, data, heap = fields[23:25], fields[25], fields[42:44], fields[44]
     libc = ctypes.CDLL(None)
     libc.sbrk.restype = ctypes.c_void_p
+    # struct prctl_mm_map: all of it is set at once, most of it to what it is.
+    no_auxv, no_file = 0, 0xFFFFFFFF << 32
     layout = (ctypes.c_uint64 * 13)(
-        *map(int, (*code, *data, heap, 0, stack)), *places, 0, 0xFFFFFFFF << 32
+        *map(int, (*code, *data, heap, 0, stack)), *places, no_auxv, no_file
     )
     ctypes.create_string_buffer(100_000)  # so that nothing below makes the heap grow
     layout[5] = libc.sbrk(0)
-    set_map = (
-        ctypes.c_ulong(_PR_SET_MM_MAP),
-        ctypes.byref(layout),
-        ctypes.c_ulong(104),
-        ctypes.c_ulong(0),
-    )
-    return libc.prctl(_PR_SET_MM, *set_map) == 0
+    size, option = ctypes.c_ulong(ctypes.sizeof(layout)), ctypes.c_ulong(_PR_SET_MM_MAP)
+    failed = libc.prctl(_PR_SET_MM, option, ctypes.byref(layout), size, ctypes.c_ulong(0))
+    return not failed
 
 
 _PR_SET_MM, _PR_SET_MM_MAP = 35, 14
