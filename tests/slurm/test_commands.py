@@ -51,7 +51,7 @@ def test_one_task_at_a_time_seen_cancelled_lost_and_retried(launcher):
     assert [(now[seed]["state"], now[seed]["note"]) for seed in (0, 1)] == [
         ("interrupted", "cancelled")
     ] * 2
-    assert not launcher.cluster.ask("squeue", "-h").strip()
+    launcher.wait_until(lambda: not launcher.cluster.ask("squeue", "-h").strip(), "no job is left")
     assert journal(second) == journal(third) == []
 
     code, _, err = launcher.run("retry", spec, "--backend", "slurm", "--slurm", "cpus_per_gpu=4")
