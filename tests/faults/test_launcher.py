@@ -28,7 +28,8 @@ RUN = str(ROOT / "launch" / "run.py")
 def test_a_worker_that_died_with_a_request_on_its_way_ends_like_any_other(tmp_path):
     worker = WorkerProcess({})
     worker.process.kill()
-    os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOWAIT)  # dead, and not waited for
+    while not is_gone(worker.process.pid):
+        time.sleep(0.001)
     worker.send(tmp_path)
     assert worker.close().startswith("its worker process ended with signal SIGKILL")
 

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import ctypes
 import gc
+import importlib
 import io
 import json
 import os
@@ -25,6 +26,8 @@ from typing import Any, NoReturn
 from tests.support import warm
 from tests.support.trials import ROOT
 from tests.support.warm import WORKER
+
+MLFLOWS_STORES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.tracking.rest_store")
 
 
 def serve(address: str) -> None:
@@ -171,6 +174,8 @@ def _import_all() -> None:
     for name in launch.cli.commands():
         launch.cli._parser(name)
     launch.worker.worker.warm_up()
+    for module in ("mlflow", *MLFLOWS_STORES):
+        importlib.import_module(module)
     with contextlib.redirect_stdout(io.StringIO()):
         launch.cli.main(["plan", str(ROOT / "experiments" / "quickstart.yaml")])
 

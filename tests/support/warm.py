@@ -62,16 +62,17 @@ class Popen(subprocess.Popen[Any]):
         preexec, _, pass_fds, cwd, env, _, _, shell, *streams = rest[:14]
         _, gid, gids, uid, umask, new_session, group = rest[14:21]
         environment = dict(os.environ if env is None else env)
+        folder = os.fspath(cwd or Path.cwd())
         plain = not (executable or preexec or pass_fds or shell or gid or gids or uid)
         words = [] if isinstance(args, str | bytes | Path) else [os.fspath(word) for word in args]
-        if not plain or umask >= 0 or group >= 0 or not _can_be_forked(words, environment):
+        if not plain or umask >= 0 or group >= 0 or not _can_be_forked(words, folder, environment):
             super()._execute_child(args, executable, *rest)  # type: ignore[misc]
             return
         stdin, _, _, stdout, _, stderr = streams
         request = {
             "words": words,
             "environment": environment,
-            "folder": os.fspath(cwd or Path.cwd()),
+            "folder": folder,
             "new_session": new_session,
         }
         given = [
@@ -106,8 +107,9 @@ class Popen(subprocess.Popen[Any]):
         return self.returncode
 
 
-def _can_be_forked(words: list[str], environment: Mapping[str, str]) -> bool:
-    known = words[: len(WORKER)] == WORKER or words[:2] == COMMAND
+def _can_be_forked(words: list[str], folder: str, environment: Mapping[str, str]) -> bool:
+    command = [*words[:1], *(str(Path(folder, word)) for word in words[1:2])]
+    known = words[: len(WORKER)] == WORKER or command == COMMAND
     return known and _read_at_start(environment) == _read_at_start(_OWN)
 
 
@@ -126,6 +128,11 @@ def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 _OWN = dict(os.environ)
+_QUIET = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+}
 _lock = threading.Lock()
 _address: str | None = None
 
@@ -148,7 +155,7 @@ def _start_template() -> str:
     address = str(Path(tempfile.mkdtemp(prefix="rm-warm-")) / "socket")
     process = _STARTED_ANEW(
         [sys.executable, "-P", "-m", "tests.support.template", address],
-        env={**child_environment(_OWN), **thread_environment(1), "CUDA_VISIBLE_DEVICES": ""},
+        env={**child_environment(_OWN), **thread_environment(1), **_QUIET},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
