@@ -4,7 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 SPEC ?= experiments/quickstart.yaml
-TEST_PROCESSES ?= 4
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+TEST_PROCESSES ?= $(shell echo $$(($(CORES) < 8 ? $(CORES) : 8)))
 export MLFLOW_DISABLE_TELEMETRY ?= true
 unexport PYTHONDONTWRITEBYTECODE  # else every process compiles torch, MLflow and the rest anew, seconds each time
 
@@ -22,7 +23,7 @@ test: .venv/ready  ## set up, run the tests that need no cluster, server or brow
 	$(PYTEST) -m "not cluster"
 
 test-all: .venv/ready  ## run all tests: real SLURM, Ray, MLflow servers, a browser, long trainings
-	$(PYTEST) --durations 25
+	$(PYTEST) -n $$(($(TEST_PROCESSES) + 2)) --durations 25
 
 slurm-test: .venv/ready  ## install SLURM (Debian, as root), run the tests against a real cluster on this machine
 	which slurmctld slurmd munged slurmdbd mariadbd >/dev/null || apt-get install -y slurm-wlm munge slurmdbd mariadb-server
