@@ -2,8 +2,11 @@
 streams, same end (tests/support/warm.py).
 """
 
+import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +93,19 @@ def test_its_standard_input_is_what_it_is_given(start):
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert "18 waiting" in out
+
+
+@pytest.mark.parametrize("sent", [0, 4, 9, None])
+def test_whoever_asks_may_be_killed_at_any_moment(start, results, sent):
+    """The template goes on, and so does what it has started."""
+    request = {"words": [*warm.COMMAND, "--help"], "environment": dict(os.environ)}
+    data = json.dumps({**request, "folder": str(ROOT), "new_session": False}).encode()
+    with socket.socket(socket.AF_UNIX) as connection, Path(os.devnull).open("r+") as nothing:
+        connection.connect(warm.address())
+        if sent != 0:
+            length = [struct.pack("i", len(data))]
+            socket.send_fds(connection, length, [nothing.fileno()] * 3)
+            connection.sendall(data[: sent if sent is None else sent - 4])
+    process = start("--help")
+    assert "usage" in process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == 0

@@ -43,29 +43,34 @@ def serve(address: str) -> None:
                 if key.fileobj == 0:
                     return
                 if key.fileobj is listener:
-                    pid, connection = _fork(listener.accept()[0])
-                    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
+                    connection = listener.accept()[0]
+                    if (pid := _fork(connection)) is not None:
+                        handle = os.pidfd_open(pid)
+                        selector.register(handle, selectors.EVENT_READ, (pid, connection))
                 else:
                     pid, connection = key.data
-                    # Who asked for it may have ended.
-                    with connection, contextlib.suppress(OSError):
-                        connection.sendall(struct.pack("i", os.waitpid(pid, 0)[1]))
+                    status = os.waitpid(pid, 0)[1]
+                    with connection, contextlib.suppress(OSError):  # who asked may have ended
+                        connection.sendall(struct.pack("i", status))
                     selector.unregister(key.fileobj)
                     os.close(key.fd)
 
 
-def _fork(connection: socket.socket) -> tuple[int, socket.socket]:
+def _fork(connection: socket.socket) -> int | None:
+    """The new process; None where who asked for it was killed before it had said all."""
     size, descriptors, *_ = socket.recv_fds(connection, 4, 3)
-    data, length = b"", struct.unpack("i", size)[0]
-    while len(data) < length:
-        data += connection.recv(length - len(data))
-    request = json.loads(data)
-    if (pid := os.fork()) == 0:
-        _be(request, descriptors)
+    with contextlib.closing(connection.makefile("rb")) as file:
+        data = file.read(struct.unpack("i", size)[0]) if size else b""
+    pid = None
+    with contextlib.suppress(ValueError):  # a part of it is no JSON
+        request = json.loads(data)
+        if (pid := os.fork()) == 0:
+            _be(request, descriptors)
+        with contextlib.suppress(OSError):  # it may have been killed since
+            connection.sendall(struct.pack("i", pid))
     for each in descriptors:
         os.close(each)
-    connection.sendall(struct.pack("i", pid))
-    return pid, connection
+    return pid
 
 
 def _be(request: Mapping[str, Any], descriptors: list[int]) -> NoReturn:

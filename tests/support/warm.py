@@ -139,35 +139,40 @@ _address: str | None = None
 
 def _ask(request: Mapping[str, Any], descriptors: list[int]) -> tuple[socket.socket, int]:
     """The connection on which the new process's exit status will come in, and its number."""
-    global _address
-    with _lock:
-        if _address is None:
-            _address = _start_template()
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(_address)
+    connection.connect(address())
     data = json.dumps(request).encode()
     socket.send_fds(connection, [struct.pack("i", len(data))], descriptors)
     connection.sendall(data)
     return connection, struct.unpack("i", connection.recv(4))[0]
 
 
+def address() -> str:
+    """The template's socket; the first one who asks starts it."""
+    global _address
+    with _lock:
+        if _address is None:
+            _address = _start_template()
+        return _address
+
+
 def _start_template() -> str:
-    address = str(Path(tempfile.mkdtemp(prefix="rm-warm-")) / "socket")
+    place = str(Path(tempfile.mkdtemp(prefix="rm-warm-")) / "socket")
     process = _STARTED_ANEW(
-        [sys.executable, "-P", "-m", "tests.support.template", address],
+        [sys.executable, "-P", "-m", "tests.support.template", place],
         env={**child_environment(_OWN), **thread_environment(1), **_QUIET},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    atexit.register(_end_template, process, address)
+    atexit.register(_end_template, process, place)
     assert process.stdout
     assert process.stdout.readline() == b"ready\n", "the template failed"
-    return address
+    return place
 
 
-def _end_template(process: "subprocess.Popen[bytes]", address: str) -> None:
+def _end_template(process: "subprocess.Popen[bytes]", place: str) -> None:
     assert process.stdin
     process.stdin.close()
     process.wait()
-    Path(address).unlink()
-    Path(address).parent.rmdir()
+    Path(place).unlink()
+    Path(place).parent.rmdir()
