@@ -127,7 +127,7 @@ class Cluster:
         """Jobs first, then the daemons in the reverse order of their start."""
         with contextlib.suppress(subprocess.SubprocessError):
             self.ask("scancel", "--full", "--signal=KILL", f"--user={_user()}")
-            wait_until(lambda: not self.ask("squeue", "-h", "--states=R,CG"), "no job running", 20)
+            wait_until(lambda: not self.ask("squeue", "-h", "--states=R,CG"), "no job running")
         for name in list(self.daemons)[::-1]:
             self.end(name)
 
