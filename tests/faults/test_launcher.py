@@ -38,7 +38,8 @@ def test_a_worker_that_does_not_end_is_killed_with_what_it_started(monkeypatch):
     monkeypatch.setattr(pool, "CLOSE_SECONDS", 1.0)
     worker = WorkerProcess({})
     worker.process.send_signal(signal.SIGSTOP)
-    assert "SIGKILL" in worker.close()
+    assert "signal SIGKILL" in worker.close()
+    assert is_gone(worker.process.pid)
 
 
 def both_at_work(results, process):

@@ -1,6 +1,6 @@
 """The process that the tests' commands and workers are forked off (see `tests/support/warm.py`).
 
-python -P -m tests.support.template SOCKET      until its standard input ends
+python -P -m tests.support.template NAME      until its standard input ends
 """
 
 import atexit
@@ -65,23 +65,24 @@ def _fork(connection: socket.socket) -> int | None:
     with contextlib.suppress(ValueError):  # a part of it is no JSON
         request = json.loads(data)
         if (pid := os.fork()) == 0:
-            _be(request, descriptors)
-        with contextlib.suppress(OSError):  # it may have been killed since
-            connection.sendall(struct.pack("i", pid))
+            _be(request, descriptors, connection)
     for each in descriptors:
         os.close(each)
     return pid
 
 
-def _be(request: Mapping[str, Any], descriptors: list[int]) -> NoReturn:
+def _be(request: Mapping[str, Any], descriptors: list[int], connection: socket.socket) -> NoReturn:
     """The new process, up to its end."""
     code = 70
     try:
         for number, given in enumerate(descriptors):
             os.dup2(given, number)
-        os.closerange(3, 1 << 16)
         if request["new_session"]:
             os.setsid()
+        # Only now may it be sent signals: to its session, too. Who asked may have been killed.
+        with contextlib.suppress(OSError):
+            connection.sendall(struct.pack("i", os.getpid()))
+        os.closerange(3, 1 << 16)
         os.environ.clear()
         os.environ.update(request["environment"])
         os.chdir(request["folder"])
@@ -188,6 +189,6 @@ def _import_all() -> None:
 if __name__ == "__main__":
     _import_all()
     gc.freeze()
-    warm.be_of(sys.argv[1])
-    serve(sys.argv[1])
+    warm.be_of(warm.in_memory(sys.argv[1]))
+    serve(warm.in_memory(sys.argv[1]))
     os._exit(0)

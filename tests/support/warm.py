@@ -21,8 +21,8 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -156,23 +156,26 @@ def address() -> str:
         return _address
 
 
+def in_memory(name: str) -> str:
+    """The address of a socket that is no file: nothing to remove, however long $TMPDIR is."""
+    return f"\0{name}"
+
+
 def _start_template() -> str:
-    place = str(Path(tempfile.mkdtemp(prefix="rm-warm-")) / "socket")
+    name = f"rm-warm-{uuid.uuid4().hex}"
     process = _STARTED_ANEW(
-        [sys.executable, "-P", "-m", "tests.support.template", place],
+        [sys.executable, "-P", "-m", "tests.support.template", name],
         env={**child_environment(_OWN), **thread_environment(1), **_QUIET},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    atexit.register(_end_template, process, place)
+    atexit.register(_end_template, process)
     assert process.stdout
     assert process.stdout.readline() == b"ready\n", "the template failed"
-    return place
+    return in_memory(name)
 
 
-def _end_template(process: "subprocess.Popen[bytes]", place: str) -> None:
+def _end_template(process: "subprocess.Popen[bytes]") -> None:
     assert process.stdin
     process.stdin.close()
     process.wait()
-    Path(place).unlink()
-    Path(place).parent.rmdir()
