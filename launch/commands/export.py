@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from launch.runs import rundir
 from launch.runs.create import prepare
 from launch.runs.rundir import RunDir
 from launch.runs.transfer import read_manifest, source_digest
+from rm import registry
 from rm.files import write_atomically
 
 HELP = "write unfinished trials into a folder or archive, to be trained on another machine"
@@ -40,11 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     plan = make_plan(load_specs(args, samples=False), runs_dir(), args.where, data=False)
-    trained = [use for use in plan.to_run() if "probe" not in use.trial.values]
-    if not trained:
-        say("nothing to export: no trial is left that can be trained")
+    left = [use for use in plan.to_run() if not _keeps_pictures(use)]
+    if kept := len(plan.to_run()) - len(left):
+        say(f"{kept} measurements keep pictures, which do not travel back: measure them here")
+    if not left:
+        say("nothing to export: no trial is left that can be trained or measured elsewhere")
         return 0
-    chosen = _in_order(trained, args.to / "runs")[: args.most]
+    chosen = _in_order(left, args.to / "runs")[: args.most]
     uses = [use for use in plan.uses if use.trial.id in {each.trial.id for each in chosen}]
     mode = _ARCHIVES.get(args.to.suffix)
     if mode is None:
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             with tarfile.open(args.to, mode) as archive:  # type: ignore[call-overload]
                 archive.add(folder, folder.name)
             where = f"tar xf {args.to.name} && cd {folder.name}"
-    say(f"{len(chosen)} of {len(trained)} unfinished trials in {args.to} ({size / 2**20:.1f} MiB)")
+    say(f"{len(chosen)} of {len(left)} unfinished trials in {args.to} ({size / 2**20:.1f} MiB)")
     for use in chosen:
         say(f"  {use.trial.id}  {use.label}")
     for refusal in plan.refusals():
@@ -66,6 +69,11 @@ def run(args: argparse.Namespace) -> int:
     say(f"$RM_DATA_DIR there must have: {', '.join(_needed(chosen))}")
     say(f"there: {where} && python -m launch.backends.local . --deadline MINUTES")
     return 0
+
+
+def _keeps_pictures(use: Planned) -> bool:
+    probe = use.trial.values.get("probe")
+    return probe is not None and registry.entry("probe", probe["name"]).keeps_pictures
 
 
 def _in_order(uses: Sequence[Planned], there: Path) -> list[Planned]:
@@ -98,11 +106,17 @@ def _in_order(uses: Sequence[Planned], there: Path) -> list[Planned]:
 def _needed(uses: Sequence[Planned]) -> list[str]:
     """The data sets, and the files of weights, that do not travel with the run directories."""
     values = [use.trial.values for use in uses]
-    sets = {str(each["dataset"]["name"]) for each in values if "dataset" in each}
+    sets = {str(each["dataset"]["name"]) for each in values if _reads_data(each)}
     files = {
         f"weights/{each['init']['file']}" for each in values if "file" in each.get("init", {})
     }
     return sorted(sets) + sorted(files)
+
+
+def _reads_data(values: Mapping[str, Any]) -> bool:
+    probe = values.get("probe")
+    read = probe is None or "dataset" in registry.entry("probe", probe["name"]).uses
+    return read and "dataset" in values
 
 
 def _write_folder(folder: Path, chosen: Sequence[Planned], uses: Sequence[Planned]) -> int:

@@ -2,12 +2,14 @@
 run directories on the way out.
 
 A line holds the trial, its uses, its attempts (a source diff as its hash), its events, the epochs
-column by column, the result; no weights. What is restored from it is finished for every plan and
-is mirrored like any other run. `origin.json` in such a run directory says where it came from.
+of a training or the points of a measurement column by column, the result; no weights and no
+pictures. What is restored from it is finished for every plan and is mirrored like any other run.
+`origin.json` in such a run directory says where it came from.
 """
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -60,7 +62,7 @@ def make_record(files: Mapping[str, bytes], where: str) -> Record:
         _check_result(trial, events, result, where)
         if not attempts:
             raise RecordError(f"{where}: provenance.json names no attempt")
-        epochs = list(journal.curve(events).values())
+        curve = _columns(list(journal.curve(events).values()))
         others = [
             event for event in events if event["event"] not in ("epoch", "point", "checkpoint")
         ]
@@ -79,7 +81,7 @@ def make_record(files: Mapping[str, bytes], where: str) -> Record:
             {**attempt, "git_diff": _hashed(attempt.get("git_diff"))} for attempt in attempts
         ],
         "events": others,
-        "epochs": _columns(epochs),
+        **({"epochs": {}, "points": curve} if "probe" in trial else {"epochs": curve}),
         "result": result,
     }
 
@@ -91,9 +93,10 @@ def _check_trial(trial: Record, where: str) -> None:
         raise RecordError(
             f"{where}: calls itself trial {trial['id']}, but its values are those of {found}"
         )
-    if "probe" in trial:
+    if "probe" in trial and registry.entry("probe", trial["probe"]["name"]).keeps_pictures:
         raise RecordError(
-            f"{where}: is a measurement, not a training; any machine measures it again in minutes"
+            f"{where}: probe '{trial['probe']['name']}' keeps pictures, which no record holds; "
+            "measure it where the report is made"
         )
 
 
@@ -102,23 +105,35 @@ def _check_events(trial: Record, events: list[Record], where: str) -> None:
         raise RecordError(
             f"{where}: its journal begins with '{events[0]['event']}', not with 'started'"
         )
-    wanted, there = trial["train"]["epochs"], journal.curve(events).keys()
+    there, what = journal.curve(events).keys(), "points" if "probe" in trial else "epochs"
+    # How many points a measurement has is its own affair; they are counted from 1.
+    wanted = len(there) if "probe" in trial else trial["train"]["epochs"]
     if there != set(range(1, wanted + 1)):
         missing = sorted(set(range(1, wanted + 1)) - there)
         raise RecordError(
-            f"{where}: its journal lacks epochs {missing[:5]} of {wanted}, or has others than "
-            "those"
+            f"{where}: its journal lacks {what} {missing[:5]} of {wanted}, or has others"
         )
 
 
 def _check_result(trial: Record, events: list[Record], result: Record, where: str) -> None:
-    """The result is what the journal's epochs say, to the last bit."""
-    total = trial["train"]["epochs"]
-    epochs = list(journal.curve(events).values())
-    said = {"id": trial["id"], "seed": trial["seed"], "epochs": total}
+    """What the journal's epochs say, to the last bit; of a measurement, that there is a number."""
+    said = {"id": trial["id"], "seed": trial["seed"]}
+    if "probe" not in trial:
+        said["epochs"] = trial["train"]["epochs"]
     for key, value in said.items():
         if result[key] != value:
             raise RecordError(f"{where}: result.json says {key} {result[key]}, not {value}")
+    if "probe" in trial:
+        name = f"measured_{trial['probe']['name']}"
+        if not math.isfinite(result["metrics"][name]):
+            raise RecordError(f"{where}: result.json says {name} {result['metrics'][name]}")
+    else:
+        _check_metrics(trial, events, result, where)
+
+
+def _check_metrics(trial: Record, events: list[Record], result: Record, where: str) -> None:
+    total = trial["train"]["epochs"]
+    epochs = list(journal.curve(events).values())
     metrics = select(epochs, _metrics(trial, epochs), total)
     former = _former_selection(epochs)
     for key in metrics.keys() | result["metrics"].keys():
@@ -288,11 +303,10 @@ def _write_run(run_dir: Path, record: Record, source: Path) -> None:
 
 def _events(record: Record) -> Iterator[Record]:
     """The journal again, in its order in time, without the checkpoints."""
-    columns = record["epochs"]
+    event = "point" if "points" in record else "epoch"
+    columns = record["points"] if event == "point" else record["epochs"]
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    epochs = [
-        {"event": "epoch", **{k: v for k, v in row.items() if v is not None}} for row in rows
-    ]
+    epochs = [{"event": event, **{k: v for k, v in row.items() if v is not None}} for row in rows]
     last = [event for event in record["events"] if event["event"] == "finished"]
     others = [event for event in record["events"] if event["event"] != "finished"]
     yield from sorted(

@@ -23,6 +23,7 @@ from rm.rundir.weights import InitialWeights
 from rm.trial import Trial, TrialError
 
 METRIC = {"label": "share of the map inside the class's boxes", "unit": "%", "better": "higher"}
+KEEPS_PICTURES = True
 
 Box = tuple[float, float, float, float]
 """(y0, x0, y1, x1), half-open, in pixels."""

@@ -17,6 +17,7 @@ from rm.trainer import Trainer
 from rm.trial import Trial, TrialError
 
 METRIC = {"label": "share of pixels changed", "unit": "%", "better": "lower"}
+KEEPS_PICTURES = True
 
 
 def samples(

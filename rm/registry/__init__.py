@@ -22,6 +22,7 @@ file may say, as literals:
                                             on the options of several sections
     WEIGHTLESS = ("drop_path_rate",)        of a backbone: options that change no weight
     METRIC = {"label": ..., "unit": ..., "better": ...}   of a probe
+    KEEPS_PICTURES = True                   of a probe: it saves pictures beside its numbers
 
 Planner and trainer both ask here, so that they accept and refuse the same: `check` for options,
 `incompatibility` for a method inside a backbone. `load` imports what was named.

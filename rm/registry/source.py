@@ -46,6 +46,7 @@ class Entry:
     together   of a task or a method: conditions on the options of several sections
     weightless of a backbone: options that change no weight, so that others can be loaded
     looks_for  of a data set: what it finds in $RM_DATA_DIR
+    keeps_pictures   of a probe: whether it saves pictures beside its numbers
     """
 
     section: str
@@ -64,6 +65,7 @@ class Entry:
     together: Mapping[str, str] = field(default_factory=dict)
     weightless: tuple[str, ...] = ()
     looks_for: tuple[str, ...] = ()
+    keeps_pictures: bool = False
 
     @property
     def title(self) -> str:
@@ -158,6 +160,7 @@ def _entry(
         literal("TOGETHER", {}),
         tuple(literal("WEIGHTLESS", ())),
         tuple(literal("LOOKS_FOR", ())),
+        bool(literal("KEEPS_PICTURES", False)),
     )
 
 
