@@ -4,7 +4,7 @@ and restored. What is trained is its task's; nothing here knows one.
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -106,25 +106,26 @@ class Trainer:
         self._set_learning_rates(context.position)
         output = self._on_static_buffers(batch, context)
         if output is None:
-            output = self._gradients(self.task.micro_batches(batch), context)
+            parts = list(self.task.micro_batches(batch))
+            del batch  # else its images would be held through the backward pass
+            output = self._gradients(parts, context)
             self._optimizer_step()
         self.task.after_step(context)
         self._accumulate(output)
         return output
 
-    def _gradients(self, parts: Sequence[Any], context: StepContext) -> StepOutput:
-        """Forward and backward passes; of several equal parts of a batch the gradients are added
-        up, and what they give is that of the whole.
+    def _gradients(self, parts: list[Any], context: StepContext) -> StepOutput:
+        """Forward and backward passes. `parts`, equal ones of a batch, is emptied; their gradients
+        are added up, and what they give is that of the whole.
         """
-        outputs: list[StepOutput] = []
-        for part in parts:
-            last = len(outputs) == len(parts) - 1
-            with self.group.averaging(self.forward, last):
+        outputs, count = list[StepOutput](), len(parts)
+        while parts:
+            with self.group.averaging(self.forward, len(parts) == 1):
                 with self._autocast():
-                    outputs.append(self.forward(part, context))
+                    outputs.append(self.forward(parts.pop(0), context))
                 if len(outputs) == 1:  # not before: a method may leave gradients in its forward
                     self.optimizer.zero_grad(set_to_none=True)
-                share = outputs[-1].loss if len(parts) == 1 else outputs[-1].loss / len(parts)
+                share = outputs[-1].loss if count == 1 else outputs[-1].loss / count
                 self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
         return outputs[0] if len(outputs) == 1 else mean_output(outputs)
 

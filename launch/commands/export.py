@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"  {use.trial.id}  {use.label}")
     for refusal in plan.refusals():
         say(refusal)
-    say(f"$RM_DATA_DIR there must have: {', '.join(_needed(chosen))}")
+    say(f"$RM_DATA_DIR there must have: {', '.join(_needed(chosen)) or 'nothing'}")
     say(f"there: {where} && python -m launch.backends.local . --deadline MINUTES")
     return 0
 

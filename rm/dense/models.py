@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from rm.dense import ops_stub, require_packages
@@ -19,8 +20,11 @@ Sample = dict[str, Any]
     boxes    (N, 4) float32 x0, y0, x1, y1;  classes (N,) int64;  crowds (N,) bool
     masks    (N, H, W) uint8
     labels   (H, W) uint8, 255: nothing
-as far as the task has them; while evaluating, the picture alone.
+as far as the task has them; while evaluating, the picture alone. ON_HOST stay on the CPU.
 """
+
+ON_HOST = ("crowds", "masks")
+"""OpenMMLab's masks are arrays of numpy, and which objects are crowds decides what is there."""
 
 
 class Losses(NamedTuple):
@@ -61,6 +65,9 @@ class DenseModel:
         if shared is not None:
             model.roi_head.shared_head = maps.take_last_stage(shared["extra_norm"])
         model.backbone = maps
+        for module in model.modules():
+            if hasattr(module, "roi_layers"):
+                module.register_forward_pre_hook(_widened)
         return model
 
     @contextmanager
@@ -70,6 +77,15 @@ class DenseModel:
 
         with DefaultScope.overwrite_default_scope(self.package):
             yield
+
+    def to_device(self, sample: Sample, device: torch.device) -> Sample:
+        """Without waiting; what is for the host stays there."""
+        return {
+            key: value.to(device, non_blocking=True)
+            if isinstance(value, Tensor) and key not in ON_HOST
+            else value
+            for key, value in sample.items()
+        }
 
     def losses(self, model: Any, batch: Sequence[Sample]) -> Losses:
         """Of a batch of samples, on the model's device."""
@@ -94,6 +110,15 @@ class DenseModel:
         }
 
 
+def _widened(_extractor: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Regions are cut from fp32 maps: OpenMMLab gives a region the type of its maps, and bf16 has
+    no pixel between 512 and 516. What comes next is autocast again.
+    """
+    maps, *rest = inputs
+    wide = [level.to(torch.promote_types(level.dtype, torch.float32)) for level in maps]
+    return tuple(wide), *rest
+
+
 def _without_backbone(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with nothing in the places of the backbone and of its last stage."""
     empty = {**config, "backbone": {"type": nn.Identity}}
@@ -113,10 +138,12 @@ def _detection(sample: Sample) -> Any:
         return data
     crowds = sample["crowds"]
     for instances, chosen in ((data.gt_instances, ~crowds), (data.ignored_instances, crowds)):
-        instances.bboxes = sample["boxes"][chosen]
-        instances.labels = sample["classes"][chosen]
+        kept = chosen.nonzero()[:, 0]  # known on the host: no device is waited for
+        there = kept.to(sample["boxes"].device, non_blocking=True)
+        instances.bboxes = sample["boxes"][there]
+        instances.labels = sample["classes"][there]
         if "masks" in sample:
-            masks: Any = sample["masks"][chosen].numpy()
+            masks: Any = sample["masks"][kept].numpy()
             instances.masks = BitmapMasks(masks, *sample["image"].shape[1:])
     if "labels" in sample:
         data.gt_sem_seg = PixelData(sem_seg=sample["labels"][None].long())

@@ -1,10 +1,11 @@
 """What a method costs over the plain training of the same network: the paper's Table 11, on this
 machine.
 
-The images are noise: nothing is read from disk. Time: single steps of the method and of the
-baseline in turn, the median of their ratios, so that a machine that slows down slows both. Memory:
-the peak while training, of the GPU's allocator, or of a process of its own on a CPU, less what it
-held before. FLOPs are multiply-adds of a step's forward pass (torch's counter counts each twice).
+The images are noise: nothing is read from disk. Time: steps of the method and of the baseline in
+turn, the median of their ratios, so that a machine that slows down slows both; single steps on a
+CPU, and on a GPU blocks of some, with no wait inside, as a training has none. Memory: the peak
+while training, of the GPU's allocator, or of a process of its own on a CPU, less what it held
+before. FLOPs are multiply-adds of a step's forward pass (torch's counter counts each twice).
 """
 
 import dataclasses
@@ -37,6 +38,9 @@ METRIC = {"label": "overhead over the baseline", "unit": "%", "better": "lower"}
 USES = ("backbone", "method", "train", "optimizer", "schedule")
 
 _WARM_UP = 2
+"""Pairs that are not counted, of steps or of blocks of them."""
+_GPU_BLOCK = 10
+"""Steps; a step that `train.cuda_graph` replays takes so many, at most, to be captured."""
 _MEMORY_STEPS = 3
 """The second step is the first that has a history; the third begins with all that is ever held."""
 _MIB = 2**20
@@ -61,14 +65,17 @@ def overhead(
             without it; flops: billions of multiply-adds an image; memory: MiB; time: ms a step;
             inference: ms to evaluate a batch, with what the method adds to the network;
             history: MiB that the method holds from step to step, over the baseline's memory
-    steps   pairs of steps, for time and inference; points: value and reference of each pair
+    steps   pairs of steps, for time and inference; points: value and reference of each pair, on a
+            GPU of each ten
     """
     plain = _with_method(trial, {"name": "baseline"})
     if of in ("time", "inference"):
-        noise = _noise(trial, _WARM_UP + steps, classes, size)
+        block = _GPU_BLOCK if device.type == "cuda" else 1
+        pairs = -(-steps // block)
+        noise = _noise(trial, (_WARM_UP + pairs) * block, classes, size)
         trainers = [_trainer(each, device, noise) for each in (plain, trial)]
         calls = [one.train_step if of == "time" else _inference(one) for one in trainers]
-        return _time(calls[0], calls[1], device, log, steps)
+        return _time(calls[0], calls[1], device, log, pairs, block)
     if of == "history":
         reference = _memory(plain, device, classes, size)
         value = _history(trial, device, classes, size)
@@ -128,15 +135,17 @@ def _time(
     method: Callable[[], object],
     device: torch.device,
     log: ProbeLogger,
-    steps: int,
+    count: int,
+    block: int,
 ) -> dict[str, float]:
+    """Of so many pairs of blocks, in ms a step."""
     calls = (plain, method)
     pairs = []
-    for number in range(_WARM_UP + steps):
+    for number in range(_WARM_UP + count):
         log.raise_if_stopped()
         # Who goes first changes, as the second finds the caches warm.
         order = (0, 1) if number % 2 else (1, 0)
-        seconds = {which: _seconds(calls[which], device) for which in order}
+        seconds = {which: _seconds(calls[which], device, block) for which in order}
         if number >= _WARM_UP:
             pairs.append((1000 * seconds[1], 1000 * seconds[0]))
             log.log_point(value=pairs[-1][0], reference=pairs[-1][1])
@@ -145,12 +154,14 @@ def _time(
     return {"overhead": 100 * (ratio - 1), "value": value, "reference": reference}
 
 
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
+def _seconds(call: Callable[[], object], device: torch.device, times: int) -> float:
+    """Of one call."""
     _wait(device)
     began = time.perf_counter()
-    call()
+    for _ in range(times):
+        call()
     _wait(device)
-    return time.perf_counter() - began
+    return (time.perf_counter() - began) / times
 
 
 def _wait(device: torch.device) -> None:
@@ -221,6 +232,8 @@ def _memory(trial: Trial, device: torch.device, classes: int, size: int) -> floa
 
 
 def _gpu_peak(trial: Trial, device: torch.device, classes: int, size: int) -> float:
+    # The first training in a process also leaves workspaces of cuBLAS and cuDNN.
+    _train(trial, device, classes, size)
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -3,14 +3,14 @@ with annotations read by other processes.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rm import registry
@@ -160,7 +160,7 @@ class DenseTask(Task):
         for batch in self.pool.read(
             (number, split.index[pictures], seeds) for pictures, seeds in requests
         ):
-            yield [_to(sample, self.device) for sample in batch]
+            yield [self.dense.to_device(sample, self.device) for sample in batch]
 
     def metrics(self) -> Sequence[Metric]:
         return named_metrics(registry.entry("head", self.trial.name("head")).metrics)
@@ -178,16 +178,6 @@ class DenseTask(Task):
 
 def _plain(name: str) -> str:
     return re.sub(r"^backbone\.network\.", "backbone.", name.removeprefix("model."))
-
-
-def _to(sample: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The sample on the device; masks stay, as OpenMMLab's are arrays."""
-    return {
-        key: value.to(device, non_blocking=True)
-        if isinstance(value, Tensor) and key != "masks"
-        else value
-        for key, value in sample.items()
-    }
 
 
 def _load_data(trial: Trial) -> Dataset:

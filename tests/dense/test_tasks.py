@@ -10,31 +10,16 @@ import torch
 
 from rm import registry
 from rm.datasets import DataError, load
-from rm.rundir import checkpoint, weights
-from rm.rundir.journal import Journal
+from rm.rundir import weights
 from rm.rundir.result import save_weights
 from rm.rundir.weights import InitialWeights
-from rm.train import Interrupted, train
+from rm.train import Interrupted
 from rm.trainer import Trainer
 from rm.trial import TrialError, parse_trial
-from tests.support.rm.dense import HEADS, SAMPLES, values
+from tests.support.rm.dense import HEADS, SAMPLES, run, values
 from tests.support.trials import deterministic
 
 CPU = torch.device("cpu")
-
-
-def run(head, folder, stop_before=None, **sections):
-    """Train in a folder, resuming where it was left; stopped before a step if asked."""
-    folder.mkdir(exist_ok=True)
-    trainer = Trainer(parse_trial(values(head, **sections)), CPU)
-    left = iter(range(10**6 if stop_before is None else stop_before))
-    with Journal(folder / "journal.jsonl") as journal:
-        saved = checkpoint.load(folder, CPU)
-        try:
-            train(trainer, folder, journal, lambda: next(left, None) is None, 1e9, saved)
-        finally:
-            trainer.close()
-    return trainer
 
 
 SHORT = ("atss", "pspnet")
@@ -64,6 +49,24 @@ def test_a_head_trains_and_resumes_bit_for_bit(head, tmp_path, monkeypatch):
     resumed = run(head, tmp_path / "stopped")
     assert deterministic(tmp_path / "whole") == deterministic(tmp_path / "stopped")
     assert equal(whole.task.state_dict(), resumed.task.state_dict())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("head", ["faster_rcnn_c4", "mask_rcnn"])
+def test_regions_are_cut_in_fp32(head, precision):
+    """Where the rest is autocast: bf16 has no kernel for it, and no odd pixel beyond 256."""
+    train = {"epochs": 1, "batch_size": 2, "precision": precision}
+    trainer = Trainer(parse_trial(values(head, train=train)), CPU)
+    seen = []
+    extractor = trainer.task.model.roi_head.bbox_roi_extractor
+    extractor.register_forward_hook(
+        lambda module, inputs, found: seen.append((inputs[1].dtype, found.dtype))
+    )
+    loss = trainer.train_step().loss
+    trainer.close()
+    assert seen
+    assert set(seen) == {(torch.float32, torch.float32)}
+    assert torch.isfinite(loss)
 
 
 def test_weights_have_openmmlabs_names_and_start_another_training(tmp_path):
@@ -290,7 +293,9 @@ def test_micro_batches_are_added_up():
                     "train": {"epochs": 1, "batch_size": 4}}  # fmt: skip
         trainer = Trainer(parse_trial(values("atss", **sections)), CPU)
         batch = batch or next(trainer.task.batches(trainer.epoch_plan, 0))
-        output = trainer._gradients(trainer.task.micro_batches(batch), trainer._step_context())
+        output = trainer._gradients(
+            list(trainer.task.micro_batches(batch)), trainer._step_context()
+        )
         found = [p.grad.clone() for p in trainer.trained if p.grad is not None]
         return batch, output, found
 

@@ -2,8 +2,16 @@
 of a few hundred thousand parameters.
 """
 
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from rm.rundir import checkpoint
+from rm.rundir.journal import Journal
+from rm.train import train
+from rm.trainer import Trainer
+from rm.trial import parse_trial
 from tests.support.trials import ROOT
 
 SAMPLES = ROOT / "tests" / "data"
@@ -49,3 +57,25 @@ def values(head: str, /, **sections: Any) -> dict[str, Any]:
             "schedule": {"name": "poly"},
         }  # fmt: skip
     return {**common, **own, **sections}
+
+
+def run(
+    head: str,
+    folder: Path,
+    stop_before: int | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    **sections: Any,
+) -> Trainer:
+    """Train in a folder, resuming where it was left; stopped before a step if asked."""
+    folder.mkdir(exist_ok=True)
+    device = torch.device(device)
+    trainer = Trainer(parse_trial(values(head, **sections)), device)
+    left = iter(range(10**6 if stop_before is None else stop_before))
+    with Journal(folder / "journal.jsonl") as journal:
+        saved = checkpoint.load(folder, device)
+        try:
+            train(trainer, folder, journal, lambda: next(left, None) is None, 1e9, saved)
+        finally:
+            trainer.close()
+    return trainer
