@@ -5,9 +5,9 @@ to 9 would take there.
                                      [--batch 16] [--steps 5] [--device cuda] [--size 800]
 
 The committed pictures, enlarged to 800 x 1333 (COCO) or in crops of 512 (ADE20K) as the tables
-have them, ResNet-50, the tables' heads. The steps repeat one batch, so that reading is not in them;
-how many pictures all readers together make ready is measured apart, and the slower of the two is
-what a training has. GPU-hours are of the table's schedule at that pace.
+have them, ResNet-50, the tables' heads. The steps repeat one batch, so that reading is not in
+them; how many pictures all readers together make ready is measured apart, and the slower of the
+two is what a training has. GPU-hours are of the table's schedule at that pace.
 """
 
 import argparse
