@@ -17,10 +17,12 @@ from pathlib import Path
 from launch.backends.base import Limits, exit_status
 from launch.backends.deadline import Deadline
 from launch.backends.local.backend import LocalBackend
+from launch.console import duration
 from launch.errors import UsageError
 from launch.gpus import visible_gpus
 from launch.runs.job import Outcome
 from launch.runs.rundir import RunDir
+from launch.runs.status import read_snapshot, resolve_status
 from launch.runs.transfer import pack, read_manifest, run_dirs_of
 
 LINE_SECONDS = 30.0
@@ -56,8 +58,23 @@ class LogWatcher:
             return
         self.last_line = time.monotonic()
         for run_dir in sorted(self.running):
-            epoch, step = RunDir(run_dir).position()
-            log(f"  {self.label(run_dir)}: epoch {epoch}, step {step} is saved")
+            log(f"  {self.label(run_dir)}: {_progress(run_dir)}")
+
+
+def _progress(run_dir: Path) -> str:
+    """`epoch 12 of 200, step 40 of 391, loss 2.310, 5 min left`, as far as it is known."""
+    epochs = RunDir(run_dir).epochs
+    now = resolve_status(read_snapshot(run_dir), None, epochs)
+    if not epochs:
+        return f"{now.points} points measured"
+    words = [f"epoch {min(now.epoch + 1, epochs)} of {epochs}"]
+    if now.steps:
+        words.append(f"step {now.step} of {now.steps}")
+    if now.loss is not None:
+        words.append(f"loss {now.loss:.3f}")
+    if now.seconds_left is not None:
+        words.append(f"{duration(now.seconds_left)} left")
+    return ", ".join(words)
 
 
 def log(text: str) -> None:
