@@ -3,6 +3,7 @@ from it.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ from typing import Any
 from rm import registry
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical(values: Any) -> str:
     """The one JSON text of these values: sorted keys, no spaces, shortest floats."""
-    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(values)
 
 
 def identity(section: str, values: Any) -> Any:
@@ -62,26 +66,23 @@ class Trial:
                 that outlive it
         inits   what the trial of each seed starts from; empty: random weights
         """
-        if inits:
-            pairs = zip(seeds, inits, strict=True)
-            return tuple(
-                trial
-                for seed, init in pairs
-                for trial in cls.for_seeds({**sections, "init": init}, (seed,), texts)
-            )
         for name, section in sections.items():
             if id(section) not in texts:
                 texts[id(section)] = canonical(identity(name, section))
-        parts = {name: f'"{name}":{texts[id(section)]}' for name, section in sections.items()}
-        before = "".join(f"{parts[name]}," for name in sorted(parts) if name < "seed")
-        after = "".join(f",{parts[name]}" for name in sorted(parts) if name > "seed")
+        parts = [(name, f'"{name}":{texts[id(section)]},') for name, section in sections.items()]
+        parts.sort()
+        shared = "".join(text for name, text in parts if name < "init")
+        between = "".join(text for name, text in parts if "init" < name < "seed")
+        after = "".join(f",{text[:-1]}" for name, text in parts if name > "seed")
         tail = f"{after}}}{registry.numerics()}"
-        begun = hashlib.sha256(f'{{{before}"seed":'.encode())
+        begun = hashlib.sha256(f"{{{shared}".encode())
         trials = []
-        for seed in seeds:
+        for seed, init in zip(seeds, inits or itertools.repeat(None), strict=bool(inits)):
+            own = "" if init is None else f'"init":{canonical(identity("init", init))},'
             digest = begun.copy()
-            digest.update(f"{seed}{tail}".encode())
-            trial = cls({**sections, "seed": seed})
+            digest.update(f'{own}{between}"seed":{seed}{tail}'.encode())
+            starts = {} if init is None else {"init": init}
+            trial = cls({**sections, **starts, "seed": seed})
             trial.__dict__["id"] = digest.hexdigest()[:12]  # as the cached property would have it
             trials.append(trial)
         return tuple(trials)

@@ -267,6 +267,8 @@ def check_values(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     chosen = [task(values)]
     if "method" in values:
         chosen.append(entry("method", values["method"]["name"]))
+    if not any(one.together for one in chosen):
+        return
     named = {
         section: SimpleNamespace(**_with_defaults(section, options))
         for section, options in values.items()

@@ -3,9 +3,12 @@ them, so that every error names file, line and column and all come at once.
 
 Read with PyYAML: its nodes carry positions of keys and values alike. ruamel.yaml keeps those in
 its round-trip loader only, which costs several times as much and would be one more dependency.
+libyaml, where PyYAML comes with it, takes a seventh of the time; what it refuses is read again by
+PyYAML's own parser, whose messages are the same on every machine.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,6 +114,20 @@ _Loader.add_implicit_resolver(
 )
 
 
+class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The same by libyaml."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def _compose(text: str) -> tuple[yaml.SafeLoader, yaml.Node | None]:
+    """A document's node, and a loader that makes plain data of its scalars."""
+    loader = _Loader("")
+    with suppress(yaml.YAMLError):
+        return loader, _FastLoader(text).get_single_node()
+    return loader, _Loader(text).get_single_node()
+
+
 def read(path: Path) -> YamlSource:
     """Parse one YAML file; SpecError for what is no YAML, for duplicate keys and for keys that are
     not text.
@@ -119,8 +136,7 @@ def read(path: Path) -> YamlSource:
     text = ""
     try:
         text = path.read_text(encoding="utf-8")
-        loader = _Loader(text)
-        root = loader.get_single_node()
+        loader, root = _compose(text)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         source.error((), f"cannot be read: {reason}")
@@ -144,9 +160,9 @@ def read(path: Path) -> YamlSource:
 def scalar(text: str) -> Any:
     """What a plain word of YAML means: `5e-4` a number, `true` a truth, else the text itself."""
     try:
-        node = _Loader(text).get_single_node()
+        loader, node = _compose(text)
         if isinstance(node, yaml.ScalarNode):
-            return _Loader("").construct_object(node)
+            return loader.construct_object(node)
     except (yaml.YAMLError, ValueError, RecursionError):
         pass
     return text
@@ -158,8 +174,7 @@ def parse(text: str) -> tuple[Any, str | None]:
     """
     source = YamlSource(Path(), None)
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
+        loader, node = _compose(text)
         found = None if node is None else _Builder(loader, source).build(node, ())
     except yaml.YAMLError as error:
         return None, f"not valid YAML: {getattr(error, 'problem', None) or 'a wrong character'}"
@@ -191,7 +206,7 @@ _TWO_READINGS = re.compile(r"[-+]?0[0-9_]+")
 class _Builder:
     """From nodes to plain data, with the place of each value."""
 
-    def __init__(self, loader: _Loader, source: YamlSource) -> None:
+    def __init__(self, loader: yaml.SafeLoader, source: YamlSource) -> None:
         self.loader, self.source = loader, source
         self.open: list[int] = []
         """The nodes around the one that is built."""
