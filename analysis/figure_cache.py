@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.table import Table
+    from launch.spec.spec import Cell
 
 CURVES = "learning_curves"
 FOLDER = Path(__file__).parent
@@ -130,12 +131,18 @@ def _note(folder: Path, slug: str, name: str) -> Path:
     return folder / ".cache" / "figures" / f"{slug}-{name}.json"
 
 
+def _drawn_of(cell: "Cell") -> list[object]:
+    """What a figure can show of a cell; an id stands for all values of its trial."""
+    trials = [trial.id for trial in cell.trials]
+    return [cell.labels, cell.published, trials, cell.also, cell.stopped, cell.sample, cell.quoted]
+
+
 def _key(table: "Table", sources: Sources, draw: str, options: Mapping[str, Any]) -> str:
     """A hash of all that a figure is made from: the spec, its options, records and curves, and the
     code that draws.
     """
     parts = [
-        repr(table.spec.cells),
+        repr([_drawn_of(cell) for cell in table.spec.cells]),
         repr(table.spec.search),
         repr(table.spec.metric),
         draw,

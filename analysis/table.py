@@ -212,10 +212,17 @@ class Table:
         ]
         return pd.DataFrame(places, columns=["row", "cell", "seed", "trial_id"])
 
-    def in_row(self, row: str) -> tuple[CellResult, ...]:
-        return tuple(cell for cell in self.cells if cell.row == row)
+    @cached_property
+    def groups(self) -> tuple[tuple[CellResult, ...], ...]:
+        """The cells that stand beside each other: those of each row of a grid, else all."""
+        if not self.is_grid:
+            return (self.cells,)
+        rows: dict[str, list[CellResult]] = {}
+        for cell in self.cells:
+            rows.setdefault(cell.row, []).append(cell)
+        return tuple(map(tuple, rows.values()))
 
-    @property
+    @cached_property
     def has_published(self) -> bool:
         """Without a single published number there is nothing to compare, and no rendering has
         columns for it.

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from analysis.collect import collect
@@ -15,6 +16,9 @@ from analysis.table import Table
 from launch.spec.load import Spec
 from rm import registry
 from rm.metrics import Metric
+
+MOST_TOLD_APART = 48
+"""Columns of a panel that have a colour, a dash and a line in the legend each."""
 
 
 def data(
@@ -57,6 +61,7 @@ def draw(
 
     The axis ends before the first epochs' values where they would dwarf the rest. The mean runs as
     far as all seeds that have logged anything do, so that it never jumps where one of them ends.
+    More columns than can be told apart are means of one colour, without a legend.
     """
     table = collect(spec, records)
     metric = metric or f"test_{spec.metric.name}"
@@ -81,7 +86,7 @@ def draw(
     for axes in grid[:, 0]:
         axes.set_ylabel(drawn.title)
     handles: dict[str, Any] = {}
-    for axes in grid.flat:
+    for axes in grid.flat if len(_columns(table)) <= MOST_TOLD_APART else ():
         handles |= {
             label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
@@ -121,17 +126,12 @@ def _authors(axes: Axes, frame: pd.DataFrame) -> None:
 
 
 def _panel(axes: Axes, frame: pd.DataFrame, columns: list[str], metric: Metric) -> None:
-    for i, column in enumerate(columns):
-        lines = frame[frame["cell"] == column].pivot(index="epoch", columns="seed", values="value")
-        if lines.empty:
-            continue
-        colour, dash = PALETTE[i % len(PALETTE)], LINES[i // len(PALETTE) % len(LINES)]
-        for seed in lines:
-            axes.plot(lines.index, lines[seed], color=colour, linewidth=0.5, alpha=0.4)
-        mean = lines.dropna().mean(axis=1)
-        marker = "o" if len(mean) == 1 else None  # a line of one point would not be seen
-        axes.plot(mean.index, mean, color=colour, linestyle=dash, marker=marker, label=column)
-    reached = [metric.best(line) for _, line in frame.groupby(["cell", "seed"])["value"]]
+    if len(columns) > MOST_TOLD_APART:
+        _draw_crowd(axes, frame)
+    else:
+        _draw_columns(axes, frame, columns)
+    cells = frame.groupby(["cell", "seed"])["value"]
+    reached = (cells.min() if metric.better == "lower" else cells.max()).to_list()
     if reached:
         _limit(axes, frame["value"], reached, metric)
         if frame["value"].min() >= 0 > axes.get_ylim()[0]:
@@ -147,6 +147,30 @@ def _panel(axes: Axes, frame: pd.DataFrame, columns: list[str], metric: Metric) 
             color=MUTED,
         )
         axes.set_yticks([])
+
+
+def _draw_crowd(axes: Axes, frame: pd.DataFrame) -> None:
+    """The means of more columns than can be told apart, as thin lines of one colour."""
+    points = frame.groupby(["cell", "epoch"])["value"].agg(["mean", "size"])
+    common = points["size"] == points.groupby("cell")["size"].transform("max")
+    lines = [line.reset_index()[["epoch", "mean"]] for _, line in points[common].groupby("cell")]
+    crowd = LineCollection([line.to_numpy() for line in lines], colors=PALETTE[0])
+    crowd.set(linewidth=0.4, alpha=0.3)
+    axes.add_collection(crowd)
+    axes.autoscale()
+
+
+def _draw_columns(axes: Axes, frame: pd.DataFrame, columns: list[str]) -> None:
+    for i, column in enumerate(columns):
+        lines = frame[frame["cell"] == column].pivot(index="epoch", columns="seed", values="value")
+        if lines.empty:
+            continue
+        colour, dash = PALETTE[i % len(PALETTE)], LINES[i // len(PALETTE) % len(LINES)]
+        for seed in lines:
+            axes.plot(lines.index, lines[seed], color=colour, linewidth=0.5, alpha=0.4)
+        mean = lines.dropna().mean(axis=1)
+        marker = "o" if len(mean) == 1 else None  # a line of one point would not be seen
+        axes.plot(mean.index, mean, color=colour, linestyle=dash, marker=marker, label=column)
 
 
 def _limit(axes: Axes, values: pd.Series, reached: list[float], metric: Metric) -> None:

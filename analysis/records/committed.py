@@ -49,7 +49,8 @@ def read(trial_ids: Collection[str], folder: Path | None = None) -> Iterator[Rec
     """The records of these trials, file by file."""
     if not trial_ids:
         return
-    wanted = {name for name in trial_ids if folder or not _is_trained_again(name)}
+    runs = results_dir() / "runs"
+    wanted = {name for name in trial_ids if folder or not (runs / name / "again").exists()}
     for each in [folder] if folder else _folders():
         for path in sorted(each.glob("*.jsonl")):
             for line in path.read_bytes().splitlines():
@@ -62,10 +63,6 @@ def read(trial_ids: Collection[str], folder: Path | None = None) -> Iterator[Rec
 def _folders() -> list[Path]:
     """The results folder's own, and the clone's wherever that is; see launch/runs/committed.py."""
     return list(dict.fromkeys(place / "reproduced" for place in (results_dir(), ROOT / "results")))
-
-
-def _is_trained_again(trial: str) -> bool:
-    return (results_dir() / "runs" / trial / "again").exists()
 
 
 def ended(record: Record) -> float:

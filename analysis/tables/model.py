@@ -1,6 +1,6 @@
 """A table as data: what every rendering writes, worked out once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,23 +100,19 @@ def _cells(table: Table) -> Grid:
     if not table.is_measured:
         columns.append(Column(companion_title(table)))
     columns.append(Column("Seeds"))
-    groups = tuple(
-        tuple(
-            _line(cell, table, first=i == 0, best=_best(table, cell))
-            for i, cell in enumerate(table.in_row(row))
-        )
-        for row in table.rows
+    return Grid(tuple(columns), tuple(_group(cells, table) for cells in table.groups))
+
+
+def _group(cells: Sequence[CellResult], table: Table) -> tuple[Line, ...]:
+    """Lines of cells that stand beside each other, the best of those that have finished marked;
+    alone nothing is best.
+    """
+    means = [cell.ours.mean for cell in cells if cell.ours is not None]
+    best = table.metric.best(means) if len(means) > 1 else None
+    return tuple(
+        _line(cell, table, first=i == 0, best=cell.ours is not None and cell.ours.mean == best)
+        for i, cell in enumerate(cells)
     )
-    if not table.is_grid:
-        groups = (tuple(line for group in groups for line in group),)
-    return Grid(tuple(columns), groups)
-
-
-def _best(table: Table, cell: CellResult) -> bool:
-    """Whether no finished cell that it stands beside is better; alone nothing is best."""
-    beside = table.in_row(cell.row) if table.is_grid else table.cells
-    means = [other.ours.mean for other in beside if other.ours is not None]
-    return cell.ours is not None and len(means) > 1 and cell.ours.mean == table.metric.best(means)
 
 
 def _line(cell: CellResult, table: Table, *, first: bool, best: bool) -> Line:
@@ -137,8 +133,8 @@ def _printed(table: Table) -> Grid:
     heads = [Column(" × ".join(table.spec.axes[:-1]), is_text=True)]
     heads += [Column(column) for column in table.columns]
     lines = []
-    for row in table.rows:
-        cells = {cell.column: cell for cell in table.in_row(row)}
+    for row, group in zip(table.rows, table.groups, strict=True):
+        cells = {cell.column: cell for cell in group}
         places = [
             Entry(_place(cells[column], table) if column in cells else "")
             for column in table.columns

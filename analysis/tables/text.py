@@ -119,10 +119,11 @@ def notes(table: Table) -> list[str]:
     """
     trained = [cell for cell in table.cells if cell.seeds]
     empty = [cell for cell in trained if not any(s.state == "finished" for s in cell.seeds)]
+    silent = set(map(id, empty))
     lines = [
         f"{' · '.join(cell.labels)}: {note}"
         for cell in table.cells
-        for note in ("" if cell in empty else table.note(cell), authors_note(cell))
+        for note in ("" if id(cell) in silent else table.note(cell), authors_note(cell))
         if note
     ]
     if empty and len(empty) == len(trained):

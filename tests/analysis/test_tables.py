@@ -212,6 +212,6 @@ def test_latex_has_its_label_and_the_best_number_of_each_group_bold(grid, rows):
     text = tables.to_latex(grid)
     assert f"\\label{{tab:{grid.slug}}}" in text
     bold = re.findall(r"\\textbf\{([\d.]+) ", text)
-    best = [min(cell.ours.mean for cell in grid.in_row(row) if cell.ours) for row in grid.rows]
+    best = [min(cell.ours.mean for cell in cells if cell.ours) for cells in grid.groups]
     assert bold == [f"{value:.2f}" for value in best]
     assert tables.to_latex(rows).count("\\textbf") == 1
