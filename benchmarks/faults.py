@@ -74,14 +74,17 @@ def specs(folder: Path, short: bool, backend: str) -> Campaign:
 
 
 def kills(folder: Path, short: bool, backend: str) -> Campaign:
-    """The storm. Of SLURM, on a cluster of its own, its tasks are killed too; no power is cut."""
+    """The storm. Of SLURM, on a cluster of its own, its tasks are killed too; its daemons outlive
+    the power cuts, which take the disk that all nodes share and every job on it.
+    """
+    count, cuts = (8, 1) if short else (200, 5)
     if backend == "slurm":
         os.environ["RM_THREADS"] = "1"  # as the undisturbed runs of two workers have on two cores
         with cluster.running() as started:
             os.environ |= started.environment
-            return storm.run(folder, 8 if short else 200, 0, SEED, *SLURM)
+            return storm.run(folder, count, cuts, SEED, *SLURM)
     words = ("--backend", backend) if backend != "local" else ()
-    return storm.run(folder, 8 if short else 200, 1 if short else 5, SEED, *words)
+    return storm.run(folder, count, cuts, SEED, *words)
 
 
 PARTS: dict[str, Callable[[Path, bool, str], Campaign]] = {

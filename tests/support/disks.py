@@ -5,6 +5,7 @@ Mounting needs root.
 import contextlib
 import fcntl
 import os
+import signal
 import struct
 import subprocess
 import time
@@ -53,13 +54,27 @@ class Ext4:
         finally:
             os.close(handle)
 
+    def holders(self) -> list[int]:
+        """Processes that work there, or have a file of it open."""
+        found, inside = [], f"{self.place}/"
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                places = [entry / "cwd", *(entry / "fd").iterdir()]
+                if any(f"{place.readlink()}/".startswith(inside) for place in places):
+                    found.append(int(entry.name))
+        return found
+
     def unmount(self) -> None:
-        """Whoever still has a file open there must have been killed; the kernel may take a moment
-        to bury them.
+        """As when the machine goes down: whoever works there or has a file of it open is killed;
+        the kernel may take a moment to bury them, and a scheduler may begin others meanwhile.
         """
         deadline = time.monotonic() + PATIENCE
         while subprocess.run(["umount", self.place], capture_output=True, check=False).returncode:
             assert time.monotonic() < deadline, f"{self.place} stays busy"
+            for pid in self.holders():
+                assert pid != os.getpid()
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
 
     def again(self) -> None:

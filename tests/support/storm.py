@@ -35,7 +35,7 @@ class Storm:
         parents = [parent.trial for cell in read.cells for parent in cell.parents]
         self.trials = [trial.id for trial in (*parents, *read.trials)]
         self.log = spec.parent / "launcher.txt"
-        self.kills = 0
+        self.kills = self.cuts = 0
         self.launcher: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -66,7 +66,7 @@ class Storm:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 self.launcher.wait()
-                self.kills += 1
+                self.kills, self.cuts = self.kills + 1, self.cuts + 1
                 disk.again()
                 self.start()
             else:
@@ -195,6 +195,8 @@ def run(
         try:
             storm.run(kills, cuts, disk)
             badly = list(storm.faults(reference))
+            if disk and storm.cuts < cuts:
+                badly.append(f"the power was cut {storm.cuts} times, not {cuts}")
         finally:
             if storm.launcher and storm.launcher.poll() is None:
                 storm.launcher.kill()
