@@ -1,6 +1,7 @@
 """Builds OpenMMLab's models from configurations, and calls them with our samples."""
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -43,6 +44,8 @@ class DenseModel:
     def __init__(self, package: str) -> None:
         require_packages()
         ops_stub.install()
+        # Which of their options will be renamed is nothing that whoever trains here can change.
+        warnings.filterwarnings("ignore", module=r"(mmcv|mmdet|mmengine|mmseg|pycocotools)\b")
         self.package = package
 
     def build(self, config: dict[str, Any], maps: Maps) -> Any:
@@ -55,8 +58,9 @@ class DenseModel:
         else:
             import mmseg.models  # noqa: F401
             from mmseg.registry import MODELS
-        # Else every layer's initialisation is printed.
-        mmengine.logging.MMLogger.get_instance("rm", log_level=logging.ERROR)
+        logger = mmengine.logging.MMLogger
+        if not logger.check_instance_created("rm"):  # else every layer's initialisation is printed
+            logger.get_instance("rm", log_level=logging.ERROR)
         with self._scope():
             model = MODELS.build(mmengine.ConfigDict(_without_backbone(config)))
             if not next(model.parameters()).is_meta:  # else it is only counted
