@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from launch.runs import rundir
 from launch.runs.create import prepare
 from launch.runs.rundir import RunDir
 from launch.runs.transfer import read_manifest, source_digest
+from launch.spec.needs import reads_data
 from rm import registry
 from rm.files import write_atomically
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     plan = make_plan(load_specs(args, samples=False), runs_dir(), args.where, data=False)
     left = [use for use in plan.to_run() if not _keeps_pictures(use)]
     if kept := len(plan.to_run()) - len(left):
-        say(f"{kept} measurements keep pictures, which do not travel back: measure them here")
+        say(f"left out, to be measured here: {kept}, as what keeps pictures does not travel back")
     if not left:
         say("nothing to export: no trial is left that can be trained or measured elsewhere")
         return 0
@@ -106,17 +107,13 @@ def _in_order(uses: Sequence[Planned], there: Path) -> list[Planned]:
 def _needed(uses: Sequence[Planned]) -> list[str]:
     """The data sets, and the files of weights, that do not travel with the run directories."""
     values = [use.trial.values for use in uses]
-    sets = {str(each["dataset"]["name"]) for each in values if _reads_data(each)}
+    sets = {
+        str(each["dataset"]["name"]) for each in values if "dataset" in each and reads_data(each)
+    }
     files = {
         f"weights/{each['init']['file']}" for each in values if "file" in each.get("init", {})
     }
     return sorted(sets) + sorted(files)
-
-
-def _reads_data(values: Mapping[str, Any]) -> bool:
-    probe = values.get("probe")
-    read = probe is None or "dataset" in registry.entry("probe", probe["name"]).uses
-    return read and "dataset" in values
 
 
 def _write_folder(folder: Path, chosen: Sequence[Planned], uses: Sequence[Planned]) -> int:

@@ -33,7 +33,7 @@ class Needs:
         if (packages := missing_packages(values)) is not None:
             return packages
         found = self._look(values.get("method"), registry.missing_files)
-        if found is None and self.data and _reads_data(values):
+        if found is None and self.data and reads_data(values):
             found = self._look(values.get("dataset"), missing_data)
         return found
 
@@ -50,7 +50,7 @@ class Needs:
         return self._missing[id(section)]
 
 
-def _reads_data(values: Mapping[str, Any]) -> bool:
+def reads_data(values: Mapping[str, Any]) -> bool:
     """A probe that measures labels or time may name a data set for its sizes alone."""
     if "probe" not in values:
         return True

@@ -12,7 +12,6 @@ from typing import Any
 
 from rm import registry
 
-
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -80,7 +80,7 @@ def test_what_keeps_pictures_is_measured_here(write_spec, results, tmp_path, cap
     spec = write_spec(SPEC + PICTURES, overhead="samples")
     assert launch(["export", str(spec), "--to", str(tmp_path / "there")]) == 0
     said = capsys.readouterr().err
-    assert "1 measurements keep pictures" in said
+    assert "left out, to be measured here: 1" in said
     assert "nothing to export" in said
     assert launch([str(spec)]) == 0
     assert launch(["import", str(results / "runs"), "--name", "x"]) == 2
