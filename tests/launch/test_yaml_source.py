@@ -44,9 +44,25 @@ def test_what_cannot_be_read_is_told_in_pyyamls_words(tmp_path, text, place, pro
     assert f"x.yaml:{place}: not valid YAML: {problem}" in str(caught.value)
 
 
-def test_deep_nesting_is_a_mistake_like_others(tmp_path):
+@pytest.mark.parametrize("depth", [101, 300, 900, 5_000, 100_000, 1_000_000])
+@pytest.mark.parametrize("level", ["[", "{a: ", "- ", "? ", "- ? "])
+def test_deep_nesting_is_a_mistake_like_others(tmp_path, depth, level):
+    """And no end of the process, as libyaml would make of it."""
     path = tmp_path / "x.yaml"
-    for depth in (300, 5_000, 100_000):
-        path.write_text("a: " + "[" * depth + "]" * depth)
-        with pytest.raises(SpecError, match="nested too deeply"):
-            read(path)
+    end = {"[": "]", "{a: ": "}"}.get(level, "x")
+    path.write_text(level * depth + end * (depth if end in "]}" else 1))
+    with pytest.raises(SpecError, match=r"nested too deeply|a key must be plain text"):
+        read(path)
+
+
+def test_indentation_of_a_thousand_levels(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("\n".join(" " * level + "a:" for level in range(1000)))
+    with pytest.raises(SpecError, match="nested too deeply"):
+        read(path)
+
+
+def test_ninety_levels_are_read(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("[" * 90 + "]" * 90)
+    assert read(path).data == eval("[" * 90 + "]" * 90)

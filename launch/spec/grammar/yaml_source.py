@@ -124,8 +124,21 @@ def _compose(text: str) -> tuple[yaml.SafeLoader, yaml.Node | None]:
     """A document's node, and a loader that makes plain data of its scalars."""
     loader = _Loader("")
     with suppress(yaml.YAMLError):
-        return loader, _FastLoader(text).get_single_node()
+        if not _may_be_deep(text):
+            return loader, _FastLoader(text).get_single_node()
     return loader, _Loader(text).get_single_node()
+
+
+def _may_be_deep(text: str) -> bool:
+    """Whether values could lie deeper than any spec's. libyaml would overflow the stack, where
+    PyYAML's own parser raises RecursionError. Brackets within texts count too: it is a guess.
+    """
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = max(0, depth + (1 if bracket in "[{" else -1))
+        if depth > DEEPEST:
+            return True
+    return any(len(start) > 4 * DEEPEST for start in re.findall(r"^[ ?:-]*", text, re.MULTILINE))
 
 
 def read(path: Path) -> YamlSource:
@@ -200,6 +213,8 @@ class _Dumper(yaml.SafeDumper):
 
 MOST_VALUES = 1_000_000
 """In one file, aliases written out: a few lines of aliases of aliases can stand for billions."""
+DEEPEST = 100
+"""Levels of values within values; no spec has ten."""
 _TWO_READINGS = re.compile(r"[-+]?0[0-9_]+")
 
 
@@ -220,6 +235,9 @@ class _Builder:
             return None
         if self.count > MOST_VALUES:
             self.source.error((), f"more than {MOST_VALUES:,} values, its aliases written out")
+            return None
+        if len(self.open) == DEEPEST:
+            self.source.error(at, "nested too deeply")
             return None
         self.open.append(id(node))
         if isinstance(node, yaml.SequenceNode):
