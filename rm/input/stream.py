@@ -5,11 +5,13 @@ is drawn for it. So neither the number of processes nor the step at which a resu
 changes a bit, and nothing before that step is read.
 """
 
+import atexit
 import functools
 import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +94,7 @@ class ReadingPool:
         self._plan = _Plan()
         self._loader: DataLoader[Any] | None = None
         self._reading = 0
+        self._at_exit = functools.partial(_close_at_exit, weakref.ref(self), os.getpid())
 
     def read(self, requests: Iterable[Request]) -> Iterator[Any]:
         """For each request, in their order, (B, H, W, C) as the reader gives them, or the list of
@@ -134,6 +137,7 @@ class ReadingPool:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _start(self) -> DataLoader[Any]:
+        atexit.register(self._at_exit)
         return DataLoader(
             _Library(self.splits),
             batch_sampler=self._plan,
@@ -148,6 +152,7 @@ class ReadingPool:
 
     def close(self) -> None:
         """End the processes; the next reading would start new ones."""
+        atexit.unregister(self._at_exit)
         self._reading += 1
         # The loader would end with its last reference, which an error's traceback may hold.
         iterator, self._loader = getattr(self._loader, "_iterator", None), None
@@ -157,6 +162,15 @@ class ReadingPool:
                 if process.is_alive():  # it waits for a disk, and has not heard it
                     process.kill()
                     process.join(ORPHAN_SECONDS)
+
+
+def _close_at_exit(pool: "weakref.ref[ReadingPool]", owner: int) -> None:
+    """Of a script that ends, or fails, without `close`: multiprocessing would ask the readers to
+    end by a SIGTERM, which they ignore, and then wait for them for ever.
+    """
+    there = pool()
+    if there is not None and os.getpid() == owner:
+        there.close()
 
 
 class _Plan:

@@ -169,3 +169,37 @@ def test_a_disk_that_hangs_is_said_and_its_readers_are_closed(tmp_path, monkeypa
     assert readers
     pool.close()
     until(lambda: all(map(is_gone, readers)))
+
+
+LEFT_OPEN = """
+import os, sys, numpy as np, torch
+from rm.datasets import DiskSplit
+from rm.input.stream import ReadingPool
+split = DiskSplit(lambda image, seed: torch.zeros(2, 2, 3), np.arange(4), torch.zeros(4).long())
+pool = ReadingPool([split], 1, pin=False)
+reading = pool.read([(0, np.array([i]), np.array([0])) for i in range(4)])
+next(reading)
+print(*(process.pid for process in pool._loader._iterator._workers), flush=True)
+exec(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [("1 / 0", 1), ("sys.exit(3)", 3), ("", 0), ("del pool, reading", 0), ("pool.close()", 0)],
+)
+def test_a_script_that_leaves_a_pool_open_ends_with_its_readers(end, status):
+    """They ignore the SIGTERM by which multiprocessing would ask them to, and then wait."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, end],
+        cwd=ROOT,
+        env={**os.environ, "RM_LOADER_WORKERS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == status, done.stderr
+    assert ("ZeroDivisionError" in done.stderr) == (status == 1)
+    readers = [int(pid) for pid in done.stdout.split()]
+    assert len(readers) == 2
+    assert all(is_gone(pid) for pid in readers)

@@ -13,29 +13,16 @@ from launch.runs import archive
 from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
 from rm import registry
+from tests.support.specs import PROBE
 from tests.support.trials import PATIENCE, deterministic
 
-SPEC = """
-    # what a method costs, or what it shows
-    title: "Measured"
-    metric: {name: overhead, select: measured}
-    seeds: [0]
-    trial:
-      dataset: digits
-      backbone: {name: resnet8, width: 8}
-      train: {epochs: 300, batch_size: 16}
-      optimizer: {name: sgd, lr: 0.1}
-      schedule: constant
-      method: cutmix
-    rows:
-"""
-COSTS = """
-      - {row: Time, probe: {name: overhead, of: time, steps: 4, classes: 10, size: 16}}
-      - {row: Parameters, probe: {name: overhead, of: parameters, classes: 10, size: 16}}
-"""
-PICTURES = """
-      - {row: Pictures, probe: {name: samples, steps: 1, count: 2}}
-"""
+COSTS = {
+    "NAME": "overhead",
+    "LABEL": "Time",
+    "OPTIONS": "of: time, steps: 4, classes: 10, size: 16",
+}
+PARAMETERS = "      - {row: Parameters, probe: {name: overhead, of: parameters, classes: 10}}\n"
+PICTURES = {"NAME": "samples", "LABEL": "Pictures", "OPTIONS": "steps: 1, count: 2"}
 
 
 def measured_in(folder) -> None:
@@ -53,7 +40,7 @@ def measured_in(folder) -> None:
 @pytest.mark.cluster
 def test_there_and_back(write_spec, results, tmp_path, capsys):
     """Points and numbers are those of the run directory; plans and reports know them."""
-    spec, folder = write_spec(SPEC + COSTS), tmp_path / "there"
+    spec, folder = write_spec(PROBE + PARAMETERS, **COSTS), tmp_path / "there"
     assert launch(["export", str(spec), "--to", str(folder)]) == 0
     assert "must have: nothing\n" in capsys.readouterr().err
     measured_in(folder)
@@ -77,7 +64,7 @@ def test_there_and_back(write_spec, results, tmp_path, capsys):
 
 @pytest.mark.cluster
 def test_what_keeps_pictures_is_measured_here(write_spec, results, tmp_path, capsys):
-    spec = write_spec(SPEC + PICTURES, overhead="samples")
+    spec = write_spec(PROBE, **PICTURES)
     assert launch(["export", str(spec), "--to", str(tmp_path / "there")]) == 0
     said = capsys.readouterr().err
     assert "left out, to be measured here: 1" in said

@@ -12,25 +12,11 @@ from launch.runs.journal import number_of
 from launch.runs.rundir import RunDir
 from launch.spec.load import load_spec
 from tests.support.commands import command, run, running_pids, trials, wait_for
+from tests.support.specs import PROBE
 from tests.support.trials import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("results")
 
-SPEC = """
-    # a measurement that takes hours
-    title: "A probe"
-    metric: {name: NAME, select: measured}
-    seeds: [0]
-    trial:
-      dataset: digits
-      backbone: {name: resnet8, width: 8}
-      train: {epochs: 300, batch_size: 16}
-      optimizer: {name: sgd, lr: 0.1}
-      schedule: constant
-      method: {name: recursive_mix, alpha: 0.5, omega: 0.5}
-    rows:
-      - {row: LABEL, probe: {name: NAME, OPTIONS}}
-"""
 PROBES = {
     "Points": ("overhead", "of: time, steps: 20000, classes: 10, size: 16"),
     "Silent": ("effective_classes", "iterations: 10000000, classes: 10, size: 8"),
@@ -48,7 +34,7 @@ def probes(write_spec, results):
     paths, found = [], {}
     for label, (name, options) in PROBES.items():
         replaced = {"NAME": name, "LABEL": label, "OPTIONS": options}
-        paths.append(write_spec(SPEC, f"{name}.yaml", **replaced))
+        paths.append(write_spec(PROBE, f"{name}.yaml", **replaced))
         (trial,) = load_spec(paths[-1]).trials
         found[label] = RunDir(results / "runs" / trial.id)
     return paths, found

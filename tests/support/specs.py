@@ -41,6 +41,22 @@ PRETRAINING = """
         freeze: backbone
 """
 
+PROBE = """
+    # a measurement that takes hours
+    title: "A probe"
+    metric: {name: NAME, select: measured}
+    seeds: [0]
+    trial:
+      dataset: digits
+      backbone: {name: resnet8, width: 8}
+      train: {epochs: 300, batch_size: 16}
+      optimizer: {name: sgd, lr: 0.1}
+      schedule: constant
+      method: {name: recursive_mix, alpha: 0.5, omega: 0.5}
+    rows:
+      - {row: LABEL, probe: {name: NAME, OPTIONS}}
+"""
+
 
 def write_spec(
     folder: Path, text: str = SPEC, name: str = "small.yaml", **replacements: str
