@@ -11,11 +11,13 @@ two is what a training has. GPU-hours are of the table's schedule at that pace.
 """
 
 import argparse
+import itertools
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from rm.trainer import Trainer
@@ -23,9 +25,11 @@ from rm.trial import parse_trial
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 SEGMENTERS = ("pspnet", "upernet")
+HEADS = ("atss", "gfl", "mask_rcnn", "htc", *SEGMENTERS)
 PICTURES = {True: 80_000 * 16, False: 12 * 117_266}
 """Shown by the schedule of a segmentation; of a detection."""
 WARM_UP = 2
+READ_BATCHES = 96
 
 
 def trial(head: str, precision: str, batch: int, size: int) -> Any:
@@ -58,38 +62,44 @@ def measure(head: str, precision: str, args: argparse.Namespace) -> None:
     """Print a line of the table."""
     device = torch.device(args.device)
     trainer = Trainer(trial(head, precision, args.batch, args.size), device)
+    read = _read(trainer)
     batch = next(trainer.task.batches(trainer.epoch_plan, 0))
+    trainer.batches = itertools.repeat(batch)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    for number in range(WARM_UP + args.steps):
-        if number == WARM_UP:
-            _wait(device)
-            began = time.perf_counter()
-        trainer._gradients([batch], trainer._step_context())
-        trainer._optimizer_step()
+    for _ in range(WARM_UP):
+        trainer.train_step()
+    _wait(device)
+    began = time.perf_counter()
+    for _ in range(args.steps):
+        trainer.train_step()
     _wait(device)
     step = (time.perf_counter() - began) / args.steps
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
     hours = PICTURES[head in SEGMENTERS] / len(batch) * step / 3600
     print(
-        f"| {head} | {precision} | {1000 * step:.0f} ms | {len(batch) / step:.1f} | "
-        f"{_read(trainer, args.steps):.1f} | {peak:.1f} GiB | {hours:.1f} |",
+        f"| {head} | {precision} | {1000 * step:.0f} ms | {len(batch) / step:.1f} | {read:.1f} | "
+        f"{peak:.1f} GiB | {hours:.1f} |",
         flush=True,
     )
     trainer.close()
 
 
-def _read(trainer: Trainer, batches: int) -> float:
-    """Pictures a second that readers make ready, the first batches left out."""
-    number, began = 0, 0.0
-    while True:
-        trainer.start_epoch()
-        for batch in trainer.task.batches(trainer.epoch_plan, 0):
-            if number == WARM_UP:
-                began = time.perf_counter()
-            if number == WARM_UP + batches:
-                return batches * len(batch) / (time.perf_counter() - began)
-            number += 1
+def _read(trainer: Trainer) -> float:
+    """Pictures a second that all readers together make ready, over many batches at once: what they
+    hold ready is not to count, nor how long one of them takes for one batch.
+    """
+    plan: Any = trainer.epoch_plan
+    many = -(-READ_BATCHES // len(plan.pictures))
+    plan = plan._replace(
+        pictures=np.tile(plan.pictures, (many, 1)), seeds=np.tile(plan.seeds, (many, 1))
+    )
+    batches = trainer.task.batches(plan, 0)
+    next(batches)  # by then the readers are there
+    began, count = time.perf_counter(), 0
+    for batch in batches:
+        count += len(batch)
+    return count / (time.perf_counter() - began)
 
 
 def _wait(device: torch.device) -> None:
@@ -101,15 +111,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--heads", nargs="+", default=["atss", "mask_rcnn", "upernet"])
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument(
+        "--heads", nargs="+", choices=HEADS, default=["atss", "mask_rcnn", "upernet"]
+    )
+    parser.add_argument(
+        "--precisions", nargs="+", choices=["fp32", "bf16", "fp16"], default=["fp32", "bf16"]
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--size", type=int, default=800, help="the short side of COCO's pictures")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     os.environ["RM_DATA_DIR"] = str(DATA)
-    print(f"{torch.cuda.get_device_name() if args.device.startswith('cuda') else args.device}")
+    print(torch.cuda.get_device_name() if args.device.startswith("cuda") else args.device)
     print("| head | precision | a step | pictures/s | pictures/s read | memory | hours in all |")
     print("|---|---|---|---|---|---|---|")
     for head in args.heads:

@@ -8,9 +8,9 @@ comes with, and what these start from.
     cd FOLDER && python -m launch.backends.local . --deadline 3 --trials-per-gpu 12
 """
 
+import argparse
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,17 @@ def chosen(trials: dict[str, Values]) -> set[str]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="from `run.py export --to`")
+    folder: Path = parser.parse_args().folder
     trials = {
         path.parent.name: json.loads(path.read_text(encoding="utf-8"))
         for path in folder.glob("runs/*/trial.json")
     }
+    if not trials or not (folder / "manifest.json").is_file():
+        parser.error(f"{folder} is no folder that `run.py export` wrote")
     keep = chosen(trials)
     for identity in trials.keys() - keep:
         shutil.rmtree(folder / "runs" / identity)

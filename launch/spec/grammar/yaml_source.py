@@ -3,8 +3,8 @@ them, so that every error names file, line and column and all come at once.
 
 Read with PyYAML: its nodes carry positions of keys and values alike. ruamel.yaml keeps those in
 its round-trip loader only, which costs several times as much and would be one more dependency.
-libyaml, where PyYAML comes with it, takes a seventh of the time; what it refuses is read again by
-PyYAML's own parser, whose messages are the same on every machine.
+libyaml, where PyYAML comes with it, takes a fifteenth of the time; what it refuses is read again
+by PyYAML's own parser, whose messages are the same on every machine.
 """
 
 import re
