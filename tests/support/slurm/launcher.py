@@ -133,8 +133,11 @@ class Launcher:
         return pid
 
     def wait_finished(self, run_dirs: list[Path], seconds: float = PATIENCE) -> None:
+        """Until each has its result and, written after it, the last line of its journal."""
         self.wait_until(
-            lambda: all((d / "result.json").exists() for d in run_dirs),
+            lambda: all(
+                (d / "result.json").exists() and "finished" in journal(d) for d in run_dirs
+            ),
             "all trials finished",
             seconds,
         )
