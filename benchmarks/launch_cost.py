@@ -9,17 +9,21 @@ come together.
     libraries alone, doing nothing
 
 The first two go through `launch/run.py`, MLflow included. Start-up is the time until the first
-trial begins to train; the cost of a trial is what its worker spends between the ends of two
-trials, less the time between the trial's own first and last event. The makespan is from the first
-trial's first event to the last one's last; the ideal is the sum of all trials' own times over the
-number of workers. On SLURM, started on this machine as the tests do, `--workers` jobs share the
-trials (trials_per_job): one for each would spend more on its start than on such short work.
-Numbers are of this moment: a machine that does other things as well says little.
+trial begins to train; between two trials is the time from the last event of one to the first of
+the next, in one worker. Some of it is the trial's own, launched or not: plain loops over
+`Trainer(trial)`, as many side by side as there were workers, say how much; what remains is the
+cost of launching (lease, reading the trial, provenance, the answer to the launcher). The makespan
+is from the first trial's first event to the last one's last; the ideal is the sum of all trials'
+own times over the number of workers. On SLURM, started on this machine as the tests do,
+`--workers` jobs share the trials (trials_per_job): one for each would spend more on its start than
+on such short work. Numbers are of this moment: a machine that does other things as well says
+little.
 """
 
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -27,6 +31,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 
@@ -98,6 +103,7 @@ def cost(trials: int, workers: int, backend: str) -> None:
         again = time.time()
         _run(SPEC, Path(folder), trials, workers, backend)
         again = time.time() - again
+        own = _own_seconds(sorted(Path(folder, "runs").iterdir()), workers)
     gaps = []
     for pid in {run[0] for run in runs}:
         mine = sorted((first, last) for owner, first, last in runs if owner == pid)
@@ -108,10 +114,38 @@ def cost(trials: int, workers: int, backend: str) -> None:
         f"{min(first for _, first, _ in runs) - began:.1f} s"
     )
     print(
-        f"cost of a trial beyond its training: {1000 * median(gaps):.0f} ms (median), "
-        f"{1000 * max(gaps):.0f} ms (largest)"
+        f"between two trials: {1000 * median(gaps):.1f} ms (median), "
+        f"{1000 * max(gaps):.0f} ms (largest); of that data, network and optimizer, as in a plain "
+        f"loop: {1000 * own:.1f} ms"
     )
+    print(f"cost of launching a trial: {1000 * (median(gaps) - own):.1f} ms")
     print(f"the same command again, all finished: {again:.2f} s")
+
+
+def _own_seconds(run_dirs: list[Path], workers: int) -> float:
+    """Median seconds that each of these trials takes to be ready to train without a launcher."""
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    shares = [run_dirs[first::workers] for first in range(workers)]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        return median(itertools.chain(*pool.map(_plain_loop, shares, [threads] * workers)))
+
+
+def _plain_loop(run_dirs: list[Path], threads: int) -> list[float]:
+    """The same, one by one; the first two find nothing warm and do not count."""
+    import torch
+
+    from rm.trainer import Trainer
+    from rm.trial import load_trial
+
+    torch.set_num_threads(threads)
+    took = []
+    for run_dir in run_dirs:
+        trial = load_trial(run_dir / "trial.json")
+        began = time.perf_counter()
+        trainer = Trainer(trial, torch.device("cpu"))
+        took.append(time.perf_counter() - began)
+        trainer.close()
+    return took[2:]
 
 
 def makespan(trials: int, workers: int, backend: str) -> None:

@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Lease:
 
     def _name(self, holder: Mapping[str, Any]) -> str:
         name = f"process {holder['pid']} on {holder['host']}"
-        if holder["machine"] == _machine():
+        if holder["machine"] == _machine(os.getpid()):
             return name
         return (
             f"{name}, whose last heartbeat is {_age(self.path, self.lock):.0f} s old; it can be "
@@ -191,7 +192,7 @@ def is_alive(holder: Mapping[str, Any], path: str | Path, lock: str | Path) -> b
     """Whether the holder of a lease still works: by its process on this machine, by its heartbeat
     on another one.
     """
-    if holder["machine"] == _machine():
+    if holder["machine"] == _machine(os.getpid()):
         try:
             os.kill(holder["pid"], 0)
         except ProcessLookupError:
@@ -258,15 +259,18 @@ def _me() -> dict[str, Any]:
     pid = os.getpid()
     return {
         "host": platform.node(),
-        "machine": _machine(),
+        "machine": _machine(pid),
         "pid": pid,
         "born": _born(pid),
         "since": round(time.time(), 3),
     }
 
 
-def _machine() -> str:
-    """Tells apart machines, their boots, and containers with their own process numbers."""
+@cache
+def _machine(pid: int) -> str:
+    """Tells apart machines, their boots, and containers with their own process numbers; where the
+    process of this number, the caller's own, works.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{platform.node()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
+from rm.registry.option import holds
 from rm.registry.source import Entry
 
 
@@ -67,7 +68,7 @@ def check_options(
 
 def check_constraints(chosen: Entry, values: Mapping[str, Any]) -> Iterator[Violation]:
     for condition, why in chosen.constraints.items():
-        if not eval(condition, {"__builtins__": {}}, dict(values)):  # our own source
+        if not holds(condition, values):
             message = f"{chosen.title} must satisfy {condition}: {why}"
             yield Violation("constraint", None, message)
 

@@ -2,8 +2,9 @@
 
 import math
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
 
 _PHRASES = {
@@ -13,7 +14,7 @@ _PHRASES = {
     str: "text",
     dict: "a mapping",
 }
-_CONDITION_NAMES: dict[str, Any] = {"__builtins__": {"len": len, "all": all}}
+_CONDITION_NAMES: dict[str, Any] = {"len": len, "all": all}
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,21 @@ class Option:
         value = _typed(value, self.kind)
         if self.condition is None or value is None:
             return value
-        if not eval(self.condition, {**_CONDITION_NAMES, self.name: value}):  # our own source
+        if not holds(self.condition, {**_CONDITION_NAMES, self.name: value}):
             raise ValueError(f"must satisfy {self.condition}")
         return value
+
+
+def holds(condition: str, names: Mapping[str, Any]) -> bool:
+    """Whether an expression of our own source (or a plugin's) is true of these names; it knows
+    nothing else, no builtins either.
+    """
+    return bool(eval(_compiled(condition), {"__builtins__": {}, **names}))
+
+
+@cache
+def _compiled(condition: str) -> types.CodeType:
+    return compile(condition, "<condition>", "eval")
 
 
 def _typed(value: Any, kind: Any) -> Any:

@@ -29,6 +29,9 @@ resumes from the checkpoint before.
 REST_SECONDS = 0.2
 """A slot whose worker died stays empty for so long: one that cannot even start must not spin."""
 
+TICK_SECONDS = 0.2
+"""Progress is read no more often than that, however fast trials end."""
+
 
 class WorkerProcess:
     """One worker process in a session of its own (the terminal's Ctrl-C reaches the launcher
@@ -161,6 +164,7 @@ class Pool:
         self.stops = 0
         self.asked = float("inf")
         """When it was first asked to stop."""
+        self.ticked = float("-inf")
 
     def stop(self) -> None:
         """Called from a signal handler too: ask the workers to checkpoint; the second time, kill
@@ -250,4 +254,6 @@ class Pool:
             self.stop()
         self.trials.poll_elsewhere()
         self._fill()
-        self.trials.watcher.tick()
+        if (now := time.monotonic()) - self.ticked >= TICK_SECONDS:
+            self.ticked = now
+            self.trials.watcher.tick()
