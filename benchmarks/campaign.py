@@ -33,6 +33,7 @@ from launch.backends.local.backend import LocalBackend
 from launch.backends.local.pool import WorkerProcess
 from launch.paths import EXPERIMENTS
 from launch.plan import Plan, make_plan
+from launch.runs import committed
 from launch.runs.create import prepare
 from launch.runs.job import Outcome
 from launch.runs.rundir import RunDir
@@ -109,8 +110,14 @@ def hours(trial: Trial, gpus: int, tflops: float) -> float:
 
 
 def plan_of_everything(runs: Path, folder: Path = EXPERIMENTS) -> Plan:
-    """All trials of all specs; quoted rows have none, searches only what they found."""
-    return make_plan([load_spec(path) for path in sorted(folder.rglob("*.yaml"))], runs)
+    """All trials of all specs, those with committed records too; quoted rows have none, searches
+    only what they found.
+    """
+    specs = [load_spec(path) for path in sorted(folder.rglob("*.yaml"))]
+    plan = make_plan(specs, runs)
+    for name in plan.committed:
+        committed.train_again(runs, name)
+    return make_plan(specs, runs) if plan.committed else plan
 
 
 def simulate(
@@ -148,11 +155,15 @@ def simulate(
         for after in (*restarts, None):
             _run(run_dirs, watcher, after)
     makespan = time.time() - began
-    check_whole({folder / "runs" / name: math.ceil(n) for name, n in ticks.items()})
     work = sum(lengths[use.trial.id] * use.cell.resources.processes for use in uses)
     calls = {**watcher.counts, "worker processes started": SleepingProcess.started}
     chain = max(longest.values())
-    return Report(len(uses), work, work / gpus, chain, makespan, reaper.killed, calls)
+    report = Report(len(uses), work, work / gpus, chain, makespan, reaper.killed, calls)
+    try:
+        check_whole({folder / "runs" / name: math.ceil(n) for name, n in ticks.items()})
+    except SystemExit as error:
+        raise SystemExit(f"{error}\n{report}") from None
+    return report
 
 
 def preemptions(gpus: int, every: float) -> Iterator[tuple[float, int]]:

@@ -3,8 +3,11 @@ backend: real launcher, real worker processes, trainings that sleep; nodes are t
 launcher is stopped and started again.
 """
 
+import shutil
+
 from benchmarks.campaign import plan_of_everything, simulate
 from launch.backends.local.pool import Slot, choose
+from launch.paths import EXPERIMENTS
 from tests.support.sizes import write
 
 FROM = "\n  init: {from: wide, row: wide, seed: 0}"
@@ -50,3 +53,10 @@ def test_on_a_cpu_sizes_follow_each_other():
     assert choose(slots, [pair], {2: 0, 1: 5}) == []
     assert choose(slots, [], {2: 0, 1: 5}) == singles
     assert choose(slots, singles[:1], {2: 1, 1: 5}) == []
+
+
+def test_a_campaign_trains_what_is_committed_as_well(tmp_path):
+    shutil.copy(EXPERIMENTS / "cifar10_small.yaml", tmp_path)
+    plan = plan_of_everything(tmp_path / "runs", tmp_path)
+    assert plan.unique
+    assert {use.state for use in plan.unique.values()} == {"waiting"}, "for their start"
