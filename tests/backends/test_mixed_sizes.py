@@ -59,4 +59,4 @@ def test_a_campaign_trains_what_is_committed_as_well(tmp_path):
     shutil.copy(EXPERIMENTS / "cifar10_small.yaml", tmp_path)
     plan = plan_of_everything(tmp_path / "runs", tmp_path)
     assert plan.unique
-    assert {use.state for use in plan.unique.values()} == {"waiting"}, "for their start"
+    assert {use.state for use in plan.unique.values()} == {"waiting"}
