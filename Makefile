@@ -29,8 +29,8 @@ slurm-test: .venv/ready  ## install SLURM (Debian, as root), run the tests again
 	which slurmctld slurmd munged slurmdbd mariadbd >/dev/null || apt-get install -y slurm-wlm munge slurmdbd mariadb-server
 	$(BIN)/python -m pytest tests/slurm
 
-overfit: .venv/downstream  ## a detector and a segmentation network learn some pictures by heart (a quarter of an hour)
-	OMP_NUM_THREADS=1 RM_TEST_OVERFIT=1 $(BIN)/python -m pytest -s tests/dense/test_overfit.py
+overfit: .venv/downstream  ## a detector and a segmentation network learn some pictures by heart (ten minutes)
+	RM_TEST_OVERFIT=1 $(BIN)/python -m pytest -s tests/dense/test_overfit.py
 
 faults: .venv/ready  ## try all that clusters, disks and people do, and print what was survived (an hour; FAULTS=--short: minutes)
 	$(BIN)/python -m benchmarks.faults $(FAULTS)
