@@ -87,6 +87,8 @@ def main() -> None:
         print(f"start-up {whole - took:.1f} s, then {1000 * took / args.trials:.0f} ms a trial")
     elif args.backend == "slurm" and not args.makespan:
         parser.error("benchmarks.slurm_submit measures what SLURM costs")
+    elif args.trials < 4 * args.workers:
+        parser.error(f"so few trials say nothing: at least {4 * args.workers}, four a worker")
     elif args.makespan:
         makespan(args.trials, args.workers, args.backend)
     else:
