@@ -29,7 +29,7 @@ slurm-test: .venv/ready  ## install SLURM (Debian, as root), run the tests again
 	which slurmctld slurmd munged slurmdbd mariadbd >/dev/null || apt-get install -y slurm-wlm munge slurmdbd mariadb-server
 	$(BIN)/python -m pytest tests/slurm
 
-overfit: .venv/downstream  ## a detector and a segmentation network learn some pictures by heart (ten minutes)
+overfit: .venv/downstream  ## a detector and a segmentation network learn some pictures by heart (a quarter of an hour)
 	RM_TEST_OVERFIT=1 $(BIN)/python -m pytest -s tests/dense/test_overfit.py
 
 faults: .venv/ready  ## try all that clusters, disks and people do, and print what was survived (an hour; FAULTS=--short: minutes)

@@ -1,8 +1,8 @@
 """A network learns by heart what it is shown, so pictures, labels, losses, steps, predictions and
 their measure fit together.
 
-ResNet-18 from random weights; ten minutes of two cores, most of them UperNet's, so only where
-RM_TEST_OVERFIT is set: `make overfit`.
+ResNet-18 from random weights; a quarter of an hour of one core, most of it UperNet's, so only
+where RM_TEST_OVERFIT is set: `make overfit`.
 """
 
 import json
