@@ -3,11 +3,17 @@
 """
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 NUMERICS = 2
 """Raised whenever a change to `rm` changes what a finished training would have produced; part of
 every trial's id.
+"""
+
+NUMERICS_OF_TASKS: Mapping[str, int] = {"detection": 1, "segmentation": 1}
+"""Added to NUMERICS for a task's trials: raised where a change concerns these alone, so that all
+others keep their ids. Never lowered.
 """
 
 

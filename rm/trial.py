@@ -113,11 +113,12 @@ def load_trial(path: Path) -> Trial:
         raise TrialError(f"{path}: not a readable trial: {error}") from None
     if not isinstance(data, dict):
         raise TrialError(f"{path}: a trial is a JSON object, found {type(data).__name__}")
-    numerics = data.pop("numerics", registry.numerics())
-    if numerics != registry.numerics():
+    here = registry.numerics(data)
+    numerics = data.pop("numerics", here)
+    if numerics != here:
         raise TrialError(
-            f"{path}: written for numerics {numerics}, but this rm computes numerics "
-            f"{registry.numerics()}; plan it again"
+            f"{path}: written for numerics {numerics}, but this rm computes numerics {here}; "
+            "plan it again"
         )
     try:
         for plugin in sorted((path.parent / plugins.FOLDER).glob("*.py")):

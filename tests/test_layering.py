@@ -64,6 +64,7 @@ FOR_ANALYSIS = ("launch.spec", "launch.interpreter", "launch.garbage", "launch.c
 """All that `analysis` may import of `launch`."""
 
 OF_A_NAMED_TUPLE = ("_replace", "_asdict", "_fields", "_make")
+PUBLIC = {"torch.utils._python_dispatch"}  # whose TorchDispatchMode is documented there
 """Public, in spite of their names."""
 
 REGISTRIES = {
@@ -238,7 +239,7 @@ def private_names_of_others(path: Path, theirs: set[str]) -> Iterable[tuple[int,
         if module and module.name.startswith("_") and module.name != "__init__.py":
             if module.parent != path.parent and shown(module.parent) not in REGISTRIES:
                 yield each.line, each.name
-        elif not file and private(each.name.rpartition(".")[2]):
+        elif not file and each.name not in PUBLIC and private(each.name.rpartition(".")[2]):
             yield each.line, each.name
     theirs = theirs - private_names(path)
     for node in ast.walk(tree(path)):

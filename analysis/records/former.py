@@ -16,11 +16,11 @@ FormerIds = Mapping[str, tuple[str, int]]
 
 
 def former_ids(trials: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
-    """The ids that trials, given as {id: values}, had; the latest numerics first."""
+    """The ids that trials, given as {id: values}, had; of each the latest numerics first."""
     return {
         trial_id(values, numerics): (trial, numerics)
-        for numerics in range(registry.numerics() - 1, 0, -1)
         for trial, values in trials.items()
+        for numerics in range(registry.numerics(values) - 1, 0, -1)
     }
 
 

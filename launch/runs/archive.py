@@ -227,12 +227,13 @@ def former(folder: Path, trials: Iterable[Trial]) -> dict[str, int]:
     former numerics is committed. Such a record has another id: it never stands for the trial.
     """
     known = {name: number for path in _files(folder) for name, number in _index(path)}
-    numbers = set(known.values()) - {registry.numerics()}
+    numbers = sorted(set(known.values()))
     return {
         trial.id: number
-        for number in sorted(numbers)
         for trial in trials
-        if known.get(trial_id(trial.values, number)) == number
+        for number in numbers
+        if number != registry.numerics(trial.values)
+        and known.get(trial_id(trial.values, number)) == number
     }
 
 

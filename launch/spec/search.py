@@ -149,7 +149,7 @@ class Search:
                 asdict(self.scheduler),
             ],
             "base": self.base,
-            "numerics": registry.numerics(),
+            "numerics": registry.numerics(self.base),
         }
         return hashlib.sha256(canonical(values).encode()).hexdigest()[:8]
 

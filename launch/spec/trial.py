@@ -32,7 +32,7 @@ def trial_id(values: Mapping[str, Any], numerics: int | None = None) -> str:
     """sha256 of the canonical resolved values and rm.NUMERICS (or that of an older record), its
     first 12 hex digits.
     """
-    number = registry.numerics() if numerics is None else numerics
+    number = registry.numerics(values) if numerics is None else numerics
     hashed = {section: identity(section, value) for section, value in values.items()}
     return hashlib.sha256(f"{canonical(hashed)}{number}".encode()).hexdigest()[:12]
 
@@ -73,7 +73,7 @@ class Trial:
         shared = "".join(text for name, text in parts if name < "init")
         between = "".join(text for name, text in parts if "init" < name < "seed")
         after = "".join(f",{text[:-1]}" for name, text in parts if name > "seed")
-        tail = f"{after}}}{registry.numerics()}"
+        tail = f"{after}}}{registry.numerics(sections)}"
         begun = hashlib.sha256(f"{{{shared}".encode())
         trials = []
         for seed, init in zip(seeds, inits or itertools.repeat(None), strict=bool(inits)):
@@ -106,7 +106,7 @@ class Trial:
         alone.
         """
         return json.dumps(
-            {"id": self.id, "numerics": registry.numerics(), **self.values},
+            {"id": self.id, "numerics": registry.numerics(self.values), **self.values},
             indent=1,
             ensure_ascii=False,
         )

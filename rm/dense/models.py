@@ -64,7 +64,8 @@ class DenseModel:
         with self._scope():
             model = MODELS.build(mmengine.ConfigDict(_without_backbone(config)))
             if not next(model.parameters()).is_meta:  # else it is only counted
-                model.init_weights()  # before the backbone is there, which has its weights
+                with _unread_weights(model):
+                    model.init_weights()  # before the backbone is there, which has its weights
         shared = config.get("roi_head", {}).get("shared_head")
         if shared is not None:
             model.roi_head.shared_head = maps.take_last_stage(shared["extra_norm"])
@@ -112,6 +113,28 @@ class DenseModel:
             "inputs": [sample["image"] for sample in batch],
             "data_samples": [make(sample) for sample in batch],
         }
+
+
+@contextmanager
+def _unread_weights(model: nn.Module) -> Iterator[None]:
+    """While a model draws its initial weights, mmengine does not tell its log which of them
+    changed: for that it would read each after every draw (`LastDraws`).
+    """
+    from mmengine.model import base_module, weight_init
+
+    modules: tuple[Any, ...] = (base_module, weight_init)
+    update = weight_init.update_init_info
+    for place in modules:
+        place.update_init_info = lambda module, init_info: None
+    for module in model.modules():
+        vars(module)["_params_init_info"] = {}  # as of a part, which keeps no log of its own
+    try:
+        yield
+    finally:
+        for place in modules:
+            place.update_init_info = update
+        for module in model.modules():
+            del module._params_init_info
 
 
 def _widened(_extractor: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -73,9 +73,7 @@ TRIAL_SECTIONS = (
 """Every section of a trial, beside its seed."""
 
 OPTIONAL = ("task", "probe", "init", "freeze")
-"""Sections that a trial may be without, and its values then are: without a task it is a
-classification, without a probe it is trained.
-"""
+"""Sections that a trial may be without: it then is a classification, and is trained."""
 
 DEFAULT_TASK = "classification"
 
@@ -109,9 +107,11 @@ _IN_CLASSES = ("task", "method")
 """Sections whose choices are classes, one a file, named as the file is."""
 
 
-def numerics() -> int:
-    """`rm.NUMERICS`, part of every trial's identity."""
-    return rm.NUMERICS
+def numerics(trial: Mapping[str, Any]) -> int:
+    """`rm.NUMERICS` for the task of these values of a trial, part of its identity."""
+    task = trial.get("task")
+    name = task.get("name") if isinstance(task, Mapping) else DEFAULT_TASK
+    return rm.NUMERICS + rm.NUMERICS_OF_TASKS.get(str(name), 0)
 
 
 def entries(section: str) -> Mapping[str, Entry]:

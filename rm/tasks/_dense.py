@@ -56,6 +56,7 @@ class DenseTask(Task):
         micro_batches: int = 1,
     ) -> None:
         super().__init__()
+        from rm.dense.draws import LastDraws
         from rm.dense.models import DenseModel
 
         self.trial, self.device, self.options = trial, device, trial.train
@@ -75,10 +76,9 @@ class DenseTask(Task):
         self.pool = ReadingPool(
             [self.train_split, self.test_split], self.group.count, device.type == "cuda"
         )
-        model = self._build_model(init, frozen_stages, frozen_norms)
-        if init is not None and init.part == "model":
-            names = {_plain(name): name for name in model.state_dict()}
-            init.load_named(model, names, f"{trial.name('head')} on {trial.name('backbone')}")
+        seed_generators(trial.seed, device)
+        with LastDraws():
+            model = self._build_model(init, frozen_stages, frozen_norms)
         layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
         self.model = model.to(device).to(memory_format=layout)
 
@@ -99,15 +99,19 @@ class DenseTask(Task):
     ) -> Any:
         from rm.dense.maps import Maps
 
-        seed_generators(self.trial.seed, self.device)
-        backbone: Backbone = registry.load("backbone", self.trial.name("backbone"))(
-            1, 3, **self.trial.options("backbone")
+        trial = self.trial
+        backbone: Backbone = registry.load("backbone", trial.name("backbone"))(
+            1, 3, **trial.options("backbone")
         )
         if init is not None and init.part == "backbone":
             init.load_into(backbone)
         maps = Maps(backbone, frozen_stages, frozen_norms)
         model = self.dense.build(self._configuration(maps.channels), maps)
-        return model if frozen_norms else self._with_batch_norms(model)
+        model = model if frozen_norms else self._with_batch_norms(model)
+        if init is not None and init.part == "model":
+            names = {_plain(name): name for name in model.state_dict()}
+            init.load_named(model, names, f"{trial.name('head')} on {trial.name('backbone')}")
+        return model
 
     def _configuration(self, channels: Sequence[int]) -> dict[str, Any]:
         """Of OpenMMLab's model."""

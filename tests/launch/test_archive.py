@@ -29,15 +29,15 @@ def former_record(values, numerics):
 def test_a_record_of_former_numerics_is_shown_and_never_counts(write_spec, results):
     path = write_spec()
     trial = load_spec(path).trials[0]
-    record = former_record(trial.values, registry.numerics() + 1)
+    record = former_record(trial.values, registry.numerics(trial.values) + 1)
     archive.add(results / "reproduced" / "old.jsonl", [record])
     plan = make_plan([load_spec(path)], results / "runs")
-    assert plan.former == {trial.id: registry.numerics() + 1}
+    assert plan.former == {trial.id: registry.numerics(trial.values) + 1}
     assert {use.state for use in plan.uses} == {"waiting"}
     _, out, _ = run("status", path)
-    assert f"committed of numerics {registry.numerics() + 1}" in out
+    assert f"committed of numerics {registry.numerics(trial.values) + 1}" in out
     _, out, _ = run("plan", path)
-    assert f"records of numerics {registry.numerics() + 1} are committed of 1" in out
+    assert f"records of numerics {registry.numerics(trial.values) + 1} are committed of 1" in out
     (made,) = archive.restore(results / "reproduced", results / "runs")
     assert made.name == record["id"] != trial.id
     assert RunDir(made).state() == "finished"
@@ -92,7 +92,7 @@ def test_force_trains_what_is_committed_and_the_next_command_resumes(write_spec,
     path = write_spec(**{"seeds: [0, 1]": "seeds: [0]"})
     trial = load_spec(path).trials[0]
     file = results / "reproduced" / "small.jsonl"
-    archive.add(file, [former_record(trial.values, registry.numerics())])
+    archive.add(file, [former_record(trial.values, registry.numerics(trial.values))])
     only = ("--where", "method=baseline", "--workers", 1)
     code, _, err = run(path, *only)
     assert code == 0

@@ -82,7 +82,7 @@ def test_identity_is_of_resolved_values(write_spec):
 
 def test_a_change_of_numerics_changes_every_id(write_spec, monkeypatch):
     before = {trial.id for trial in load_spec(write_spec()).trials}
-    monkeypatch.setattr("rm.registry.numerics", lambda: 99)
+    monkeypatch.setattr("rm.registry.numerics", lambda values: 99)
     assert not before & {trial.id for trial in load_spec(write_spec()).trials}
 
 
