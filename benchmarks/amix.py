@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from rm.distributed import default_device
 from rm.schedules import StepContext
-from rm.train import default_device
 from rm.trainer import Trainer
 from rm.trial import parse_trial
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from benchmarks.amix import seconds
 from rm.datasets import Dataset, InMemorySplit
+from rm.distributed import default_device
 from rm.tasks.contrastive import Contrastive
-from rm.train import default_device
 from rm.trainer import Trainer
 from rm.trial import parse_trial
 

@@ -4,9 +4,9 @@ against our own baseline.
     python -m benchmarks.step [--backbone resnet18 pyramidnet164_270] [--batch 128] [--pairs 7]
     [--epoch]
 
-The contestants alternate in one process; medians and their ratio are printed. --epoch includes
-reading the data: a DataLoader with PIL crops and flips there, one gather on the device here.
-Without it the plain loop gets batches that are ready.
+The contestants take turns, on a CPU in processes of their own; medians and their ratio are
+printed. --epoch includes reading the data: a DataLoader with PIL crops and flips there, one gather
+on the device here. Without it the plain loop gets batches that are ready.
 """
 
 import argparse
@@ -21,9 +21,11 @@ from typing import Any
 
 import torch
 
+from benchmarks import apart
 from benchmarks.plain import PlainRecursiveMix, cifar_loader
 from rm import registry
 from rm.datasets import data_dir
+from rm.memory import keep_freed_memory
 from rm.trainer import Trainer
 from rm.trial import parse_trial
 
@@ -37,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "graph": {"cuda_graph": True},
 }
 """Ours: bf16 and channels last, and what is changed of that."""
+PLAIN = "plain"
 RM = {"name": "recursive_mix", "alpha": 0.5, "omega": 0.1}
 
 
@@ -108,43 +111,75 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def against_plain(name: str, args: argparse.Namespace, device: torch.device) -> None:
-    """Ours, in bf16 and in fp32, against the plain loop."""
+def plain_run(name: str, args: argparse.Namespace, device: torch.device) -> Callable[[], object]:
+    """A step of the plain loop."""
     torch.manual_seed(0)
     plain = PlainRecursiveMix(registry.load("backbone", name)(100, 3), 100, device, fp16=args.fp16)
-    workers = args.workers
     if args.epoch:
-        loader = cifar_loader(data_dir(), args.batch, workers)
+        loader = cifar_loader(data_dir(), args.batch, args.workers)
+        return lambda: plain.step(*next(loader))
+    turns = itertools.cycle(list(itertools.islice(cifar_loader(data_dir(), args.batch, 0), 4)))
 
-        def plain_step() -> None:
-            plain.step(*next(loader))
+    def plain_step() -> None:
+        images, labels = next(turns)
+        plain.step(images.clone(), labels)
+
+    return plain_step
+
+
+def contestant(
+    name: str, variant: str, args: argparse.Namespace, device: torch.device
+) -> Callable[[], object]:
+    """A step of the plain loop or of a variant of ours."""
+    if variant == PLAIN:
+        return plain_run(name, args, device)
+    return our_run(name, args.batch, RM, device, **VARIANTS[variant]).train_step
+
+
+def against_plain(name: str, args: argparse.Namespace, device: torch.device) -> None:
+    """Ours, in bf16 and in fp32, against the plain loop."""
+    if device.type == "cpu":
+        seconds = apart.alternate(
+            {
+                variant: _words(args, "--turns-of", variant, "--backbone", name)
+                for variant in (PLAIN, *args.variants)
+            },
+            args.pairs,
+        )
     else:
-        ready = list(itertools.islice(cifar_loader(data_dir(), args.batch, 0), 4))
-        turns = itertools.cycle(ready)
-
-        def plain_step() -> None:
-            images, labels = next(turns)
-            plain.step(images.clone(), labels)
-
-    contestants: dict[str, Callable[[], object]] = {"plain": plain_step}
-    for variant in args.variants:
-        contestants[f"ours {variant}"] = our_run(
-            name, args.batch, RM, device, **VARIANTS[variant]
-        ).train_step
-    seconds = alternate(contestants, args.pairs, device)
-    base = statistics.median(seconds["plain"])
+        calls = {
+            variant: contestant(name, variant, args, device) for variant in (PLAIN, *args.variants)
+        }
+        seconds = alternate(calls, args.pairs, device)
+    base = statistics.median(seconds[PLAIN])
     for label, values in seconds.items():
         middle = statistics.median(values)
         print(
-            f"{name:20} {label:18} {1000 * middle:9.1f} ms/step {base / middle:6.2f}x plain "
+            f"{name:20} {label if label == PLAIN else f'ours {label}':18} "
+            f"{1000 * middle:9.1f} ms/step {base / middle:6.2f}x plain "
             f"{args.batch / middle:8.0f} images/s"
         )
+
+
+def take_turns(args: argparse.Namespace, device: torch.device) -> None:
+    """As a process of one contestant; with memory as a launched trial has it, if it is ours."""
+    if args.turns_of != PLAIN:
+        keep_freed_memory()
+    apart.serve(contestant(args.backbone[0], args.turns_of, args, device))
+
+
+def _words(args: argparse.Namespace, *more: str) -> list[str]:
+    """Behind `python`, for a process with these arguments and more."""
+    words = ["-m", "benchmarks.step", "--batch", str(args.batch), "--device", str(args.device)]
+    words += ["--workers", str(args.workers), *more]
+    return words + ["--epoch"] * args.epoch + ["--fp16"] * args.fp16
 
 
 def overhead(name: str, args: argparse.Namespace, device: torch.device) -> None:
     """RM's step against our own baseline's, in time (alternating) and in peak memory (a process
     each on a CPU).
     """
+    keep_freed_memory()
     runs = {
         label: our_run(name, args.batch, method, device)
         for label, method in (("baseline", {"name": "baseline"}), ("RM", RM))
@@ -156,26 +191,16 @@ def overhead(name: str, args: argparse.Namespace, device: torch.device) -> None:
     print(
         f"{name:20} RM over baseline: time {100 * (statistics.median(ratios) - 1):+.1f} %", end=""
     )
-    memory = {label: _peak(name, label, args, device) for label in runs}
+    memory = {label: _peak(name, label, args) for label in runs}
     print(
         f", peak memory {100 * (memory['RM'] / memory['baseline'] - 1):+.1f} % "
         f"({memory['RM']:.0f} MiB)"
     )
 
 
-def _peak(name: str, label: str, args: argparse.Namespace, device: torch.device) -> float:
-    words = [
-        "--peak",
-        label,
-        "--backbone",
-        name,
-        "--batch",
-        str(args.batch),
-        "--device",
-        str(device),
-    ]
+def _peak(name: str, label: str, args: argparse.Namespace) -> float:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.step", *words],
+        [sys.executable, *_words(args, "--peak", label, "--backbone", name)],
         capture_output=True,
         text=True,
         check=True,
@@ -185,6 +210,7 @@ def _peak(name: str, label: str, args: argparse.Namespace, device: torch.device)
 
 def peak(args: argparse.Namespace, device: torch.device) -> float:
     """MiB that three steps took at most: of the process on a CPU, of the allocator on a GPU."""
+    keep_freed_memory()
     run = our_run(
         args.backbone[0], args.batch, RM if args.peak == "RM" else {"name": "baseline"}, device
     )
@@ -231,10 +257,14 @@ def main() -> None:
         "--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu"
     )
     parser.add_argument("--peak", help=argparse.SUPPRESS)
+    parser.add_argument("--turns-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
     device = torch.device(args.device)
     if args.peak:
         print(peak(args, device))
+        return
+    if args.turns_of:
+        take_turns(args, device)
         return
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device}, batch "

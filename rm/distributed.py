@@ -180,6 +180,11 @@ def _on_cpu(state: Any) -> Any:
     return state
 
 
+def default_device() -> torch.device:
+    """The first GPU that CUDA_VISIBLE_DEVICES leaves, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def named_device(text: str) -> torch.device:
     """An argument's type: `cpu`, `cuda`, `cuda:1`; one that torch cannot use here is refused."""
     try:

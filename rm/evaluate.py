@@ -15,10 +15,9 @@ import torch
 
 from rm import registry
 from rm.datasets import DataError, Dataset, data_dir
-from rm.distributed import named_device
+from rm.distributed import default_device, named_device
 from rm.rundir.weights import read_file
 from rm.tasks._dense import with_pictures
-from rm.train import default_device
 from rm.trainer import Trainer
 from rm.trial import Trial, TrialError, parse_trial
 

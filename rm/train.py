@@ -23,8 +23,9 @@ from typing import Any
 import torch
 
 from rm.datasets import DataError
-from rm.distributed import ProcessGroup, is_lost_peer, join, named_device
+from rm.distributed import ProcessGroup, default_device, is_lost_peer, join, named_device
 from rm.files import UNGUARDED, Permit, write_atomically
+from rm.memory import keep_freed_memory
 from rm.rundir import checkpoint, weights
 from rm.rundir.divergence import Diverged, check_finite, check_metrics
 from rm.rundir.journal import Journal, read
@@ -76,6 +77,8 @@ def fit(
             _same_threads(read(journal.path))
             device = device or default_device()
             torch.backends.cudnn.deterministic = trial.train.deterministic
+            if device.type == "cpu":
+                keep_freed_memory()
             if group.is_first:
                 record_attempt(run_dir, device, permit)
             if trial.probe is None:
@@ -152,11 +155,6 @@ def _measured(
             raise Interrupted(f"stopped while measuring {trial.probe}")
 
     return measure(trial, device, journal, raise_if_stopped)
-
-
-def default_device() -> torch.device:
-    """The first GPU that CUDA_VISIBLE_DEVICES leaves, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _same_threads(events: list[dict[str, Any]]) -> None:
