@@ -30,6 +30,8 @@ from rm.trainer import Trainer
 from rm.trial import parse_trial
 
 VARIANTS: dict[str, dict[str, Any]] = {
+    "bf16-sheets": {"sheets": True},
+    "fp32-sheets": {"precision": "fp32", "sheets": True},
     "bf16": {},
     "bf16-groups": {"batch_norm_groups": 2},
     "fp32": {"precision": "fp32"},

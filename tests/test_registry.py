@@ -159,5 +159,10 @@ def test_the_trainer_reads_what_the_planner_writes():
             read = parse_trial(trial.values)
             choices = {k: v for k, v in trial.values.items() if k in registry.SECTIONS}
             assert read.choices == choices
-            unwritten = {"cuda_graph": False, "deterministic": True, "keep_best": False}
+            unwritten = {
+                "cuda_graph": False,
+                "deterministic": True,
+                "sheets": False,
+                "keep_best": False,
+            }
             assert vars(read.train) == {**unwritten, **trial.values["train"]}

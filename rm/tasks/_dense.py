@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rm import registry
 from rm.backbones import Backbone
 from rm.backbones._ghost_norm import group_batch_norm
+from rm.backbones._layout import lay_out
 from rm.datasets import AnnotatedSplit, DataError, Dataset, load
 from rm.distributed import ProcessGroup
 from rm.input.stream import ReadingPool
@@ -79,8 +80,7 @@ class DenseTask(Task):
         seed_generators(trial.seed, device)
         with LastDraws():
             model = self._build_model(init, frozen_stages, frozen_norms)
-        layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
-        self.model = model.to(device).to(memory_format=layout)
+        self.model: Any = lay_out(model, device, self.options)
 
     def _prepare(self, data: Dataset) -> tuple[AnnotatedSplit, AnnotatedSplit]:
         """The splits, whose readers may be told what the head needs."""

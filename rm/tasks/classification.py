@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rm import registry
 from rm.backbones import Backbone
 from rm.backbones._ghost_norm import group_batch_norm
+from rm.backbones._layout import lay_out
 from rm.datasets import AnnotatedSplit, Dataset, load
 from rm.distributed import ProcessGroup
 from rm.graph import Computed, Prepared
@@ -90,9 +91,7 @@ class Classification(Task):
             backbone.compile_features()
         model = method.wrap_model(backbone)
         group_batch_norm(model, groups // count)
-        layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
-        model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
-        return model
+        return lay_out(model, self.device, self.options)
 
     def _pictures(self) -> Iterator[Tensor]:
         return all_plain(self.data, self.device, self.group.count, EVALUATION_BATCH)

@@ -17,6 +17,7 @@ from torch import Tensor
 from rm import registry
 from rm.backbones import Backbone
 from rm.backbones._ghost_norm import group_batch_norm
+from rm.backbones._layout import lay_out
 from rm.datasets import AnnotatedSplit, DataError, Dataset, load
 from rm.distributed import ProcessGroup
 from rm.input.views import Recipe, TwoViews, all_plain, open_views, plain_images
@@ -116,8 +117,8 @@ class Contrastive(Task):
         self.method.attach(network, _labels_of(self.data))
         for module in (network, self.method):
             group_batch_norm(module, self.options.batch_norm_groups // self.group.count)
-        layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
-        return network.to(self.device).to(memory_format=layout)
+        lay_out(network, self.device, self.options)
+        return network
 
     def _pictures(self) -> Iterator[Tensor]:
         return all_plain(self.data, self.device, self.group.count, EVALUATION_BATCH)

@@ -101,7 +101,9 @@ def test_any_value_makes_a_name_of_a_file():
     assert tag_name("table3.train.epochs=5") != "table3.train.epochs=5", "MLflow takes no ="
 
 
-@pytest.mark.parametrize(("option", "value"), [("cuda_graph", True), ("deterministic", False)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("cuda_graph", True), ("deterministic", False), ("sheets", True)]
+)
 def test_an_option_of_speed_alone_leaves_the_trials_as_they_are(write_spec, option, value):
     path = write_spec()
     plain = load_spec(path)
