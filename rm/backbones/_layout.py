@@ -56,7 +56,7 @@ class SheetConv2d(nn.Conv2d):
         if dtype == torch.bfloat16:
             return wide <= 8 and self.in_channels >= 64
         weights = self.in_channels * self.out_channels
-        return dtype == torch.float32 and wide <= 4 and weights >= 256 * 256
+        return dtype == torch.float32 and wide <= 2 and weights >= 256 * 256
 
 
 def use_sheets(model: nn.Module) -> None:
