@@ -17,7 +17,8 @@ from tests.support.slurm.launcher import Launcher, journal, starts
 from tests.support.trials import deterministic
 
 PROCESSES = 4
-EPOCHS = 16
+EPOCHS = 48
+"""So many that none of a busy machine's pauses lasts as long as the training that is left."""
 TEAM = {
     "batch_size: 16": "batch_size: 16, batch_norm_groups: 4",
     "\ntrial:": "\nresources: {nodes: 2, gpus: 2}\ntrial:",
