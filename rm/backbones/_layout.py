@@ -30,7 +30,7 @@ class SheetConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         images = math.gcd(len(input), _IMAGES)
-        if images == 1 or not self.takes(input):
+        if images == 1 or not len(input) or not self.takes(input):
             return super().forward(input)
         count, channels, height, width = input.shape
         stride = int(self.stride[0])

@@ -2,6 +2,7 @@
 
 import json
 
+import rm
 from launch.spec.load import load_spec
 from launch.spec.trial import Trial, trial_id
 from tests.support.trials import ROOT
@@ -25,6 +26,20 @@ def test_seeds_share_their_sections_and_nothing_else():
     assert (one.seed, two.seed) == (4, 5)
     assert one.id == trial_id({**sections, "seed": 4})
     assert two.id == trial_id({**sections, "seed": 5}) != one.id
+
+
+def test_a_tasks_numerics_change_the_ids_of_its_trials_alone(monkeypatch):
+    classified = {"seed": 0, "train": {"epochs": 3}}
+    detected = {**classified, "task": {"name": "detection"}}
+    before = trial_id(classified), trial_id(detected)
+    monkeypatch.setattr("rm.NUMERICS_OF_TASKS", {"detection": 9})
+    assert trial_id(classified) == before[0]
+    assert trial_id(detected) != before[1]
+    (of_seeds,) = Trial.for_seeds(
+        {"train": {"epochs": 3}, "task": {"name": "detection"}}, (0,), {}
+    )
+    assert of_seeds.id == trial_id(detected)
+    assert json.loads(of_seeds.to_json())["numerics"] == rm.NUMERICS + 9
 
 
 def test_every_trial_of_the_specs_keeps_its_id():

@@ -41,9 +41,12 @@ def test_a_sheet_convolves_each_image_alone(dtype, stride, height, width, count,
         assert (one - other).abs().max() <= limit * one.abs().max()
 
 
-def test_a_batch_that_makes_no_sheets_is_convolved_as_it_is():
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_batch_that_makes_no_sheets_is_convolved_as_it_is(count, monkeypatch):
+    """None at all too, as a detector's head may be given."""
+    monkeypatch.setattr(SheetConv2d, "takes", lambda self, maps: True)
     conv = SheetConv2d(512, 512, 3, padding=1).to(memory_format=torch.channels_last)
-    images = torch.randn(3, 512, 4, 4).to(memory_format=torch.channels_last)
+    images = torch.randn(count, 512, 4, 4).to(memory_format=torch.channels_last)
     assert torch.equal(conv(images), nn.Conv2d.forward(conv, images))
 
 

@@ -15,7 +15,7 @@ torch.manual_seed(0)
 def step():
     maps = [torch.randn(64, 1024, 64) for _ in range(4)]
     return sum(one.sum() for one in maps).item()
-for _ in range(4):
+for _ in range(12):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 total = sum(step() for _ in range(5))
@@ -34,5 +34,5 @@ def test_freed_memory_is_not_asked_for_again():
         pages[way] = int(count)
         totals.add(total)
     assert pages["return"] > 5 * 4 * 64 * 1024 * 64 * 4 // 4096 // 2
-    assert pages["keep"] < pages["return"] / 5
+    assert pages["keep"] < pages["return"] / 20
     assert len(totals) == 1
