@@ -39,6 +39,10 @@ class Train:
                         by side as one wide map: ResNet-18 at 32 px trains 1.4 times as fast in
                         bf16. Sums are taken in another order, as with other threads; it is no part
                         of a trial's identity
+    winograd            on a CPU, 3x3 convolutions in fp32 take fewer multiplications, as those of
+                        GPUs do unasked (Lavin and Gray, 2016): ResNet-18 at 32 px trains 1.3 to
+                        1.7 times as fast, in a third more memory. Results are rounded some five
+                        times as much, by 1e-5 of the largest; no part of a trial's identity
     keep_best           also leave the weights of the best epoch, `weights.best.pt`; it changes no
                         number and is no part of a trial's identity
     """
@@ -56,6 +60,7 @@ class Train:
     cuda_graph: bool = False
     deterministic: bool = True
     sheets: bool = False
+    winograd: bool = False
     keep_best: bool = False
 
 

@@ -163,6 +163,7 @@ def test_the_trainer_reads_what_the_planner_writes():
                 "cuda_graph": False,
                 "deterministic": True,
                 "sheets": False,
+                "winograd": False,
                 "keep_best": False,
             }
             assert vars(read.train) == {**unwritten, **trial.values["train"]}

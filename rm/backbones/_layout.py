@@ -1,10 +1,13 @@
-"""How a network's maps lie in memory: channels last, and on a CPU several small ones as one."""
+"""How a network's maps lie in memory, channels last, and how a CPU convolves them: several small
+ones as one, or by minimal filtering.
+"""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
+from rm.backbones._winograd import TILE, tiles, winograd
 from rm.trial import Train
 
 _IMAGES = 16
@@ -13,8 +16,13 @@ _IMAGES = 16
 
 def lay_out(model: nn.Module, device: torch.device, train: Train) -> nn.Module:
     """The model on a device, laid out as the options say."""
-    if train.sheets:
-        use_sheets(model)
+    convolutions = {
+        (True, False): SheetConv2d,
+        (False, True): WinogradConv2d,
+        (True, True): WinogradOrSheetConv2d,
+    }
+    if train.sheets or train.winograd:
+        use_convolutions(model, convolutions[train.sheets, train.winograd])
     layout = torch.channels_last if train.channels_last else torch.contiguous_format
     return model.to(device).to(memory_format=layout)
 
@@ -30,7 +38,7 @@ class SheetConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         images = math.gcd(len(input), _IMAGES)
-        if images == 1 or not len(input) or not self.takes(input):
+        if images == 1 or not len(input) or not self.makes_sheets(input):
             return super().forward(input)
         count, channels, height, width = input.shape
         stride = int(self.stride[0])
@@ -45,22 +53,59 @@ class SheetConv2d(nn.Conv2d):
         result: Tensor = maps.view(count, high, wide, self.out_channels).permute(0, 3, 1, 2)
         return result
 
-    def takes(self, input: Tensor) -> bool:
-        """As measured on a Xeon with AMX; `python -m benchmarks.sheets` shows it."""
-        channels_last = input.is_contiguous(memory_format=torch.channels_last)
-        if input.device.type != "cpu" or not channels_last:
-            return False
+    def makes_sheets(self, input: Tensor) -> bool:
+        """As measured on a Xeon with AMX; `python -m benchmarks.convolutions` shows it."""
         wide = -(-input.shape[3] // int(self.stride[0]))
-        autocast = torch.is_autocast_enabled("cpu")
-        dtype = torch.get_autocast_dtype("cpu") if autocast else input.dtype
-        if dtype == torch.bfloat16:
-            return wide <= 8 and self.in_channels >= 64
-        weights = self.in_channels * self.out_channels
-        return dtype == torch.float32 and wide <= 2 and weights >= 256 * 256
+        match _computed_in(input):
+            case torch.bfloat16:
+                return wide <= 8 and self.in_channels >= 64
+            case torch.float32:
+                return wide <= 2 and self.in_channels * self.out_channels >= 256 * 256
+        return False
 
 
-def use_sheets(model: nn.Module) -> None:
-    """Make every plain 3x3 convolution of a model one that may take several images as one map."""
+class WinogradConv2d(nn.Conv2d):
+    """A 3x3 convolution that goes by minimal filtering (`winograd`) where that takes less time.
+
+    Parameters and state dict are those of nn.Conv2d.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.filters_minimally(input):
+            return super().forward(input)
+        maps = winograd(input, self.weight)
+        return maps if self.bias is None else maps + self.bias[:, None, None]
+
+    def filters_minimally(self, input: Tensor) -> bool:
+        """As measured with AVX-512 and with AVX2; `python -m benchmarks.convolutions` shows it."""
+        count, channels, height, width = input.shape
+        down, across = tiles(height, width)
+        computed, kept = TILE * down * TILE * across, height * width
+        return (
+            _computed_in(input) == torch.float32
+            and self.stride == (1, 1)
+            and min(channels, self.out_channels) >= 64
+            and count * down * across >= 32
+            and computed < 2 * kept
+            and not torch.compiler.is_compiling()  # which writes its own loops around it: slower
+        )
+
+
+class WinogradOrSheetConv2d(WinogradConv2d, SheetConv2d):
+    """Either, where it takes less time."""
+
+
+def _computed_in(input: Tensor) -> torch.dtype | None:
+    """The type in which a CPU convolves maps that are stored channels last; None elsewhere."""
+    channels_last = input.is_contiguous(memory_format=torch.channels_last)
+    if input.device.type != "cpu" or not channels_last:
+        return None
+    autocast = torch.is_autocast_enabled("cpu")
+    return torch.get_autocast_dtype("cpu") if autocast else input.dtype
+
+
+def use_convolutions(model: nn.Module, kind: type[nn.Conv2d]) -> None:
+    """Make every plain 3x3 convolution of a model one of another kind."""
     for module in model.modules():
         if (
             type(module) is nn.Conv2d
@@ -71,4 +116,4 @@ def use_sheets(model: nn.Module) -> None:
             and module.groups == 1
             and module.stride in ((1, 1), (2, 2))
         ):
-            module.__class__ = SheetConv2d
+            module.__class__ = kind

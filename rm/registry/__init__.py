@@ -82,9 +82,8 @@ FREEZABLE = ("backbone", "random backbone")
 evaluation.
 """
 
-NOT_IDENTITY: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"train": ("cuda_graph", "deterministic", "sheets", "keep_best"), "init": ("file",)}
-)
+_FREE = ("cuda_graph", "deterministic", "sheets", "winograd", "keep_best")
+NOT_IDENTITY: Mapping[str, tuple[str, ...]] = MappingProxyType({"train": _FREE, "init": ("file",)})
 """Options that are no part of a trial's identity: they change no number, but for the last bits
 that machines differ in too.
 """
@@ -95,7 +94,7 @@ _WRITTEN_IF_SET: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "dataset": ("classes", "padding"),
         "method": ("placement", "most_blocks", "ema_start", "pseudo_labels", "keys", "left_out"),
         "probe": ("before",),
-        "train": ("cuda_graph", "deterministic", "sheets", "keep_best"),
+        "train": _FREE,
         "init": ("trial", "weights", "file", "sha256"),
         "backbone": ("output_stride", "start"),
         "schedule": ("warmup_steps", "warmup_factor"),

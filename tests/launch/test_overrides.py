@@ -102,7 +102,8 @@ def test_any_value_makes_a_name_of_a_file():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("cuda_graph", True), ("deterministic", False), ("sheets", True)]
+    ("option", "value"),
+    [("cuda_graph", True), ("deterministic", False), ("sheets", True), ("winograd", True)],
 )
 def test_an_option_of_speed_alone_leaves_the_trials_as_they_are(write_spec, option, value):
     path = write_spec()
