@@ -3,10 +3,14 @@ pictures, reading included, in alternating blocks of one process.
 
     python -m benchmarks.dense_step [--heads atss mask_rcnn upernet] [--blocks 3] [--steps 8]
                                     [--processor]
+    python -m benchmarks.dense_step --starts 7 [--heads ...]
 
 Both train the stock network with ResNet-50 on the committed pictures (COCO at 320 x 192, ADE20K's
 crops of 128), two a step, read by one other process. mmengine runs its own loop with its default
 hooks, data sets and transforms. Also the start of a trial in a process that has had one.
+
+--starts measures those alone, of any heads, as a launched trial starts: from a backbone's weights,
+with torch's threads, with freed memory kept.
 
 --processor counts processor time instead of the clock's, and the trainer reads its pictures
 itself, so that they are in it: for a machine that does other work too.
@@ -27,6 +31,9 @@ from typing import Any
 
 import torch
 
+from rm import registry
+from rm.memory import keep_freed_memory
+from rm.rundir.weights import InitialWeights
 from rm.trainer import Trainer
 from rm.trial import parse_trial
 
@@ -42,7 +49,7 @@ WARMUP = 2
 
 
 def trial(head: str, steps: int) -> Any:
-    if STOCK[head][0] == "mmdet":
+    if registry.entry("head", head).task == "detection":
         own: dict[str, Any] = {
             "task": {"name": "detection"},
             "dataset": {
@@ -164,23 +171,50 @@ def compare(head: str, blocks: int, steps: int, clock: Clock, folder: str) -> No
     print(f"| {head} | {a:.2f} s | {b:.2f} s | {a / b:.2f} | {start:.2f} s |", flush=True)
 
 
+def show_starts(heads: list[str], count: int) -> None:
+    """Print a table of them."""
+    keep_freed_memory()
+    weights = registry.load("backbone", "imagenet_resnet50")(1, 3).plain_state_dict()
+    init = InitialWeights(weights, "backbone", Path("weights.pt"), "0" * 64)
+    print(f"{torch.get_num_threads()} threads\n")
+    print("| head | start after the first: least | median | most |")
+    print("|---|---|---|---|")
+    for head in heads:
+        seconds = []
+        for _ in range(count + 1):
+            began = time.perf_counter()
+            trainer = Trainer(trial(head, 1), torch.device("cpu"), init=init)
+            seconds.append(time.perf_counter() - began)
+            trainer.close()
+            del trainer
+        least, middle, most = min(seconds[1:]), statistics.median(seconds[1:]), max(seconds[1:])
+        print(f"| {head} | {least:.2f} s | {middle:.2f} s | {most:.2f} s |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--heads", nargs="+", choices=STOCK, default=list(STOCK))
+    every = list(registry.entries("head"))
+    parser.add_argument("--heads", nargs="+", choices=every, help="only these")
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8, help="of a block, two of them uncounted")
     parser.add_argument("--processor", action="store_true", help="count processor time")
+    parser.add_argument("--starts", type=int, metavar="N", help="of each head, that many")
     args = parser.parse_args()
     clock = time.process_time if args.processor else time.perf_counter
     os.environ["RM_DATA_DIR"] = str(SAMPLES)
     os.environ["RM_LOADER_WORKERS"] = "0" if args.processor else "1"
+    if args.starts:
+        show_starts(args.heads or every, args.starts)
+        return
+    if without := set(args.heads or ()) - set(STOCK):
+        parser.error(f"steps are compared of {', '.join(STOCK)}, not of {', '.join(without)}")
     torch.set_num_threads(1)
     print("| head | our step | mmengine's step | ratio of medians | start after the first |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for head in args.heads:
+        for head in args.heads or STOCK:
             compare(head, args.blocks, args.steps, clock, folder)
 
 

@@ -11,7 +11,7 @@ NUMERICS = 2
 every trial's id.
 """
 
-NUMERICS_OF_TASKS: Mapping[str, int] = {"detection": 1, "segmentation": 1}
+NUMERICS_OF_TASKS: Mapping[str, int] = {"detection": 2, "segmentation": 2}
 """Added to NUMERICS for a task's trials: raised where a change concerns these alone, so that all
 others keep their ids. Never lowered.
 """

@@ -92,7 +92,7 @@ class InitialWeights(NamedTuple):
                 f"{_some(misshapen)}"
             )
         loaded = {names[plain]: self.state[plain] for plain in there}
-        module.load_state_dict({**current, **loaded})
+        module.load_state_dict(loaded, strict=False)  # no entry of `current` is read or copied
 
 
 def read_init(init: Init, run_dir: Path) -> InitialWeights:

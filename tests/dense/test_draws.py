@@ -92,6 +92,37 @@ def test_a_generator_of_ones_own_is_used_at_once():
     assert equal((before, t), drawn(20) * 2)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_large_tensors_have_generators_of_their_own(threads, monkeypatch):
+    """Whose values are the same however many threads draw them, between small ones that have
+    those that torch would give.
+    """
+    monkeypatch.setattr(draws, "_LARGE", 1000)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    tensors = [torch.empty(size, requires_grad=True) for size in (20, 1000, 5000, 30)]
+    small, large, larger, last = tensors
+    torch.manual_seed(0)
+    with torch.no_grad(), LastDraws():
+        small.normal_()
+        large.normal_(2, 3)
+        larger.uniform_(-1, 1)
+        last.normal_()
+    torch.manual_seed(0)
+    assert torch.equal(small, torch.empty(20).normal_())
+    one, other = (
+        torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ()))) for _ in range(2)
+    )
+    assert torch.equal(large, torch.empty(1000).normal_(2, 3, generator=one))
+    assert torch.equal(larger, torch.empty(5000).uniform_(-1, 1, generator=other))
+    assert torch.equal(last, torch.empty(30).normal_())
+
+
+def test_an_error_in_a_thread_is_no_silent_loss(monkeypatch):
+    monkeypatch.setattr(draws, "_LARGE", 10)
+    with pytest.raises(RuntimeError, match="from"), LastDraws():
+        torch.empty(20).uniform_(2, 1)
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_a_network_has_weights_of_the_same_kind_as_without(head, monkeypatch):
     """Constants are equal; what is drawn differs in mean and deviation as other draws would."""
