@@ -64,7 +64,7 @@ def measure(head: str, precision: str, args: argparse.Namespace) -> None:
     trainer = Trainer(trial(head, precision, args.batch, args.size), device)
     read = _read(trainer)
     batch = next(trainer.task.batches(trainer.epoch_plan, 0))
-    trainer.batches = itertools.repeat(batch)
+    trainer.batches.restart(lambda: itertools.repeat(batch))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     for _ in range(WARM_UP):

@@ -4,7 +4,7 @@ and restored. What is trained is its task's; nothing here knows one.
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from rm import registry
 from rm.distributed import ProcessGroup
 from rm.graph import Computed, Prepared, StaticStep
+from rm.input.ahead import BatchesAhead
 from rm.metrics import best_epoch
 from rm.rundir.weights import InitialWeights
 from rm.schedules import Progress, StepContext
@@ -64,6 +65,7 @@ class Trainer:
         self.used: set[int] = set()
         """Which of `trained` have had a gradient."""
         self.static = self._static_step()
+        self.batches = BatchesAhead(device)
         self.start_epoch()
 
     @property
@@ -87,18 +89,17 @@ class Trainer:
 
     def start_epoch(self) -> None:
         """Fresh generators, sums and plan; the task forgets what is not to outlive an epoch."""
+        self.batches.restart(lambda: self.task.batches(self.epoch_plan, self.step))
         self.step, self.seconds = 0, 0.0
         self.sums: dict[str, Any] = {}
         self.generator = self._rng("step")
         self.task.start_epoch()
         self.epoch_plan = self.task.epoch_plan(self._rng("plan"))
-        self.batches: Iterator[Any] | None = None
 
     def train_step(self) -> StepOutput | None:
         """One optimizer step on this process's share of the next batch; None where a last batch
         was too small to be shared out.
         """
-        self.batches = self.batches or self.task.batches(self.epoch_plan, self.step)
         batch, context = next(self.batches, None), self._step_context()
         self.step += 1
         if batch is None:
@@ -112,6 +113,7 @@ class Trainer:
             self._optimizer_step()
         self.task.after_step(context)
         self._accumulate(output)
+        self.batches.make_next()
         return output
 
     def _gradients(self, parts: list[Any], context: StepContext) -> StepOutput:
@@ -256,7 +258,7 @@ class Trainer:
 
     def close(self) -> None:
         """End what runs beside the training, where anything does."""
-        self.batches = None
+        self.batches.close()
         self.task.close()
 
     def state_dict(self) -> dict[str, Any]:
@@ -294,9 +296,7 @@ class Trainer:
         of processes.
         """
         if state["trial"] != self.trial.id:
-            raise TrialError(
-                f"the checkpoint is of trial {state['trial']}, not of {self.trial.id}"
-            )
+            raise TrialError(f"the checkpoint is of trial {state['trial']}, not {self.trial.id}")
         if len(state["processes"]) != self.group.count:
             raise TrialError(
                 f"the checkpoint is of {len(state['processes'])} processes, not of "

@@ -18,7 +18,9 @@ _DRAWS = frozenset({_aten.uniform_.default, _aten.normal_.default})
 _WRITES = _DRAWS | {_aten.fill_.Scalar, _aten.zero_.default, _aten.copy_.default}
 """Operators that give a tensor new values, whatever it held."""
 _LARGE = 1 << 20
-"""Elements of a tensor whose values come from a generator of its own: torch draws on one thread."""
+"""Elements of a tensor whose values come from a generator of its own: torch fills one on one
+thread.
+"""
 
 
 class _Draw(NamedTuple):

@@ -10,10 +10,11 @@ import sys
 import pytest
 import torch
 
+from rm.input import ahead
 from rm.trainer import Trainer
 from rm.trial import parse_trial
 from tests.support.rm.training import assert_equal_runs, train
-from tests.support.trials import PATIENCE, ROOT, write_trial
+from tests.support.trials import PATIENCE, ROOT, contrastive, write_trial
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 GPU = torch.device("cuda")
@@ -40,6 +41,21 @@ def test_a_gpu_resumes_a_resnet18_bit_for_bit(tmp_path, tiny, cuda_graph):
     train(tiny, tmp_path / "undisturbed", device=GPU)
     train(tiny, tmp_path / "interrupted", stop_before=(3, 2), device=GPU)
     assert_equal_runs(tmp_path / "undisturbed", tmp_path / "interrupted")
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True], ids=["eager", "graph"])
+@pytest.mark.parametrize("views", [False, True], ids=["supervised", "contrastive"])
+def test_batches_made_ahead_have_the_bits_of_others(
+    tmp_path, tiny, monkeypatch, views, cuda_graph
+):
+    """With maps large enough that a stream which did not wait would read what is not there yet."""
+    tiny["dataset"] |= {"size": 64, "limit": 400}
+    tiny["train"] |= {"epochs": 3, "batch_size": 64, "cuda_graph": cuda_graph and not views}
+    trial = contrastive(tiny) if views else tiny
+    train(trial, tmp_path / "ahead", device=GPU)
+    monkeypatch.setattr(ahead, "stream_beside", lambda device: None)
+    train(trial, tmp_path / "when asked", device=GPU)
+    assert_equal_runs(tmp_path / "ahead", tmp_path / "when asked")
 
 
 def test_a_gpu_has_the_losses_of_a_cpu(monkeypatch, tiny):
