@@ -1,7 +1,7 @@
 """Eager, compiled, or whole steps as one CUDA graph: the fastest of those with equal bits.
 
     python -m benchmarks.fastest [--backbone resnet18] [--precision bf16] [--steps 30]
-                                 [--rounds 3] [--digits] [--any-order]
+                                 [--rounds 3] [--digits] [--any-order] [--when-asked]
     python -m benchmarks.fastest --apply FOLDER
 
 Each trains Table 3's RecursiveMix from the same start for --steps steps with torch's deterministic
@@ -10,7 +10,8 @@ algorithms that a training uses. The last line says which one is taken: `train.c
 is equal and faster, `compile` never, as it makes other trials.
 
 --any-order times the last of --choices once more, with convolutions that may sum in any order, to
-show what the deterministic ones of a training cost.
+show what the deterministic ones of a training cost; --when-asked with batches that are made when
+they are asked for, not on a stream beside.
 
 --apply sets `train.cuda_graph` in every trial.json of a folder whose method takes it, and with
 --any-order `train.deterministic: false`: they are no part of a trial's identity.
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from benchmarks.step import RM, VARIANTS, alternate, our_run, step
 from rm.files import write_atomically
+from rm.input import ahead
 from rm.trainer import Trainer
 from rm.trial import TrialError, parse_trial
 
@@ -63,6 +65,16 @@ def in_any_order(run: Trainer, steps: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
+def start_when_asked(choice: str, args: argparse.Namespace, device: torch.device) -> Trainer:
+    """One whose batches are made on the stream of its steps."""
+    beside = ahead.stream_beside
+    ahead.stream_beside = lambda device: None
+    try:
+        return start(choice, args, device)
+    finally:
+        ahead.stream_beside = beside
+
+
 def measure(args: argparse.Namespace, device: torch.device) -> str:
     """Print a line for each choice; returns the one to take."""
     runs: dict[str, Trainer] = {}
@@ -83,10 +95,15 @@ def measure(args: argparse.Namespace, device: torch.device) -> str:
     if args.any_order:
         free = start(args.choices[-1], args, device)  # a graph keeps what it was captured with
         turns["any-order"] = lambda: in_any_order(free, args.steps)
+    if args.when_asked:
+        late = start_when_asked(args.choices[-1], args, device)
+        turns["when asked"] = lambda: [step(late) for _ in range(args.steps)]
     torch.backends.cudnn.deterministic = True  # as `rm.train.fit` has it
     taken = {name: min(values) for name, values in alternate(turns, args.rounds, device).items()}
     for name, seconds in taken.items():
-        same = "bit-equal to eager" if equal.get(name) else "other bits than eager"
+        same = {True: "bit-equal to eager", False: "other bits than eager"}.get(
+            equal.get(name), ""
+        )
         pace = args.steps * args.batch / seconds
         print(
             f"{name:10}{1000 * seconds / args.steps:9.3f} ms a step {pace:10,.0f} images/s  {same}"
@@ -126,6 +143,7 @@ def main() -> None:
     parser.add_argument("--choices", nargs="+", choices=CHOICES, default=list(CHOICES))
     parser.add_argument("--digits", action="store_true", help="instead of CIFAR-100")
     parser.add_argument("--any-order", action="store_true", help="time these convolutions too")
+    parser.add_argument("--when-asked", action="store_true", help="time such batches too")
     parser.add_argument("--apply", type=Path, metavar="FOLDER")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
