@@ -7,7 +7,6 @@ import torch
 
 from rm.input import ahead
 from rm.input.ahead import BatchesAhead
-from tests.support.rm import dense
 from tests.support.rm.training import assert_equal_runs, train
 from tests.support.trials import contrastive
 
@@ -103,13 +102,6 @@ def test_a_training_keeps_its_bits(tiny, tmp_path, monkeypatch, method, graph):
 
 def test_so_does_one_of_two_views(tiny, tmp_path, monkeypatch):
     _assert_the_same_bits(contrastive(tiny), tmp_path, monkeypatch, (3,))
-
-
-@pytest.mark.parametrize("readers", [0, 1])
-def test_so_does_one_whose_pictures_others_read(tmp_path, monkeypatch, readers):
-    monkeypatch.setenv("RM_DATA_DIR", str(dense.SAMPLES))
-    monkeypatch.setenv("RM_LOADER_WORKERS", str(readers))
-    _assert_the_same_bits(dense.values("pspnet"), tmp_path, monkeypatch, (2,))
 
 
 def _assert_the_same_bits(trial, folder, monkeypatch, stop_before):
