@@ -87,8 +87,8 @@ class _Winograd(torch.autograd.Function):
         maps, matrices = input.permute(0, 2, 3, 1), _matrices()
         flat = weight.permute(2, 3, 0, 1).reshape(9, -1)
         weights = (matrices.of_weights @ flat).view(36, filters, channels)
-        seen = input.new_empty(36, count * down * across, channels)
-        result = input.new_empty(count, height, width, filters)
+        seen = input.new_empty(36, count * down * across, channels)  # maps, in that form
+        result = input.new_empty(count, down, 4, across, 4, filters)
         for images in _parts(count, down * across):
             part = slice(images.start * down * across, images.stop * down * across)
             of_part = slice(part.start * channels, part.stop * channels)
@@ -96,11 +96,11 @@ class _Winograd(torch.autograd.Function):
             torch.mm(matrices.of_maps, windows, out=seen.view(36, -1)[:, of_part])
             products = torch.bmm(seen[:, part], weights.transpose(1, 2)).view(36, -1)
             found = (matrices.of_results @ products).view(4, 4, -1, down, across, filters)
-            whole = found.permute(2, 3, 0, 4, 1, 5).reshape(-1, 4 * down, 4 * across, filters)
-            result[images] = whole[:, :height, :width]
+            result[images] = found.permute(2, 3, 0, 4, 1, 5)
         ctx.save_for_backward(seen, weights)
         ctx.shape = input.shape
-        return result.permute(0, 3, 1, 2)
+        whole = result.view(count, 4 * down, 4 * across, filters)
+        return whole[:, :height, :width].contiguous().permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
@@ -116,7 +116,8 @@ class _Winograd(torch.autograd.Function):
         for images in _parts(count, down * across):
             part = slice(images.start * down * across, images.stop * down * across)
             whole = gradient[images].permute(0, 2, 3, 1)
-            whole = F.pad(whole, (0, 0, 0, 4 * across - width, 0, 4 * down - height))
+            if (height, width) != (4 * down, 4 * across):
+                whole = F.pad(whole, (0, 0, 0, 4 * across - width, 0, 4 * down - height))
             found = whole.reshape(-1, down, 4, across, 4, filters).permute(2, 4, 0, 1, 3, 5)
             products = (matrices.of_results.t() @ found.reshape(16, -1)).view(36, -1, filters)
             if sums is not None:
