@@ -11,6 +11,11 @@ from rm.trial import parse_trial
 
 @pytest.mark.cluster
 def test_a_compiled_run_follows_the_eager_one(tiny):
+    from torch import _dynamo
+    from torch._dynamo.utils import counters
+
+    _dynamo.reset()
+    counters.clear()  # of this process, in which other tests have compiled
     tiny["dataset"] |= {"limit": 64}
     losses = {}
     for compiled in (False, True):
@@ -23,8 +28,6 @@ def test_a_compiled_run_follows_the_eager_one(tiny):
         losses[compiled] = metrics
     assert losses[True]["train_loss"] == pytest.approx(losses[False]["train_loss"], rel=1e-3)
     assert losses[True]["area"] == losses[False]["area"]
-    from torch._dynamo.utils import counters
-
     assert counters["stats"]["unique_graphs"] <= 4, (
         "training and evaluation, full and last batches"
     )
