@@ -219,11 +219,12 @@ def _peak(name: str, label: str, args: argparse.Namespace) -> float:
 
 
 def peak(args: argparse.Namespace, device: torch.device) -> float:
-    """MiB that three steps took at most: of the process on a CPU, of the allocator on a GPU."""
+    """MiB that three steps of the first variant took at most: of the process on a CPU, of the
+    allocator on a GPU.
+    """
     keep_freed_memory()
-    run = our_run(
-        args.backbone[0], args.batch, RM if args.peak == "RM" else {"name": "baseline"}, device
-    )
+    method = RM if args.peak == "RM" else {"name": "baseline"}
+    run = our_run(args.backbone[0], args.batch, method, device, **VARIANTS[args.variants[0]])
     for _ in range(3):
         run.train_step()
     if device.type == "cuda":
@@ -266,7 +267,9 @@ def main() -> None:
     parser.add_argument(
         "--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu"
     )
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--peak", choices=["RM", "baseline"], help="print the MiB that its steps take, no more"
+    )
     parser.add_argument("--turns-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
     device = torch.device(args.device)

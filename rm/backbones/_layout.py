@@ -54,7 +54,9 @@ class SheetConv2d(nn.Conv2d):
         return result
 
     def makes_sheets(self, input: Tensor) -> bool:
-        """As measured on a Xeon with AMX; `python -m benchmarks.convolutions` shows it."""
+        """Whether that takes less time, as measured on a Xeon with AMX;
+        `python -m benchmarks.convolutions` shows it.
+        """
         wide = -(-input.shape[3] // int(self.stride[0]))
         match _computed_in(input):
             case torch.bfloat16:
@@ -77,7 +79,9 @@ class WinogradConv2d(nn.Conv2d):
         return maps if self.bias is None else maps + self.bias[:, None, None]
 
     def filters_minimally(self, input: Tensor) -> bool:
-        """As measured with AVX-512 and with AVX2; `python -m benchmarks.convolutions` shows it."""
+        """Whether that takes less time, as measured with AVX-512 and with AVX2;
+        `python -m benchmarks.convolutions` shows it.
+        """
         count, channels, height, width = input.shape
         down, across = tiles(height, width)
         computed, kept = TILE * down * TILE * across, height * width
